@@ -1,0 +1,603 @@
+//! The desired layer: load balancers as declared, in full form, already valid.
+//!
+//! Text becomes these types in the parsing modules only; the defaults of every key are the `DEFAULT_*`
+//! constants here, so that documentation, schema and parser name one number.
+
+use std::collections::BTreeMap;
+use std::net::{IpAddr, SocketAddr};
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+/// A name as it stands in the config: 1 to 63 characters of `[A-Za-z0-9_.-]`. Cheap to clone; labels of
+/// metrics come only from these.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub struct Name(Arc<str>);
+
+/// Why a text is not a [`Name`].
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("`{0}` is not a name: use 1 to 63 letters, digits, `_`, `-` or `.`")]
+pub struct NameError(pub String);
+
+impl Name {
+    /// Parses a name.
+    ///
+    /// # Errors
+    /// [`NameError`] when empty, longer than 63 bytes, or holding any other character.
+    pub fn parse(text: &str) -> Result<Self, NameError> {
+        let fits = (1..=63).contains(&text.len())
+            && text
+                .bytes()
+                .all(|b| b.is_ascii_alphanumeric() || matches!(b, b'_' | b'-' | b'.'));
+        if fits {
+            Ok(Self(text.into()))
+        } else {
+            Err(NameError(text.to_owned()))
+        }
+    }
+
+    /// The text of the name.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl std::fmt::Display for Name {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.pad(&self.0)
+    }
+}
+
+impl TryFrom<String> for Name {
+    type Error = NameError;
+    fn try_from(text: String) -> Result<Self, NameError> {
+        Self::parse(&text)
+    }
+}
+
+impl From<Name> for String {
+    fn from(name: Name) -> Self {
+        name.0.as_ref().to_owned()
+    }
+}
+
+/// Everything one process was told: node, admin address, load balancers.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Config {
+    /// Settings of this process.
+    pub node: Node,
+    /// The admin API.
+    pub admin: Admin,
+    /// Load balancers by name.
+    pub load_balancers: BTreeMap<Name, Arc<LoadBalancer>>,
+}
+
+/// Settings of this process (`[node]`). Changes need a restart, except where said.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Node {
+    /// Shown in `status`, metrics and logs. Default: `evenkeel`.
+    pub name: String,
+    /// Shards (threads that forward). `None`: one per core.
+    pub threads: Option<u16>,
+    /// Where overrides are kept. `None`: chosen by the command line from the platform's conventions.
+    pub data_dir: Option<PathBuf>,
+    /// User to become after binding, when started as root.
+    pub user: Option<String>,
+    /// Group to become after binding; default: the user's own.
+    pub group: Option<String>,
+    /// How long SIGTERM waits for running requests. Hot.
+    pub shutdown_timeout: Duration,
+    /// Client connections over all listeners; beyond it new ones are closed at once and counted. Hot.
+    pub max_connections: u32,
+}
+
+/// Default of `node.shutdown_timeout`.
+pub const DEFAULT_SHUTDOWN_TIMEOUT: Duration = Duration::from_secs(30);
+/// Default of `node.max_connections`.
+pub const DEFAULT_MAX_CONNECTIONS: u32 = 100_000;
+
+/// The admin API (`[admin]`).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Admin {
+    /// Where it listens. Off loopback only with a token.
+    pub listen: SocketAddr,
+    /// Bearer token that every request must carry, when set.
+    pub token: Option<Secret>,
+}
+
+/// Default of `admin.listen`.
+pub const DEFAULT_ADMIN_LISTEN: &str = "127.0.0.1:7700";
+
+/// A secret: never printed, logged or serialised.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Secret(String);
+
+impl Secret {
+    /// Wraps a secret text.
+    pub fn new(text: String) -> Self {
+        Self(text)
+    }
+
+    /// The text itself; for comparing and for nothing else.
+    pub fn expose(&self) -> &str {
+        &self.0
+    }
+}
+
+impl std::fmt::Debug for Secret {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("<secret>")
+    }
+}
+
+/// One named load balancer.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LoadBalancer {
+    /// Its name.
+    pub name: Name,
+    /// Where it listens; at least one. Names are unique within the load balancer, addresses in the config.
+    pub listeners: Vec<Arc<Listener>>,
+    /// Which requests go to which pool, most specific first (see [`RouteMatch`]).
+    pub routes: Vec<Route>,
+    /// Pools by name. Every route's pool is here.
+    pub pools: BTreeMap<Name, Arc<Pool>>,
+}
+
+/// An address that clients connect to, with what it allows them.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Listener {
+    /// Its name; default `http`, `http-2`, ….
+    pub name: Name,
+    /// Address and port; port 0 takes a free one (shown in `status`).
+    pub address: SocketAddr,
+    /// Sources whose `X-Forwarded-*` and `Forwarded` fields are believed and kept.
+    pub trusted_proxies: Vec<IpNet>,
+    /// Client connections on this listener; beyond it new ones are closed at once and counted.
+    pub max_connections: u32,
+    /// Bounds on what a client may send.
+    pub limits: ListenerLimits,
+    /// Bounds on how long a client may take.
+    pub timeouts: ListenerTimeouts,
+}
+
+/// Bounds on a request (RFC 9110 section 5.4, RFC 9112 section 3; figures from common practice).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ListenerLimits {
+    /// Bytes of request line and header fields together. Beyond: 431.
+    pub header_bytes: u32,
+    /// Number of header fields. Beyond: 431.
+    pub header_fields: u16,
+    /// Bytes of the request target. Beyond: 414.
+    pub target_bytes: u32,
+    /// Bytes of a request body; `None`: no limit. Beyond: 413.
+    pub body_bytes: Option<u64>,
+}
+
+impl Default for ListenerLimits {
+    fn default() -> Self {
+        Self {
+            header_bytes: 32 * 1024,
+            header_fields: 100,
+            target_bytes: 8 * 1024,
+            body_bytes: None,
+        }
+    }
+}
+
+/// Timeouts on the client's side.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ListenerTimeouts {
+    /// From the first byte of a request to the end of its header. Then 408.
+    pub request_headers: Duration,
+    /// Between two reads of a request body. Then 408.
+    pub request_body_idle: Duration,
+    /// Least average rate of a request body in bytes per second, measured after 5 s; 0 switches it off.
+    pub request_body_min_rate: u32,
+    /// An idle connection between two requests.
+    pub keep_alive: Duration,
+    /// A client that does not read its response.
+    pub response_write_idle: Duration,
+}
+
+impl Default for ListenerTimeouts {
+    fn default() -> Self {
+        Self {
+            request_headers: Duration::from_secs(10),
+            request_body_idle: Duration::from_secs(30),
+            request_body_min_rate: 500,
+            keep_alive: Duration::from_secs(75),
+            response_write_idle: Duration::from_secs(60),
+        }
+    }
+}
+
+/// An IP network in CIDR form, e.g. `10.0.0.0/8`; a bare address is a network of one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct IpNet {
+    /// Its address with the host bits cleared.
+    pub address: IpAddr,
+    /// Length of the prefix in bits: 0 to 32 or 0 to 128.
+    pub prefix: u8,
+}
+
+impl IpNet {
+    /// Makes a network, clearing host bits; `None` when the prefix is too long for the family.
+    pub fn new(address: IpAddr, prefix: u8) -> Option<Self> {
+        let address = match address {
+            IpAddr::V4(a) if prefix <= 32 => {
+                let mask = u32::MAX.checked_shl(32 - u32::from(prefix)).unwrap_or(0);
+                IpAddr::V4((u32::from(a) & mask).into())
+            }
+            IpAddr::V6(a) if prefix <= 128 => {
+                let mask = u128::MAX.checked_shl(128 - u32::from(prefix)).unwrap_or(0);
+                IpAddr::V6((u128::from(a) & mask).into())
+            }
+            _ => return None,
+        };
+        Some(Self { address, prefix })
+    }
+
+    /// Whether `ip` lies in this network. An IPv4-mapped IPv6 address counts as its IPv4 address.
+    pub fn contains(&self, ip: IpAddr) -> bool {
+        Self::new(ip.to_canonical(), self.prefix).is_some_and(|net| net == *self)
+    }
+}
+
+impl std::fmt::Display for IpNet {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}/{}", self.address, self.prefix)
+    }
+}
+
+/// Which requests go where. Order: exact host before any host, then exact path before prefix, then the longer
+/// prefix, then as written.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Route {
+    /// Its name; default `default` or `route-N`.
+    pub name: Name,
+    /// What it matches.
+    pub matches: RouteMatch,
+    /// The pool that serves it.
+    pub pool: Name,
+}
+
+/// What a route matches; all that is given must hold. Nothing given matches everything.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct RouteMatch {
+    /// Host name without port, lower case, compared exactly.
+    pub host: Option<String>,
+    /// Path of the target after normalisation.
+    pub path: Option<PathMatch>,
+}
+
+/// How a path is compared.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum PathMatch {
+    /// Equal to this.
+    Exact(String),
+    /// Starts with this, at a segment border: `/api` matches `/api` and `/api/x`, not `/apis`.
+    Prefix(String),
+}
+
+/// Backends that serve the same thing, with how to choose among them.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Pool {
+    /// Its name; `default` in the short form.
+    pub name: Name,
+    /// How one backend is chosen.
+    pub algorithm: Algorithm,
+    /// What is balanced against; addresses are unique within the pool. May be empty: then every request is 503.
+    pub backends: Vec<Backend>,
+    /// Active check.
+    pub health: Option<HealthCheck>,
+    /// Ejection by what real requests meet; `None` when switched off.
+    pub passive: Option<Passive>,
+    /// Ramp from a tenth to the whole weight after a backend returns or is added; zero switches it off.
+    pub slow_start: Duration,
+    /// What to do when no backend is eligible.
+    pub all_down: AllDown,
+    /// Connections to the backends.
+    pub connections: Connections,
+    /// How long a backend may take.
+    pub timeouts: PoolTimeouts,
+    /// When a failed attempt is tried elsewhere.
+    pub retries: Retries,
+}
+
+/// Default of `slow_start`.
+pub const DEFAULT_SLOW_START: Duration = Duration::from_secs(10);
+
+/// One backend server.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Backend {
+    /// IP address and port.
+    pub address: SocketAddr,
+    /// Share relative to the others: 0 to 1000; 0 takes no traffic.
+    pub weight: u32,
+}
+
+/// Greatest weight of a backend.
+pub const MAX_WEIGHT: u32 = 1000;
+
+/// How one backend is chosen. Each is weighted.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Algorithm {
+    /// Smooth weighted round robin.
+    RoundRobin,
+    /// Fewest requests in flight per weight.
+    LeastConnections,
+    /// Weighted random.
+    Random,
+    /// The less loaded of two random ones.
+    PowerOfTwo,
+    /// Least expected latency: peak-sensitive moving average times load.
+    PeakEwma,
+    /// By a hash of the client's address.
+    IpHash,
+    /// By a hash of a key, moving few keys when backends come and go.
+    ConsistentHash(ConsistentHash),
+}
+
+impl Algorithm {
+    /// The name in config, metrics and `status`.
+    pub fn as_str(&self) -> &'static str {
+        match self {
+            Self::RoundRobin => "round_robin",
+            Self::LeastConnections => "least_connections",
+            Self::Random => "random",
+            Self::PowerOfTwo => "power_of_two",
+            Self::PeakEwma => "peak_ewma",
+            Self::IpHash => "ip_hash",
+            Self::ConsistentHash(_) => "consistent_hash",
+        }
+    }
+}
+
+/// Settings of `consistent_hash`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ConsistentHash {
+    /// What is hashed.
+    pub key: HashKey,
+    /// Which table maps hashes to backends.
+    pub table: HashTable,
+    /// Greatest load of a backend in percent of the average, at least 101; `None`: unbounded.
+    pub bounded_load: Option<u16>,
+}
+
+/// What `consistent_hash` hashes. A request without the named thing falls back to the client's address.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum HashKey {
+    /// The client's IP address (behind trusted proxies: the one they report).
+    ClientAddress,
+    /// The value of this header field (lower case).
+    Header(String),
+    /// The value of this cookie.
+    Cookie(String),
+    /// The path of the target.
+    Path,
+    /// The value of this query parameter.
+    Query(String),
+}
+
+/// Table of `consistent_hash`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum HashTable {
+    /// Ketama-style ring: fewest moved keys.
+    Ring,
+    /// Maglev: most even spread, constant time.
+    Maglev,
+}
+
+/// An active health check.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct HealthCheck {
+    /// What is asked.
+    pub kind: CheckKind,
+    /// Another port than the backend's.
+    pub port: Option<u16>,
+    /// Time from one check to the next, ± `jitter`.
+    pub interval: Duration,
+    /// The same while the state is about to change (between first contrary result and verdict).
+    pub fast_interval: Duration,
+    /// From connecting to the last byte needed.
+    pub timeout: Duration,
+    /// Successes in a row that bring a backend up. The first check decides at once.
+    pub rise: u16,
+    /// Failures in a row that take it down.
+    pub fall: u16,
+    /// Share of the interval by which each check is moved at random, in percent: 0 to 50.
+    pub jitter: u8,
+}
+
+impl Default for HealthCheck {
+    fn default() -> Self {
+        Self {
+            kind: CheckKind::Tcp,
+            port: None,
+            interval: Duration::from_secs(2),
+            fast_interval: Duration::from_millis(500),
+            timeout: Duration::from_secs(1),
+            rise: 2,
+            fall: 3,
+            jitter: 10,
+        }
+    }
+}
+
+/// What an active check asks.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub enum CheckKind {
+    /// A TCP connection that opens is a success.
+    Tcp,
+    /// An HTTP/1.1 request.
+    Http(HttpCheck),
+}
+
+/// An HTTP check.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct HttpCheck {
+    /// Target in origin form, e.g. `/health`.
+    pub path: String,
+    /// `GET`, `HEAD`, `OPTIONS` or `POST` (without a body).
+    pub method: String,
+    /// `Host` sent; default: the backend's address.
+    pub host: Option<String>,
+    /// Further fields to send.
+    pub headers: Vec<(String, String)>,
+    /// Statuses that count as success, as inclusive ranges; default 200 to 299.
+    pub expected_status: Vec<(u16, u16)>,
+    /// Text that the first 64 KiB of the body must contain.
+    pub body_contains: Option<String>,
+}
+
+/// Passive ejection: what real requests meet takes a backend out for a while.
+///
+/// A failure is a connect error, reset, timeout or a 502, 503 or 504 from the backend.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Passive {
+    /// Failures in a row that eject.
+    pub consecutive_failures: u16,
+    /// Length of the sliding window for the ratio.
+    pub window: Duration,
+    /// Share of failures in the window that ejects, in percent: 1 to 100.
+    pub failure_ratio: u8,
+    /// Requests in the window below which the ratio says nothing.
+    pub minimum_requests: u32,
+    /// First time out; grows by the same with each further ejection, up to ten times.
+    pub ejection_time: Duration,
+    /// Greatest share of a pool that may be ejected at once, in percent. The last eligible one never is.
+    pub max_ejected: u8,
+}
+
+impl Default for Passive {
+    fn default() -> Self {
+        Self {
+            consecutive_failures: 5,
+            window: Duration::from_secs(10),
+            failure_ratio: 50,
+            minimum_requests: 20,
+            ejection_time: Duration::from_secs(10),
+            max_ejected: 50,
+        }
+    }
+}
+
+/// What happens when no backend of a pool is eligible.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum AllDown {
+    /// Use those that only checks or ejection took out, as if they were up: a wrong check does no harm.
+    FailOpen,
+    /// Answer 503 at once.
+    FailClosed,
+}
+
+impl AllDown {
+    /// The name in config and `status`.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::FailOpen => "fail_open",
+            Self::FailClosed => "fail_closed",
+        }
+    }
+}
+
+/// Connections to backends, per shard and backend.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Connections {
+    /// Idle ones kept for reuse per shard and backend.
+    pub max_idle: u16,
+    /// How long an idle one is kept; a shorter `Keep-Alive: timeout=` of the backend wins.
+    pub idle_timeout: Duration,
+}
+
+impl Default for Connections {
+    fn default() -> Self {
+        Self {
+            max_idle: 256,
+            idle_timeout: Duration::from_secs(55),
+        }
+    }
+}
+
+/// Timeouts on the backend's side.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PoolTimeouts {
+    /// Opening a connection.
+    pub connect: Duration,
+    /// From the end of the request to the response's header.
+    pub first_byte: Duration,
+    /// Between two reads or writes of a body.
+    pub stream_idle: Duration,
+    /// The whole request; zero means no limit.
+    pub total: Duration,
+}
+
+impl Default for PoolTimeouts {
+    fn default() -> Self {
+        Self {
+            connect: Duration::from_secs(1),
+            first_byte: Duration::from_secs(30),
+            stream_idle: Duration::from_secs(60),
+            total: Duration::ZERO,
+        }
+    }
+}
+
+/// When a failed attempt is tried on another backend.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Retries {
+    /// Further attempts per request: 0 to 5.
+    pub attempts: u8,
+    /// Retries allowed, in percent of requests over the last ten seconds (beside a small reserve): 0 to 100.
+    pub budget: u8,
+    /// Greatest request body kept for sending again, in bytes.
+    pub replay_bytes: u32,
+}
+
+impl Default for Retries {
+    fn default() -> Self {
+        Self {
+            attempts: 1,
+            budget: 20,
+            replay_bytes: 64 * 1024,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_network_contains_its_addresses_and_no_others() {
+        let net = IpNet::new("10.1.2.3".parse().unwrap(), 8).unwrap();
+        assert_eq!(net.to_string(), "10.0.0.0/8");
+        assert!(net.contains("10.255.0.1".parse().unwrap()));
+        assert!(net.contains("::ffff:10.0.0.1".parse().unwrap()));
+        assert!(!net.contains("11.0.0.1".parse().unwrap()));
+        assert!(!net.contains("::1".parse().unwrap()));
+        assert!(
+            IpNet::new("0.0.0.0".parse().unwrap(), 0)
+                .unwrap()
+                .contains("1.2.3.4".parse().unwrap())
+        );
+        assert_eq!(IpNet::new("10.0.0.0".parse().unwrap(), 33), None);
+    }
+
+    #[test]
+    fn a_name_is_bounded_and_plain() {
+        assert!(Name::parse("shop-1.a_B").is_ok());
+        for bad in ["", "a b", "ü", "a/b", &"x".repeat(64)] {
+            assert!(Name::parse(bad).is_err(), "{bad:?}");
+        }
+    }
+
+    #[test]
+    fn a_secret_never_prints() {
+        assert_eq!(format!("{:?}", Secret::new("hunter2".into())), "<secret>");
+    }
+}

@@ -1,0 +1,17 @@
+//! The nouns of Evenkeel: what a load balancer *is*, as values.
+//!
+//! Three layers of truth meet here and are never mixed: [`config`] (desired, as declared),
+//! [`state::Override`] (operators' orders) and [`state::Observed`] (what checks found).
+//! [`snapshot::Snapshot`] is the pure function of the three from which every request is served.
+//!
+//! Everything is parsed to valid: a [`config::Config`] that exists is one that can be served.
+//! This crate does no IO and reads no clock; times arrive as [`state::Timestamp`].
+#![forbid(unsafe_code)]
+#![deny(clippy::disallowed_methods, clippy::disallowed_types)]
+
+pub mod config;
+pub mod explain;
+pub mod reason;
+pub mod snapshot;
+pub mod state;
+pub mod status;

@@ -1,0 +1,310 @@
+//! The snapshot: an immutable view from which every request is served.
+//!
+//! A pure function of the three layers and of the snapshot before it: the previous one is what tells a backend
+//! that *returned* (and ramps up) from one that was always there, and it lends its parts where nothing changed,
+//! so that a change of one pool costs one pool.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::config::{AllDown, Config, Name, Pool};
+use crate::state::{
+    BackendId, Ejection, Health, HealthState, Mode, Observed, Override, OverrideKey, Overrides, Timestamp,
+};
+
+/// Weights in effect are in hundredths of a configured weight, so that slow start has steps to climb.
+pub const WEIGHT_SCALE: u32 = 100;
+
+/// Steps of a slow start: a tenth of the weight each.
+const RAMP_STEPS: u32 = 10;
+
+/// What is served: config plus the state of every pool.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Snapshot {
+    /// Revision of the config: grows with each accepted change of it, not with health.
+    pub revision: u64,
+    /// The desired layer.
+    pub config: Arc<Config>,
+    /// State of each pool of each load balancer.
+    pub pools: BTreeMap<(Name, Name), Arc<PoolState>>,
+}
+
+/// A pool with the state of its members.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PoolState {
+    /// Load balancer it belongs to.
+    pub load_balancer: Name,
+    /// The pool as declared.
+    pub config: Arc<Pool>,
+    /// One per declared backend, in the order declared.
+    pub members: Vec<Member>,
+    /// No member is eligible of itself: [`AllDown`] decides who is used.
+    pub all_down: bool,
+}
+
+/// One backend in one pool with everything known about it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Member {
+    /// Its key.
+    pub id: BackendId,
+    /// Weight as declared or ordered, without slow start.
+    pub weight: u32,
+    /// Weight in effect in hundredths; 0 takes no new requests.
+    pub effective_weight: u32,
+    /// Whether it takes new requests, or why not.
+    pub eligibility: Eligibility,
+    /// Last verdict of the checks.
+    pub health: HealthState,
+    /// Ejection in force.
+    pub ejection: Option<Ejection>,
+    /// The operator's order in force.
+    pub order: Option<Override>,
+    /// Start of the slow start it is in.
+    pub ramp_since: Option<Timestamp>,
+}
+
+impl Member {
+    /// The mode in force.
+    pub fn mode(&self) -> Mode {
+        self.order.as_ref().map_or(Mode::Ready, |o| o.mode)
+    }
+}
+
+/// Whether a member takes new requests.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Eligibility {
+    /// It does.
+    Eligible,
+    /// It would not, but the pool is all down and fails open.
+    FailOpen,
+    /// Ordered to drain.
+    Draining,
+    /// Ordered into maintenance.
+    Maintenance,
+    /// Checks say down.
+    Down,
+    /// Ejected by what requests met.
+    Ejected,
+    /// Weight 0.
+    ZeroWeight,
+}
+
+impl Eligibility {
+    /// Whether new requests may go there.
+    pub fn takes_requests(self) -> bool {
+        matches!(self, Self::Eligible | Self::FailOpen)
+    }
+
+    /// The name in API, metrics and `status`.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Eligible => "eligible",
+            Self::FailOpen => "fail_open",
+            Self::Draining => "draining",
+            Self::Maintenance => "maintenance",
+            Self::Down => "down",
+            Self::Ejected => "ejected",
+            Self::ZeroWeight => "zero_weight",
+        }
+    }
+}
+
+/// The layers a snapshot is made of.
+#[derive(Clone, Copy, Debug)]
+pub struct Layers<'a> {
+    /// Revision of `config`.
+    pub revision: u64,
+    /// Desired.
+    pub config: &'a Arc<Config>,
+    /// Orders.
+    pub overrides: &'a Overrides,
+    /// Found.
+    pub observed: &'a Observed,
+}
+
+impl Snapshot {
+    /// Builds the snapshot in force at `now`. Parts that equal those of `previous` are shared with it.
+    pub fn build(layers: Layers<'_>, previous: Option<&Self>, now: Timestamp) -> Self {
+        let mut pools = BTreeMap::new();
+        for (lb_name, lb) in &layers.config.load_balancers {
+            for (pool_name, pool) in &lb.pools {
+                let key = (lb_name.clone(), pool_name.clone());
+                let before = previous.and_then(|p| p.pools.get(&key));
+                let built = build_pool(layers, lb_name, pool, before.map(Arc::as_ref), now);
+                let shared = before
+                    .filter(|b| ***b == built)
+                    .cloned()
+                    .unwrap_or_else(|| Arc::new(built));
+                pools.insert(key, shared);
+            }
+        }
+        Self {
+            revision: layers.revision,
+            config: layers.config.clone(),
+            pools,
+        }
+    }
+
+    /// When the same layers would next give another snapshot: an order or ejection that ends, a slow start that
+    /// climbs. `None` when time alone changes nothing.
+    pub fn next_change(&self, now: Timestamp) -> Option<Timestamp> {
+        let members = self
+            .pools
+            .values()
+            .flat_map(|p| p.members.iter().map(move |m| (p, m)));
+        members
+            .filter_map(|(pool, member)| next_member_change(pool, member, now))
+            .min()
+    }
+
+    /// State of one pool.
+    pub fn pool(&self, load_balancer: &Name, pool: &Name) -> Option<&Arc<PoolState>> {
+        self.pools.get(&(load_balancer.clone(), pool.clone()))
+    }
+}
+
+fn build_pool(
+    layers: Layers<'_>,
+    load_balancer: &Name,
+    pool: &Arc<Pool>,
+    before: Option<&PoolState>,
+    now: Timestamp,
+) -> PoolState {
+    let mut members: Vec<Member> = pool
+        .backends
+        .iter()
+        .map(|backend| {
+            let id = BackendId {
+                load_balancer: load_balancer.clone(),
+                pool: pool.name.clone(),
+                address: backend.address,
+            };
+            build_member(layers, id, backend.weight, pool, now)
+        })
+        .collect();
+    let all_down = !members.iter().any(|m| m.eligibility == Eligibility::Eligible);
+    if all_down && pool.all_down == AllDown::FailOpen {
+        for member in &mut members {
+            if matches!(member.eligibility, Eligibility::Down | Eligibility::Ejected) {
+                member.eligibility = Eligibility::FailOpen;
+            }
+        }
+    }
+    for member in &mut members {
+        member.ramp_since = ramp_start(member, before, now).filter(|_| !pool.slow_start.is_zero());
+        member.effective_weight = effective_weight(member, pool.slow_start, now);
+        if member.ramp_since.is_some_and(|s| now.since(s) >= pool.slow_start) {
+            member.ramp_since = None;
+        }
+    }
+    PoolState {
+        load_balancer: load_balancer.clone(),
+        config: pool.clone(),
+        members,
+        all_down,
+    }
+}
+
+fn build_member(layers: Layers<'_>, id: BackendId, declared: u32, pool: &Pool, now: Timestamp) -> Member {
+    let key = OverrideKey {
+        load_balancer: id.load_balancer.clone(),
+        address: id.address,
+    };
+    let order = layers
+        .overrides
+        .get(&key)
+        .filter(|o| o.expires.is_none_or(|e| e > now))
+        .cloned();
+    let unchecked = || HealthState {
+        health: Health::Unchecked,
+        reason: "not checked yet".into(),
+        since: now,
+    };
+    let health = match &pool.health {
+        Some(_) => layers
+            .observed
+            .health
+            .get(&id)
+            .cloned()
+            .unwrap_or_else(|| HealthState {
+                since: Timestamp(0),
+                ..unchecked()
+            }),
+        None => HealthState {
+            reason: "no active check".into(),
+            since: Timestamp(0),
+            ..unchecked()
+        },
+    };
+    let ejection = layers
+        .observed
+        .ejections
+        .get(&id)
+        .filter(|e| e.until > now && pool.passive.is_some())
+        .cloned();
+    let weight = order.as_ref().and_then(|o| o.weight).unwrap_or(declared);
+    let mode = order.as_ref().map_or(Mode::Ready, |o| o.mode);
+    let eligibility = match mode {
+        Mode::Maintenance => Eligibility::Maintenance,
+        Mode::Drain => Eligibility::Draining,
+        Mode::Ready if weight == 0 => Eligibility::ZeroWeight,
+        Mode::Ready if health.health == Health::Down => Eligibility::Down,
+        Mode::Ready if ejection.is_some() => Eligibility::Ejected,
+        Mode::Ready => Eligibility::Eligible,
+    };
+    Member {
+        id,
+        weight,
+        effective_weight: 0,
+        eligibility,
+        health,
+        ejection,
+        order,
+        ramp_since: None,
+    }
+}
+
+/// A ramp starts when a member becomes eligible beside others that already were; a pool that starts or returns
+/// as a whole has nobody to lean on and takes full weight at once.
+fn ramp_start(member: &Member, before: Option<&PoolState>, now: Timestamp) -> Option<Timestamp> {
+    let before = before?;
+    if member.eligibility != Eligibility::Eligible || before.all_down {
+        return None;
+    }
+    match before.members.iter().find(|m| m.id == member.id) {
+        Some(known) if known.eligibility == Eligibility::Eligible => known.ramp_since,
+        _ => Some(now),
+    }
+}
+
+fn effective_weight(member: &Member, slow_start: Duration, now: Timestamp) -> u32 {
+    if !member.eligibility.takes_requests() {
+        return 0;
+    }
+    let full = member.weight * WEIGHT_SCALE;
+    let Some(since) = member.ramp_since else {
+        return full;
+    };
+    let elapsed = u64::try_from(now.since(since).as_millis()).unwrap_or(u64::MAX);
+    let whole = u64::try_from(slow_start.as_millis()).unwrap_or(u64::MAX).max(1);
+    let step = elapsed.saturating_mul(u64::from(RAMP_STEPS)) / whole;
+    let step = u32::try_from(step)
+        .unwrap_or(RAMP_STEPS)
+        .saturating_add(1)
+        .min(RAMP_STEPS);
+    (full / RAMP_STEPS * step).max(1)
+}
+
+fn next_member_change(pool: &PoolState, member: &Member, now: Timestamp) -> Option<Timestamp> {
+    let expiry = member.order.as_ref().and_then(|o| o.expires);
+    let ejection = member.ejection.as_ref().map(|e| e.until);
+    let ramp = member.ramp_since.map(|since| {
+        let step_ms = (u64::try_from(pool.config.slow_start.as_millis()).unwrap_or(u64::MAX)
+            / u64::from(RAMP_STEPS))
+        .max(1);
+        let steps = u64::try_from(now.since(since).as_millis()).unwrap_or(u64::MAX) / step_ms + 1;
+        Timestamp(since.0.saturating_add(steps.saturating_mul(step_ms)))
+    });
+    [expiry, ejection, ramp].into_iter().flatten().min()
+}

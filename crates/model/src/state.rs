@@ -1,0 +1,199 @@
+//! The other two layers of truth: operators' orders ([`Override`]) and what was found ([`Observed`]).
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+use crate::config::Name;
+
+/// Milliseconds since the Unix epoch; the shells read the clock, this crate only compares.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct Timestamp(pub u64);
+
+impl Timestamp {
+    /// This much later, saturating.
+    #[must_use]
+    pub fn plus(self, duration: Duration) -> Self {
+        Self(
+            self.0
+                .saturating_add(u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)),
+        )
+    }
+
+    /// Time passed since `earlier`; zero when that lies in the future.
+    pub fn since(self, earlier: Self) -> Duration {
+        Duration::from_millis(self.0.saturating_sub(earlier.0))
+    }
+}
+
+/// One backend as a member of one pool: the key of all that is observed or counted about it.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct BackendId {
+    /// Load balancer.
+    pub load_balancer: Name,
+    /// Pool.
+    pub pool: Name,
+    /// Backend.
+    pub address: SocketAddr,
+}
+
+impl std::fmt::Display for BackendId {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}/{}/{}", self.load_balancer, self.pool, self.address)
+    }
+}
+
+/// What an operator wants of a backend.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Mode {
+    /// Traffic as its health allows.
+    #[default]
+    Ready,
+    /// No new requests; running ones finish.
+    Drain,
+    /// No new requests and no checks.
+    Maintenance,
+}
+
+impl Mode {
+    /// The name in API and `status`.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Ready => "ready",
+            Self::Drain => "drain",
+            Self::Maintenance => "maintenance",
+        }
+    }
+}
+
+/// An operator's standing order for one backend of a load balancer (in each of its pools that has it).
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Override {
+    /// The mode ordered.
+    pub mode: Mode,
+    /// Weight instead of the configured one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub weight: Option<u32>,
+    /// Who ordered it.
+    pub by: String,
+    /// Since when.
+    pub since: Timestamp,
+    /// When it lapses.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub expires: Option<Timestamp>,
+}
+
+/// Whose override it is.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct OverrideKey {
+    /// Load balancer.
+    pub load_balancer: Name,
+    /// Backend.
+    pub address: SocketAddr,
+}
+
+/// All overrides.
+pub type Overrides = BTreeMap<OverrideKey, Override>;
+
+/// An operator's order, as it arrives over the API.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Order {
+    /// For which backend.
+    pub key: OverrideKey,
+    /// What to do.
+    pub action: OrderAction,
+    /// For how long; `None`: until another order.
+    pub lasts: Option<Duration>,
+    /// Who says so.
+    pub by: String,
+}
+
+/// What an [`Order`] asks for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum OrderAction {
+    /// Set the mode; `Ready` also forgets an ordered weight.
+    Mode(Mode),
+    /// Set the weight, keep the mode.
+    Weight(u32),
+}
+
+/// Health as checks see it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Health {
+    /// Not checked yet; takes traffic, so that a start needs no waiting.
+    #[default]
+    Unchecked,
+    /// Checks succeed.
+    Up,
+    /// Checks fail.
+    Down,
+}
+
+impl Health {
+    /// The name in API, metrics and `status`.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Unchecked => "unchecked",
+            Self::Up => "up",
+            Self::Down => "down",
+        }
+    }
+}
+
+/// A verdict of the active checks on one backend.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Verdict {
+    /// Which backend.
+    pub backend: BackendId,
+    /// What was found.
+    pub health: Health,
+    /// Why, in words: `connection refused`, `status 503`, `timeout after 1s`, `body lacks "ok"`.
+    pub reason: String,
+}
+
+/// The last verdict on a backend, with its time.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct HealthState {
+    /// What was found.
+    pub health: Health,
+    /// Why.
+    pub reason: String,
+    /// Since when.
+    pub since: Timestamp,
+}
+
+/// A passive ejection in force.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Ejection {
+    /// Why: `5 failures in a row (last: connection refused)`.
+    pub reason: String,
+    /// Since when.
+    pub since: Timestamp,
+    /// When it ends.
+    pub until: Timestamp,
+}
+
+/// A passive ejection as a shard reports it: already in force in the data plane.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Ejected {
+    /// Which backend.
+    pub backend: BackendId,
+    /// Why.
+    pub reason: String,
+    /// For how long.
+    pub lasts: Duration,
+}
+
+/// What checks and traffic found.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Observed {
+    /// Verdicts by backend.
+    pub health: BTreeMap<BackendId, HealthState>,
+    /// Ejections by backend.
+    pub ejections: BTreeMap<BackendId, Ejection>,
+}

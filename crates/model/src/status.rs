@@ -1,0 +1,152 @@
+//! What `status` shows, as values: the API serialises them, the command line prints them.
+
+use std::net::SocketAddr;
+
+use serde::{Deserialize, Serialize};
+
+use crate::config::{AllDown, Name};
+use crate::state::{Ejection, Health, Mode, Override, Timestamp};
+
+/// State of one process.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Status {
+    /// Name of the node.
+    pub node: String,
+    /// Version of the program.
+    pub version: String,
+    /// Start of the process.
+    pub started: Timestamp,
+    /// When this was taken.
+    pub now: Timestamp,
+    /// Config in force and the last try to change it.
+    pub config: ConfigStatus,
+    /// Load balancers in order of name.
+    pub load_balancers: Vec<LoadBalancerStatus>,
+    /// The last events, oldest first; at most [`MAX_EVENTS`].
+    pub events: Vec<Event>,
+}
+
+/// Events kept for `status`; older ones are in the log.
+pub const MAX_EVENTS: usize = 100;
+
+/// Config in force.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ConfigStatus {
+    /// File, or `command line`.
+    pub source: String,
+    /// Revision in force.
+    pub revision: u64,
+    /// When it was taken into force.
+    pub since: Timestamp,
+    /// Result of the last reload, if there was one.
+    pub last_reload: Option<ReloadStatus>,
+}
+
+/// Result of a reload.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ReloadStatus {
+    /// When.
+    pub at: Timestamp,
+    /// Whether the new config is in force; else the old one is, untouched.
+    pub ok: bool,
+    /// What changed, or every error, one a line.
+    pub messages: Vec<String>,
+}
+
+/// State of a load balancer.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct LoadBalancerStatus {
+    /// Name.
+    pub name: Name,
+    /// Listeners.
+    pub listeners: Vec<ListenerStatus>,
+    /// Pools in order of name.
+    pub pools: Vec<PoolStatus>,
+}
+
+/// State of a listener.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ListenerStatus {
+    /// Name.
+    pub name: Name,
+    /// Address bound (the real port where 0 was asked for).
+    pub address: SocketAddr,
+    /// Whether it is open on every shard.
+    pub open: bool,
+    /// Why it is not.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub error: Option<String>,
+    /// Client connections now.
+    pub connections: u64,
+}
+
+/// State of a pool.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct PoolStatus {
+    /// Name.
+    pub name: Name,
+    /// Algorithm.
+    pub algorithm: String,
+    /// No member is eligible of itself.
+    pub all_down: bool,
+    /// What happens then.
+    pub all_down_policy: AllDown,
+    /// Members in the order declared.
+    pub backends: Vec<BackendStatus>,
+}
+
+/// State of a backend in a pool.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct BackendStatus {
+    /// Address.
+    pub address: SocketAddr,
+    /// Whether it takes new requests, or why not: see [`crate::snapshot::Eligibility::as_str`].
+    pub eligibility: String,
+    /// Verdict of the checks.
+    pub health: Health,
+    /// Why.
+    pub health_reason: String,
+    /// Since when.
+    pub health_since: Timestamp,
+    /// Mode in force.
+    pub mode: Mode,
+    /// The order behind it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub order: Option<Override>,
+    /// Ejection in force.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ejection: Option<Ejection>,
+    /// Declared (or ordered) weight.
+    pub weight: u32,
+    /// Weight in effect, in the same units (slow start makes it less).
+    pub effective_weight: f64,
+    /// Live figures.
+    #[serde(flatten)]
+    pub live: BackendLive,
+}
+
+/// Live figures of a backend over all shards.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct BackendLive {
+    /// Requests in flight now.
+    pub in_flight: u32,
+    /// Requests answered since start.
+    pub requests: u64,
+    /// Of these: failures of the backend (no response, or 5xx).
+    pub failures: u64,
+    /// Idle connections kept now.
+    pub idle_connections: u32,
+}
+
+/// Something that happened.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Event {
+    /// When.
+    pub at: Timestamp,
+    /// What kind: `backend_up`, `backend_down`, `backend_ejected`, `backend_returned`, `order`, `reload`, `reload_refused`, `listener_open`, `listener_closed`, `listener_failed`, `pool_all_down`, `pool_recovered`.
+    pub kind: String,
+    /// About what: `shop/default/10.0.0.1:9001`.
+    pub subject: String,
+    /// In words, with the reason.
+    pub message: String,
+}
