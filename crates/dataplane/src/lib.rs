@@ -1,1 +1,397 @@
-//! placeholder
+//! The data plane: shards that accept connections and forward requests.
+//!
+//! One thread per core, each with its own runtime, listening sockets (`SO_REUSEPORT`), idle backend connections
+//! and buffers; see [`shard`](self). What they share is immutable (the serving state made from a
+//! [`model::snapshot::Snapshot`]) or a per-backend atomic. A change is built beside the traffic and swapped in
+//! each shard between two requests: no connection is touched by a change that is not about it.
+//!
+//! What it refuses: forwarding raw bytes (every message is parsed and written anew), holding memory for
+//! connections that wait, unbounded anything.
+
+mod attempt;
+mod buffers;
+mod connection;
+mod counters;
+mod exchange;
+mod explain;
+mod metrics;
+mod relay;
+mod request_body;
+mod serving;
+mod shard;
+mod timers;
+mod upstream;
+
+use std::collections::BTreeMap;
+use std::io;
+use std::net::SocketAddr;
+use std::sync::atomic::Ordering::Relaxed;
+use std::sync::{Arc, Mutex, PoisonError, mpsc};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use model::config::Name;
+use model::explain::{ExplainQuery, Explanation};
+use model::snapshot::Snapshot;
+use model::state::{BackendId, Ejected};
+use model::status::{BackendLive, ListenerStatus};
+use tokio::sync::mpsc as async_mpsc;
+
+use crate::serving::{Registry, Serving};
+use crate::shard::{Command, Shared};
+
+pub use crate::metrics::{Description, METRICS};
+
+/// How long a change waits for a shard to take it. Shards answer between two polls of their tasks, within
+/// microseconds; one that does not is stuck, and the others must not wait for it.
+const PUBLISH_WAIT: Duration = Duration::from_secs(5);
+
+/// How often shutdown looks whether the last connection has ended.
+const SHUTDOWN_POLL: Duration = Duration::from_millis(10);
+
+/// What the data plane starts with.
+#[derive(Debug)]
+pub struct Options {
+    /// Number of shards; at least 1.
+    pub threads: usize,
+    /// What to serve first.
+    pub snapshot: Arc<Snapshot>,
+    /// Where to tell what happened.
+    pub events: async_mpsc::Sender<DataplaneEvent>,
+}
+
+/// What the data plane tells the process.
+#[derive(Debug, Clone)]
+pub enum DataplaneEvent {
+    /// A backend was ejected; in force on all shards already.
+    Ejected(Ejected),
+}
+
+/// Why the data plane did not start.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// A listener's address could not be bound.
+    #[error("cannot listen on {address} (load balancer {load_balancer}, listener {listener}): {cause}")]
+    Listen {
+        /// Load balancer.
+        load_balancer: Name,
+        /// Listener.
+        listener: Name,
+        /// Address as configured.
+        address: SocketAddr,
+        /// What the system said, with what to do about it.
+        cause: String,
+    },
+    /// A thread could not be started.
+    #[error("cannot start a shard thread: {0}")]
+    Thread(io::Error),
+}
+
+/// A listener that could not be opened by a change; the rest of the change is in force.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ListenFailure {
+    /// Load balancer.
+    pub load_balancer: Name,
+    /// Listener.
+    pub listener: Name,
+    /// What the system said, with what to do about it.
+    pub cause: String,
+}
+
+/// How a shutdown went.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ShutdownReport {
+    /// Every connection ended by itself.
+    pub finished: bool,
+    /// Connections cut at the deadline.
+    pub cut_connections: u32,
+}
+
+/// The running data plane.
+#[derive(Debug)]
+pub struct Dataplane {
+    shared: Arc<Shared>,
+    shards: Vec<async_mpsc::UnboundedSender<Command>>,
+    threads: Mutex<Vec<JoinHandle<()>>>,
+    state: Mutex<State>,
+}
+
+/// What is in force, for those who change or look.
+#[derive(Debug)]
+struct State {
+    serving: Arc<Serving>,
+    /// Bound address of each configured one, or why it is not bound.
+    bound: BTreeMap<SocketAddr, Result<SocketAddr, String>>,
+}
+
+impl Dataplane {
+    /// Binds every listener, starts the shards and begins to serve.
+    ///
+    /// # Errors
+    /// [`StartError`]; nothing is left running then.
+    pub fn start(options: Options) -> Result<Self, StartError> {
+        let threads = options.threads.max(1);
+        let shared = Arc::new(Shared {
+            epoch: Instant::now(),
+            registry: Registry::new(threads),
+            events: options.events,
+            connections: 0.into(),
+            max_connections: options.snapshot.config.node.max_connections.into(),
+            refused_connections: 0.into(),
+            accept_errors: 0.into(),
+        });
+        let serving = Arc::new(Serving::build(&options.snapshot, None, &shared.registry));
+        let mut sockets = Vec::new();
+        let mut bound = BTreeMap::new();
+        for listener in &serving.listeners {
+            let address = listener.config.address;
+            let opened = net::listen::bind_shared(address, threads).map_err(|error| StartError::Listen {
+                load_balancer: listener.lb.config.name.clone(),
+                listener: listener.config.name.clone(),
+                address,
+                cause: explain_bind(&error),
+            })?;
+            bound.insert(address, Ok(local_address(&opened, address)));
+            sockets.push((address, opened));
+        }
+        let mut shards = Vec::new();
+        let mut handles = Vec::new();
+        for index in 0..threads {
+            let (sender, receiver) = async_mpsc::unbounded_channel();
+            let shared = shared.clone();
+            let thread = std::thread::Builder::new()
+                .name(format!("shard-{index}"))
+                .spawn(move || {
+                    if let Err(error) = shard::run(index, shared, receiver) {
+                        tracing::error!(shard = index, %error, "shard ended");
+                    }
+                });
+            handles.push(thread.map_err(StartError::Thread)?);
+            shards.push(sender);
+        }
+        let dataplane = Self {
+            shared,
+            shards,
+            threads: Mutex::new(handles),
+            state: Mutex::new(State {
+                serving: serving.clone(),
+                bound,
+            }),
+        };
+        dataplane.send(&serving, sockets, &Arc::from([]));
+        Ok(dataplane)
+    }
+
+    /// Puts `snapshot` in force on every shard before it returns; listeners are opened and closed as it says.
+    /// Returns those that could not be opened.
+    pub fn publish(&self, snapshot: &Snapshot) -> Vec<ListenFailure> {
+        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        let serving = Arc::new(Serving::build(
+            snapshot,
+            Some(&state.serving),
+            &self.shared.registry,
+        ));
+        self.shared
+            .max_connections
+            .store(serving.max_connections, Relaxed);
+        let mut failures = Vec::new();
+        let mut sockets = Vec::new();
+        state
+            .bound
+            .retain(|address, result| result.is_ok() && serving.listener(*address).is_some());
+        for listener in &serving.listeners {
+            let address = listener.config.address;
+            if state.bound.contains_key(&address) {
+                continue;
+            }
+            match net::listen::bind_shared(address, self.shards.len()) {
+                Ok(opened) => {
+                    state.bound.insert(address, Ok(local_address(&opened, address)));
+                    sockets.push((address, opened));
+                }
+                Err(error) => {
+                    let cause = explain_bind(&error);
+                    state.bound.insert(address, Err(cause.clone()));
+                    failures.push(ListenFailure {
+                        load_balancer: listener.lb.config.name.clone(),
+                        listener: listener.config.name.clone(),
+                        cause,
+                    });
+                }
+            }
+        }
+        let retired = retired(&state.serving, &serving);
+        self.send(&serving, sockets, &retired);
+        state.serving = serving;
+        drop(state);
+        self.shared.registry.prune();
+        failures
+    }
+
+    /// Listeners with their load balancer, in the order configured.
+    pub fn listeners(&self) -> Vec<(Name, ListenerStatus)> {
+        let state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        let status = |listener: &Arc<serving::ListenerServing>| {
+            let address = listener.config.address;
+            let bound = state.bound.get(&address).cloned();
+            let bound = bound.unwrap_or_else(|| Err("not opened".to_owned()));
+            ListenerStatus {
+                name: listener.config.name.clone(),
+                address: *bound.as_ref().unwrap_or(&address),
+                open: bound.is_ok(),
+                error: bound.err(),
+                connections: u64::from(listener.cell.connections.load(Relaxed)),
+            }
+        };
+        state
+            .serving
+            .listeners
+            .iter()
+            .map(|l| (l.lb.config.name.clone(), status(l)))
+            .collect()
+    }
+
+    /// Live figures of a backend; zeros for one that is not known.
+    pub fn live(&self, id: &BackendId) -> BackendLive {
+        let Some(cell) = self.shared.registry.backend(id) else {
+            return BackendLive::default();
+        };
+        let mut live = BackendLive {
+            in_flight: cell.load.in_flight(),
+            ..BackendLive::default()
+        };
+        for counters in cell.counters.all() {
+            live.requests += counters.classes.iter().map(counters::Counter::get).sum::<u64>();
+            live.failures += counters.failures.get();
+            live.idle_connections += counters.idle_connections.load(Relaxed);
+        }
+        live
+    }
+
+    /// Client connections now.
+    pub fn connections(&self) -> u32 {
+        self.shared.connections.load(Relaxed)
+    }
+
+    /// Where a request would go, and why, without sending it.
+    ///
+    /// # Errors
+    /// A sentence that says what is wrong with the query.
+    pub fn explain(&self, query: &ExplainQuery) -> Result<Explanation, String> {
+        let serving = self.serving();
+        let now_us = u64::try_from(self.shared.epoch.elapsed().as_micros()).unwrap_or(u64::MAX);
+        explain::explain(&serving, query, now_us)
+    }
+
+    /// The metrics of the data plane, for the registry.
+    pub fn metrics(self: &Arc<Self>) -> Box<dyn prometheus_client::collector::Collector> {
+        Box::new(metrics::Metrics::new(self.clone()))
+    }
+
+    /// Stops accepting, lets running requests finish until `deadline` has passed, cuts the rest, ends the
+    /// threads.
+    pub async fn shutdown(&self, deadline: Duration) -> ShutdownReport {
+        for shard in &self.shards {
+            // A shard that is gone has nothing to drain.
+            let _ = shard.send(Command::Drain);
+        }
+        let begun = Instant::now();
+        while self.connections() > 0 && begun.elapsed() < deadline {
+            tokio::time::sleep(SHUTDOWN_POLL).await;
+        }
+        let cut_connections = self.connections();
+        for shard in &self.shards {
+            let _ = shard.send(Command::Stop);
+        }
+        let threads = std::mem::take(&mut *self.threads.lock().unwrap_or_else(PoisonError::into_inner));
+        let joined =
+            tokio::task::spawn_blocking(move || threads.into_iter().filter_map(|t| t.join().err()).count());
+        if joined.await.unwrap_or(1) > 0 {
+            tracing::error!("a shard thread had panicked");
+        }
+        ShutdownReport {
+            finished: cut_connections == 0,
+            cut_connections,
+        }
+    }
+
+    fn serving(&self) -> Arc<Serving> {
+        self.state
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .serving
+            .clone()
+    }
+
+    /// Hands the state to every shard and waits until each has it.
+    fn send(
+        &self,
+        serving: &Arc<Serving>,
+        mut sockets: Vec<(SocketAddr, Vec<std::net::TcpListener>)>,
+        retired: &Arc<[u64]>,
+    ) {
+        let (done, taken) = mpsc::sync_channel(self.shards.len());
+        for shard in &self.shards {
+            let open = sockets
+                .iter_mut()
+                .filter_map(|(address, s)| s.pop().map(|s| (*address, s)))
+                .collect();
+            let command = Command::Publish {
+                serving: serving.clone(),
+                open,
+                retired: retired.clone(),
+                done: done.clone(),
+            };
+            if shard.send(command).is_err() {
+                tracing::error!("a shard is gone; its share of connections is not served");
+            }
+        }
+        drop(done);
+        for _ in &self.shards {
+            if taken.recv_timeout(PUBLISH_WAIT).is_err() {
+                tracing::error!("a shard did not take the change in time");
+            }
+        }
+    }
+}
+
+/// Backends that took requests before and do not now.
+fn retired(before: &Serving, after: &Serving) -> Arc<[u64]> {
+    let changed = |pool: &serving::PoolServing| {
+        let known = after.load_balancers.get(&pool.cell.load_balancer);
+        let same = known.and_then(|lb| lb.pools.iter().find(|p| p.config.name == pool.config.name));
+        same.is_none_or(|same| !Arc::ptr_eq(same.balancer.state(), pool.balancer.state()))
+    };
+    let takes = |pool: &serving::PoolServing, index: usize| {
+        let members = &pool.balancer.state().members;
+        members.get(index).is_some_and(|m| m.eligibility.takes_requests())
+    };
+    let now: std::collections::BTreeSet<u64> = after
+        .backends()
+        .filter(|(p, i, _)| takes(p, *i))
+        .map(|(_, _, b)| b.serial)
+        .collect();
+    let gone = before
+        .backends()
+        .filter(|(pool, _, b)| changed(pool) && !now.contains(&b.serial));
+    gone.map(|(_, _, b)| b.serial).collect()
+}
+
+fn local_address(listeners: &[std::net::TcpListener], configured: SocketAddr) -> SocketAddr {
+    listeners
+        .first()
+        .and_then(|l| l.local_addr().ok())
+        .unwrap_or(configured)
+}
+
+fn explain_bind(error: &io::Error) -> String {
+    let help = match error.kind() {
+        io::ErrorKind::AddrInUse => "another process listens there; stop it or choose another port",
+        io::ErrorKind::PermissionDenied => {
+            "ports below 1024 need root or CAP_NET_BIND_SERVICE; after privileges are dropped none can be added"
+        }
+        io::ErrorKind::AddrNotAvailable => "no interface of this machine has that address",
+        _ => return error.to_string(),
+    };
+    format!("{error}: {help}")
+}

@@ -1,0 +1,145 @@
+//! Counters that the hot path writes: one block a shard, each written by its shard alone.
+//!
+//! A plain load and store on a line that no other core writes costs a nanosecond; a shared `fetch_add` under
+//! contention costs fifty. Readers (metrics, `status`) add the blocks up.
+
+use std::sync::OnceLock;
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering::Relaxed};
+
+use model::reason::Reason;
+
+/// A counter with one writer.
+#[derive(Debug, Default)]
+pub(crate) struct Counter(AtomicU64);
+
+impl Counter {
+    pub(crate) fn add(&self, n: u64) {
+        self.0.store(self.0.load(Relaxed).wrapping_add(n), Relaxed);
+    }
+
+    pub(crate) fn get(&self) -> u64 {
+        self.0.load(Relaxed)
+    }
+}
+
+/// Upper bounds of the time histograms in microseconds; beyond the last is `+Inf`.
+pub(crate) const BOUNDS_US: [u64; 15] = [
+    250, 500, 1_000, 2_500, 5_000, 10_000, 25_000, 50_000, 100_000, 250_000, 500_000, 1_000_000, 2_500_000,
+    10_000_000, 30_000_000,
+];
+
+/// A histogram of times with one writer.
+#[derive(Debug, Default)]
+pub(crate) struct Histogram {
+    buckets: [Counter; BOUNDS_US.len() + 1],
+    sum_us: Counter,
+}
+
+impl Histogram {
+    pub(crate) fn record(&self, time_us: u64) {
+        let index = BOUNDS_US
+            .iter()
+            .position(|b| time_us <= *b)
+            .unwrap_or(BOUNDS_US.len());
+        if let Some(bucket) = self.buckets.get(index) {
+            bucket.add(1);
+        }
+        self.sum_us.add(time_us);
+    }
+}
+
+/// A histogram added up over shards: (counts by bucket, sum in microseconds).
+#[derive(Debug, Default, Clone)]
+pub(crate) struct HistogramTotal {
+    pub(crate) buckets: [u64; BOUNDS_US.len() + 1],
+    pub(crate) sum_us: u64,
+}
+
+impl HistogramTotal {
+    pub(crate) fn add(&mut self, part: &Histogram) {
+        for (total, bucket) in self.buckets.iter_mut().zip(&part.buckets) {
+            *total += bucket.get();
+        }
+        self.sum_us += part.sum_us.get();
+    }
+}
+
+/// Status classes: index 1 to 5 for 1xx to 5xx; 0 for no response.
+pub(crate) const CLASSES: [&str; 6] = ["none", "1xx", "2xx", "3xx", "4xx", "5xx"];
+
+/// Index into [`CLASSES`].
+pub(crate) fn class_of(status: u16) -> usize {
+    let class = usize::from(status / 100);
+    if class < CLASSES.len() { class } else { 0 }
+}
+
+/// What one shard counts about one backend.
+#[derive(Debug, Default)]
+pub(crate) struct BackendCounters {
+    pub(crate) classes: [Counter; 6],
+    pub(crate) failures: Counter,
+    pub(crate) connections_opened: Counter,
+    pub(crate) connections_reused: Counter,
+    pub(crate) idle_connections: AtomicU32,
+    pub(crate) connect: Histogram,
+    pub(crate) first_byte: Histogram,
+    pub(crate) total: Histogram,
+}
+
+/// What one shard counts about one pool.
+#[derive(Debug, Default)]
+pub(crate) struct PoolCounters {
+    pub(crate) retries: Counter,
+    pub(crate) retries_over_budget: Counter,
+}
+
+/// What one shard counts about one load balancer.
+#[derive(Debug)]
+pub(crate) struct LoadBalancerCounters {
+    pub(crate) classes: [Counter; 6],
+    pub(crate) reasons: Vec<Counter>,
+    pub(crate) total: Histogram,
+    pub(crate) received_bytes: Counter,
+    pub(crate) sent_bytes: Counter,
+}
+
+impl Default for LoadBalancerCounters {
+    fn default() -> Self {
+        Self {
+            classes: Default::default(),
+            reasons: Reason::ALL.iter().map(|_| Counter::default()).collect(),
+            total: Histogram::default(),
+            received_bytes: Counter::default(),
+            sent_bytes: Counter::default(),
+        }
+    }
+}
+
+impl LoadBalancerCounters {
+    pub(crate) fn reason(&self, reason: Reason) {
+        if let Some(counter) = self.reasons.get(reason as usize) {
+            counter.add(1);
+        }
+    }
+}
+
+/// One block per shard, made when the shard first counts something.
+#[derive(Debug)]
+pub(crate) struct PerShard<T>(Box<[OnceLock<Box<T>>]>);
+
+impl<T: Default> PerShard<T> {
+    pub(crate) fn new(shards: usize) -> Self {
+        Self((0..shards).map(|_| OnceLock::new()).collect())
+    }
+
+    /// The block of `shard`, which alone may write to it. Shards are numbered from 0 at start, once.
+    pub(crate) fn of(&self, shard: usize) -> &T {
+        let last = self.0.len().saturating_sub(1);
+        self.0[shard.min(last)].get_or_init(Box::default)
+    }
+
+    /// The blocks there are.
+    pub(crate) fn all(&self) -> impl Iterator<Item = &T> {
+        self.0.iter().filter_map(|slot| slot.get().map(Box::as_ref))
+    }
+}

@@ -1,0 +1,323 @@
+//! The data plane's metrics, read from the per-shard counters when somebody asks.
+//!
+//! Labels come from config names alone, so that no client can make a series.
+
+use std::fmt;
+use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
+
+use model::reason::Reason;
+use prometheus_client::collector::Collector;
+use prometheus_client::encoding::{DescriptorEncoder, MetricEncoder, NoLabelSet};
+use prometheus_client::metrics::MetricType;
+
+use crate::Dataplane;
+use crate::counters::{BOUNDS_US, BackendCounters, CLASSES, Counter, HistogramTotal, PoolCounters};
+use crate::serving::{BackendCell, LbServing, PoolServing, Serving};
+
+/// A metric's description.
+#[derive(Debug, Clone, Copy)]
+pub struct Description {
+    /// Full name, as scraped.
+    pub name: &'static str,
+    /// `counter`, `gauge` or `histogram`.
+    pub kind: &'static str,
+    /// Labels, all from config names but the fixed sets `class` and `reason`.
+    pub labels: &'static str,
+    /// What it says.
+    pub help: &'static str,
+}
+
+macro_rules! metrics {
+    ($($constant:ident $name:literal $kind:literal $labels:literal $help:literal;)*) => {
+        $(const $constant: Description =
+            Description { name: $name, kind: $kind, labels: $labels, help: $help };)*
+
+        /// Every metric of the data plane.
+        pub const METRICS: &[Description] = &[$($constant,)*];
+    };
+}
+
+metrics! {
+    REQUESTS "evenkeel_requests_total" "counter" "load_balancer, class" "Requests answered, by class of the status sent to the client; class none: no response could be sent";
+    FAILURES "evenkeel_request_failures_total" "counter" "load_balancer, reason" "Requests refused or failed, by reason code (docs/reasons.md)";
+    DURATION "evenkeel_request_duration_seconds" "histogram" "load_balancer" "Time from a request's head to the end of its response";
+    RECEIVED "evenkeel_received_bytes_total" "counter" "load_balancer" "Bytes of requests received with their heads";
+    SENT "evenkeel_sent_bytes_total" "counter" "load_balancer" "Bytes of responses sent to clients";
+    CONNECTIONS "evenkeel_listener_connections" "gauge" "load_balancer, listener" "Client connections now";
+    ACCEPTED "evenkeel_listener_accepted_total" "counter" "load_balancer, listener" "Client connections accepted";
+    REFUSED "evenkeel_listener_refused_total" "counter" "load_balancer, listener" "Client connections closed at once because a connection limit was reached";
+    ACCEPT_ERRORS "evenkeel_accept_errors_total" "counter" "" "Failed accepts: out of file descriptors or memory";
+    RETRIES "evenkeel_pool_retries_total" "counter" "load_balancer, pool" "Attempts beyond the first";
+    OVER_BUDGET "evenkeel_pool_retries_over_budget_total" "counter" "load_balancer, pool" "Retries not made because the budget was spent";
+    BUDGET "evenkeel_pool_retry_budget" "gauge" "load_balancer, pool" "Retries the budget allows now";
+    BACKEND_REQUESTS "evenkeel_backend_requests_total" "counter" "load_balancer, pool, backend, class" "Responses of the backend, by class of their status";
+    BACKEND_FAILURES "evenkeel_backend_failures_total" "counter" "load_balancer, pool, backend" "Attempts that got no response, or one of class 5xx";
+    IN_FLIGHT "evenkeel_backend_in_flight" "gauge" "load_balancer, pool, backend" "Requests in flight over all shards";
+    OPENED "evenkeel_backend_connections_opened_total" "counter" "load_balancer, pool, backend" "Connections opened";
+    REUSED "evenkeel_backend_connections_reused_total" "counter" "load_balancer, pool, backend" "Requests sent on a kept connection";
+    IDLE "evenkeel_backend_connections_idle" "gauge" "load_balancer, pool, backend" "Idle connections kept";
+    CONNECT "evenkeel_backend_connect_seconds" "histogram" "load_balancer, pool, backend" "Time to open a connection";
+    FIRST_BYTE "evenkeel_backend_first_byte_seconds" "histogram" "load_balancer, pool, backend" "Time from a request sent to the head of its response";
+    BACKEND_DURATION "evenkeel_backend_request_seconds" "histogram" "load_balancer, pool, backend" "Time from a request's head to the end of the response, by the backend that answered";
+}
+
+/// The collector.
+#[derive(Debug)]
+pub(crate) struct Metrics {
+    dataplane: Arc<Dataplane>,
+}
+
+impl Metrics {
+    pub(crate) fn new(dataplane: Arc<Dataplane>) -> Self {
+        Self { dataplane }
+    }
+}
+
+type Labels<'a> = Vec<(&'static str, &'a str)>;
+
+impl Collector for Metrics {
+    fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> Result<(), fmt::Error> {
+        let serving = self.dataplane.serving();
+        load_balancers(&mut encoder, &serving)?;
+        listeners(&mut encoder, &serving)?;
+        let errors = self.dataplane.shared.accept_errors.load(Relaxed);
+        family(&mut encoder, ACCEPT_ERRORS)?.encode_counter::<NoLabelSet, _, f64>(&errors, None)?;
+        let now_us = u64::try_from(self.dataplane.shared.epoch.elapsed().as_micros()).unwrap_or(u64::MAX);
+        pools(&mut encoder, &serving, now_us)?;
+        backends(&mut encoder, &serving)
+    }
+}
+
+/// Opens a metric family. The encoder adds `_total` to the names of counters itself.
+fn family<'s>(
+    encoder: &'s mut DescriptorEncoder<'_>,
+    metric: Description,
+) -> Result<MetricEncoder<'s>, fmt::Error> {
+    let (name, kind) = match metric.kind {
+        "counter" => (metric.name.trim_end_matches("_total"), MetricType::Counter),
+        "gauge" => (metric.name, MetricType::Gauge),
+        _ => (metric.name, MetricType::Histogram),
+    };
+    encoder.encode_descriptor(name, metric.help, None, kind)
+}
+
+fn counter(metric: &mut MetricEncoder<'_>, labels: &Labels<'_>, value: u64) -> fmt::Result {
+    metric
+        .encode_family(labels)?
+        .encode_counter::<NoLabelSet, _, f64>(&value, None)
+}
+
+fn gauge(metric: &mut MetricEncoder<'_>, labels: &Labels<'_>, value: i64) -> fmt::Result {
+    metric.encode_family(labels)?.encode_gauge(&value)
+}
+
+fn histogram(metric: &mut MetricEncoder<'_>, labels: &Labels<'_>, total: &HistogramTotal) -> fmt::Result {
+    let seconds = |us: u64| us as f64 / 1e6;
+    let bounds = BOUNDS_US.iter().map(|b| seconds(*b)).chain([f64::INFINITY]);
+    let buckets: Vec<(f64, u64)> = bounds.zip(total.buckets).collect();
+    let count = total.buckets.iter().sum();
+    metric
+        .encode_family(labels)?
+        .encode_histogram::<NoLabelSet>(seconds(total.sum_us), count, &buckets, None)
+}
+
+fn load_balancers(encoder: &mut DescriptorEncoder<'_>, serving: &Serving) -> fmt::Result {
+    let all = || serving.load_balancers.values();
+    let sum = |lb: &LbServing, part: fn(&crate::counters::LoadBalancerCounters) -> &Counter| {
+        lb.cell.counters.all().map(|c| part(c).get()).sum::<u64>()
+    };
+    let mut metric = family(encoder, REQUESTS)?;
+    for lb in all() {
+        for (index, class) in CLASSES.iter().enumerate() {
+            let value = lb
+                .cell
+                .counters
+                .all()
+                .filter_map(|c| c.classes.get(index))
+                .map(Counter::get)
+                .sum();
+            counter(
+                &mut metric,
+                &vec![("load_balancer", lb.cell.name.as_str()), ("class", class)],
+                value,
+            )?;
+        }
+    }
+    let mut metric = family(encoder, FAILURES)?;
+    for lb in all() {
+        for (index, reason) in Reason::ALL.iter().enumerate() {
+            let value = lb
+                .cell
+                .counters
+                .all()
+                .filter_map(|c| c.reasons.get(index))
+                .map(Counter::get)
+                .sum();
+            let labels = vec![
+                ("load_balancer", lb.cell.name.as_str()),
+                ("reason", reason.code()),
+            ];
+            counter(&mut metric, &labels, value)?;
+        }
+    }
+    let mut metric = family(encoder, DURATION)?;
+    for lb in all() {
+        let mut total = HistogramTotal::default();
+        lb.cell.counters.all().for_each(|c| total.add(&c.total));
+        histogram(
+            &mut metric,
+            &vec![("load_balancer", lb.cell.name.as_str())],
+            &total,
+        )?;
+    }
+    let mut metric = family(encoder, RECEIVED)?;
+    for lb in all() {
+        let value = sum(lb, |c| &c.received_bytes);
+        counter(
+            &mut metric,
+            &vec![("load_balancer", lb.cell.name.as_str())],
+            value,
+        )?;
+    }
+    let mut metric = family(encoder, SENT)?;
+    for lb in all() {
+        let value = sum(lb, |c| &c.sent_bytes);
+        counter(
+            &mut metric,
+            &vec![("load_balancer", lb.cell.name.as_str())],
+            value,
+        )?;
+    }
+    Ok(())
+}
+
+fn listeners(encoder: &mut DescriptorEncoder<'_>, serving: &Serving) -> fmt::Result {
+    let all = || {
+        serving.listeners.iter().map(|l| {
+            let labels = vec![
+                ("load_balancer", l.lb.cell.name.as_str()),
+                ("listener", l.config.name.as_str()),
+            ];
+            (labels, &l.cell)
+        })
+    };
+    let mut metric = family(encoder, CONNECTIONS)?;
+    for (labels, cell) in all() {
+        gauge(&mut metric, &labels, i64::from(cell.connections.load(Relaxed)))?;
+    }
+    let mut metric = family(encoder, ACCEPTED)?;
+    for (labels, cell) in all() {
+        counter(&mut metric, &labels, cell.accepted.load(Relaxed))?;
+    }
+    let mut metric = family(encoder, REFUSED)?;
+    for (labels, cell) in all() {
+        counter(&mut metric, &labels, cell.refused.load(Relaxed))?;
+    }
+    Ok(())
+}
+
+fn pools(encoder: &mut DescriptorEncoder<'_>, serving: &Serving, now_us: u64) -> fmt::Result {
+    let all = || serving.load_balancers.values().flat_map(|lb| lb.pools.iter());
+    let sum = |pool: &PoolServing, part: fn(&PoolCounters) -> &Counter| {
+        pool.cell.counters.all().map(|c| part(c).get()).sum::<u64>()
+    };
+    let counters: [(Description, fn(&PoolCounters) -> &Counter); 2] = [
+        (RETRIES, |c| &c.retries),
+        (OVER_BUDGET, |c| &c.retries_over_budget),
+    ];
+    for (description, part) in counters {
+        let mut metric = family(encoder, description)?;
+        for pool in all() {
+            counter(&mut metric, &pool_labels(pool), sum(pool, part))?;
+        }
+    }
+    let mut metric = family(encoder, BUDGET)?;
+    for pool in all() {
+        let left = pool
+            .cell
+            .load
+            .retry_budget_left(now_us, pool.config.retries.budget);
+        gauge(&mut metric, &pool_labels(pool), i64::from(left))?;
+    }
+    Ok(())
+}
+
+fn pool_labels(pool: &PoolServing) -> Labels<'_> {
+    vec![
+        ("load_balancer", pool.cell.load_balancer.as_str()),
+        ("pool", pool.cell.name.as_str()),
+    ]
+}
+
+fn backend_labels(cell: &BackendCell) -> Labels<'_> {
+    vec![
+        ("load_balancer", cell.id.load_balancer.as_str()),
+        ("pool", cell.id.pool.as_str()),
+        ("backend", cell.address_text.as_str()),
+    ]
+}
+
+fn backends(encoder: &mut DescriptorEncoder<'_>, serving: &Serving) -> fmt::Result {
+    let all = || serving.backends().map(|(_, _, cell)| cell);
+    let mut metric = family(encoder, BACKEND_REQUESTS)?;
+    for cell in all() {
+        for (index, class) in CLASSES.iter().enumerate() {
+            let value = cell
+                .counters
+                .all()
+                .filter_map(|c| c.classes.get(index))
+                .map(Counter::get)
+                .sum();
+            let mut labels = backend_labels(cell);
+            labels.push(("class", class));
+            counter(&mut metric, &labels, value)?;
+        }
+    }
+    let counters: [(Description, fn(&BackendCounters) -> &Counter); 3] = [
+        (BACKEND_FAILURES, |c| &c.failures),
+        (OPENED, |c| &c.connections_opened),
+        (REUSED, |c| &c.connections_reused),
+    ];
+    for (description, part) in counters {
+        let mut metric = family(encoder, description)?;
+        for cell in all() {
+            counter(
+                &mut metric,
+                &backend_labels(cell),
+                cell.counters.all().map(|c| part(c).get()).sum(),
+            )?;
+        }
+    }
+    let mut metric = family(encoder, IN_FLIGHT)?;
+    for cell in all() {
+        gauge(
+            &mut metric,
+            &backend_labels(cell),
+            i64::from(cell.load.in_flight()),
+        )?;
+    }
+    let mut metric = family(encoder, IDLE)?;
+    for cell in all() {
+        let idle = cell
+            .counters
+            .all()
+            .map(|c| i64::from(c.idle_connections.load(Relaxed)))
+            .sum();
+        gauge(&mut metric, &backend_labels(cell), idle)?;
+    }
+    let histograms: [(Description, fn(&BackendCounters) -> &crate::counters::Histogram); 3] = [
+        (CONNECT, |c| &c.connect),
+        (FIRST_BYTE, |c| &c.first_byte),
+        (BACKEND_DURATION, |c| &c.total),
+    ];
+    for (description, part) in histograms {
+        let mut metric = family(encoder, description)?;
+        for cell in all() {
+            let mut total = HistogramTotal::default();
+            cell.counters.all().for_each(|c| total.add(part(c)));
+            histogram(&mut metric, &backend_labels(cell), &total)?;
+        }
+    }
+    Ok(())
+}

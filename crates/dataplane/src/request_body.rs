@@ -1,0 +1,210 @@
+//! A request body on its way to a backend: decoded, bounded, re-encoded, and kept for a second try while small.
+//!
+//! The state outlives one attempt: what was taken from the client is gone from its socket, so a retry sends the
+//! kept bytes first and goes on where the first attempt stopped.
+
+use std::io;
+use std::time::Duration;
+
+use http::Framing;
+use http::chunked::{self, ChunkDecoder, ChunkEvent};
+use model::config::Listener;
+use model::reason::Reason;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::tcp::{ReadHalf, WriteHalf};
+
+use crate::timers::{Expired, Timer, Timers};
+
+/// Waiting time before the minimum rate counts: a client may start slowly.
+const RATE_GRACE: Duration = Duration::from_secs(5);
+
+/// A body being forwarded.
+#[derive(Debug)]
+pub(crate) struct RequestBody {
+    coding: Coding,
+    decoder: ChunkDecoder,
+    /// Bytes from the client not decoded yet; `at` is where they begin.
+    pending: Vec<u8>,
+    at: usize,
+    /// Encoded bytes sent so far, while they fit.
+    replay: Vec<u8>,
+    replay_limit: usize,
+    replayable: bool,
+    done: bool,
+    received: u64,
+    waited_ms: u64,
+}
+
+#[derive(Debug, Clone, Copy)]
+enum Coding {
+    Length { left: u64 },
+    Chunked,
+}
+
+/// Why a body was not forwarded whole.
+#[derive(Debug)]
+pub(crate) enum UploadError {
+    /// The client's doing, or its connection's.
+    Client(Reason),
+    /// The backend's connection broke.
+    Backend(io::ErrorKind),
+    /// The backend did not read.
+    BackendTimeout,
+}
+
+impl RequestBody {
+    /// A body framed as the head says, whose first bytes were read with the head.
+    pub(crate) fn new(framing: Framing, first: &[u8], mut pending: Vec<u8>, replay_limit: u32) -> Self {
+        pending.extend_from_slice(first);
+        let coding = match framing {
+            Framing::Chunked => Coding::Chunked,
+            Framing::Length(left) => Coding::Length { left },
+            Framing::None | Framing::UntilClose => Coding::Length { left: 0 },
+        };
+        Self {
+            coding,
+            decoder: ChunkDecoder::new(),
+            pending,
+            at: 0,
+            replay: Vec::new(),
+            replay_limit: replay_limit as usize,
+            replayable: true,
+            done: false,
+            received: 0,
+            waited_ms: 0,
+        }
+    }
+
+    /// Whether all of it was taken from the client and encoded.
+    pub(crate) fn done(&self) -> bool {
+        self.done
+    }
+
+    /// What to send first in another attempt; `None` when it grew over the limit.
+    pub(crate) fn replay(&self) -> Option<&[u8]> {
+        self.replayable.then_some(&self.replay)
+    }
+
+    /// The buffer with the bytes that follow the body: the next request's.
+    pub(crate) fn into_rest(mut self) -> Vec<u8> {
+        self.pending.drain(..self.at);
+        self.pending
+    }
+
+    /// Forwards what is left of the body from `client` to `backend`.
+    pub(crate) async fn upload(
+        &mut self,
+        client: &mut ReadHalf<'_>,
+        backend: &mut WriteHalf<'_>,
+        listener: &Listener,
+        stream_idle: Duration,
+        timer: &Timer,
+        timers: &Timers,
+    ) -> Result<(), UploadError> {
+        let mut encoded = Vec::new();
+        loop {
+            self.encode(&mut encoded, listener).map_err(UploadError::Client)?;
+            if !encoded.is_empty() {
+                self.remember(&encoded);
+                timer.arm(stream_idle);
+                match timer.bound(backend.write_all(&encoded)).await {
+                    Ok(Ok(())) => encoded.clear(),
+                    Ok(Err(error)) => return Err(UploadError::Backend(error.kind())),
+                    Err(Expired) => return Err(UploadError::BackendTimeout),
+                }
+            }
+            if self.done {
+                timer.disarm();
+                return Ok(());
+            }
+            self.fill(client, listener, timer, timers)
+                .await
+                .map_err(UploadError::Client)?;
+        }
+    }
+
+    async fn fill(
+        &mut self,
+        client: &mut ReadHalf<'_>,
+        listener: &Listener,
+        timer: &Timer,
+        timers: &Timers,
+    ) -> Result<(), Reason> {
+        self.pending.drain(..self.at);
+        self.at = 0;
+        timer.arm(listener.timeouts.request_body_idle);
+        let before = timers.now_ms();
+        match timer.bound(client.read_buf(&mut self.pending)).await {
+            Err(Expired) if timer.limit_passed() => return Err(Reason::TotalTimeout),
+            Err(Expired) => return Err(Reason::RequestBodyTimeout),
+            Ok(Ok(0)) => return Err(Reason::TruncatedRequest),
+            Ok(Err(_)) => return Err(Reason::ClientGone),
+            Ok(Ok(_)) => {}
+        }
+        // Only time spent waiting for the client counts: a slow backend is not its fault.
+        self.waited_ms += timers.now_ms().saturating_sub(before);
+        let rate = u64::from(listener.timeouts.request_body_min_rate);
+        let grace = u64::try_from(RATE_GRACE.as_millis()).unwrap_or(u64::MAX);
+        let got = self.received + self.pending.len() as u64;
+        if self.waited_ms > grace && got.saturating_mul(1000) < rate.saturating_mul(self.waited_ms) {
+            return Err(Reason::RequestBodyTooSlow);
+        }
+        Ok(())
+    }
+
+    /// Moves what is pending into `out`, in the coding of the forwarded request.
+    fn encode(&mut self, out: &mut Vec<u8>, listener: &Listener) -> Result<(), Reason> {
+        let input = self.pending.get(self.at..).unwrap_or_default();
+        match &mut self.coding {
+            Coding::Length { left } => {
+                let take = input.len().min(usize::try_from(*left).unwrap_or(usize::MAX));
+                out.extend_from_slice(input.get(..take).unwrap_or_default());
+                *left -= take as u64;
+                self.at += take;
+                self.received += take as u64;
+                self.done = *left == 0;
+            }
+            Coding::Chunked => loop {
+                let input = self.pending.get(self.at..).unwrap_or_default();
+                let (used, event) = self.decoder.next(input).map_err(|e| e.reason())?;
+                match event {
+                    ChunkEvent::Data(range) => {
+                        let data = input.get(range).unwrap_or_default();
+                        self.received += data.len() as u64;
+                        chunked::write_chunk_head(out, data.len());
+                        out.extend_from_slice(data);
+                        out.extend_from_slice(b"\r\n");
+                    }
+                    ChunkEvent::NeedMore => {
+                        self.at += used;
+                        break;
+                    }
+                    ChunkEvent::End => {
+                        chunked::write_last_chunk(out, Some(self.decoder.trailers()));
+                        self.at += used;
+                        self.done = true;
+                        break;
+                    }
+                }
+                self.at += used;
+            },
+        }
+        if listener
+            .limits
+            .body_bytes
+            .is_some_and(|limit| self.received > limit)
+        {
+            return Err(Reason::BodyTooLarge);
+        }
+        Ok(())
+    }
+
+    fn remember(&mut self, encoded: &[u8]) {
+        if self.replayable && self.replay.len() + encoded.len() <= self.replay_limit {
+            self.replay.extend_from_slice(encoded);
+        } else {
+            self.replayable = false;
+            self.replay = Vec::new();
+        }
+    }
+}

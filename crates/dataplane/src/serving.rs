@@ -1,0 +1,282 @@
+//! What the shards serve from: a snapshot turned into routers and balancers.
+//!
+//! Built beside the traffic, from the parts of its predecessor where nothing changed, then handed to every
+//! shard at once. What must outlive a change (requests in flight, counters, ejections) is kept in *cells* that
+//! are found again by name.
+
+use std::collections::{BTreeMap, HashMap};
+use std::hash::Hash;
+use std::net::SocketAddr;
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering::Relaxed};
+use std::sync::{Arc, Mutex, PoisonError, Weak};
+
+use balance::{Balancer, Load, PoolLoad};
+use http::route::Router;
+use model::config::{Listener, LoadBalancer, Name, Pool};
+use model::snapshot::{PoolState, Snapshot};
+use model::state::BackendId;
+
+use crate::counters::{BackendCounters, LoadBalancerCounters, PerShard, PoolCounters};
+
+/// A snapshot ready to serve.
+#[derive(Debug)]
+pub(crate) struct Serving {
+    pub(crate) load_balancers: BTreeMap<Name, Arc<LbServing>>,
+    pub(crate) listeners: Vec<Arc<ListenerServing>>,
+    pub(crate) max_connections: u32,
+}
+
+/// A listener with what it leads to.
+#[derive(Debug)]
+pub(crate) struct ListenerServing {
+    pub(crate) config: Arc<Listener>,
+    pub(crate) lb: Arc<LbServing>,
+    pub(crate) cell: Arc<ListenerCell>,
+}
+
+/// A load balancer with its router and pools.
+#[derive(Debug)]
+pub(crate) struct LbServing {
+    pub(crate) config: Arc<LoadBalancer>,
+    pub(crate) router: Router,
+    /// Index into `pools` for each route.
+    pub(crate) route_pools: Vec<usize>,
+    pub(crate) pools: Vec<Arc<PoolServing>>,
+    pub(crate) cell: Arc<LbCell>,
+}
+
+/// A pool with its balancer.
+#[derive(Debug)]
+pub(crate) struct PoolServing {
+    pub(crate) config: Arc<Pool>,
+    pub(crate) balancer: Balancer,
+    pub(crate) backends: Vec<Arc<BackendCell>>,
+    pub(crate) cell: Arc<PoolCell>,
+}
+
+/// What is counted about a listener for as long as it exists under its name.
+#[derive(Debug, Default)]
+pub(crate) struct ListenerCell {
+    pub(crate) connections: AtomicU32,
+    pub(crate) accepted: AtomicU64,
+    pub(crate) refused: AtomicU64,
+}
+
+/// What is counted about a load balancer.
+#[derive(Debug)]
+pub(crate) struct LbCell {
+    pub(crate) name: Name,
+    pub(crate) counters: PerShard<LoadBalancerCounters>,
+}
+
+/// What is known about a pool across changes.
+#[derive(Debug)]
+pub(crate) struct PoolCell {
+    pub(crate) load_balancer: Name,
+    pub(crate) name: Name,
+    pub(crate) load: Arc<PoolLoad>,
+    pub(crate) counters: PerShard<PoolCounters>,
+}
+
+/// What is known about a backend across changes.
+#[derive(Debug)]
+pub(crate) struct BackendCell {
+    pub(crate) id: BackendId,
+    /// The address as text, for the `Host` of requests that have none.
+    pub(crate) address_text: String,
+    /// Key of its idle connections in each shard; never used twice.
+    pub(crate) serial: u64,
+    pub(crate) load: Arc<Load>,
+    pub(crate) counters: PerShard<BackendCounters>,
+}
+
+/// Finds cells again by name for as long as anyone holds them.
+#[derive(Debug)]
+pub(crate) struct Registry {
+    shards: usize,
+    next_serial: AtomicU64,
+    backends: Mutex<HashMap<BackendId, Weak<BackendCell>>>,
+    pools: Mutex<HashMap<(Name, Name), Weak<PoolCell>>>,
+    load_balancers: Mutex<HashMap<Name, Weak<LbCell>>>,
+    listeners: Mutex<HashMap<(Name, Name), Weak<ListenerCell>>>,
+}
+
+impl Registry {
+    pub(crate) fn new(shards: usize) -> Self {
+        Self {
+            shards,
+            next_serial: AtomicU64::new(0),
+            backends: Mutex::default(),
+            pools: Mutex::default(),
+            load_balancers: Mutex::default(),
+            listeners: Mutex::default(),
+        }
+    }
+
+    pub(crate) fn backend(&self, id: &BackendId) -> Option<Arc<BackendCell>> {
+        self.backends
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .get(id)
+            .and_then(Weak::upgrade)
+    }
+
+    fn backend_cell(&self, id: &BackendId) -> Arc<BackendCell> {
+        find_or(&self.backends, id, || BackendCell {
+            id: id.clone(),
+            address_text: id.address.to_string(),
+            serial: self.next_serial.fetch_add(1, Relaxed),
+            load: Arc::new(Load::new()),
+            counters: PerShard::new(self.shards),
+        })
+    }
+
+    fn pool_cell(&self, key: &(Name, Name)) -> Arc<PoolCell> {
+        find_or(&self.pools, key, || PoolCell {
+            load_balancer: key.0.clone(),
+            name: key.1.clone(),
+            load: Arc::new(PoolLoad::new()),
+            counters: PerShard::new(self.shards),
+        })
+    }
+
+    fn lb_cell(&self, name: &Name) -> Arc<LbCell> {
+        let new = || LbCell {
+            name: name.clone(),
+            counters: PerShard::new(self.shards),
+        };
+        find_or(&self.load_balancers, name, new)
+    }
+
+    fn listener_cell(&self, key: &(Name, Name)) -> Arc<ListenerCell> {
+        find_or(&self.listeners, key, ListenerCell::default)
+    }
+
+    /// Forgets the names of cells that nobody holds any more.
+    pub(crate) fn prune(&self) {
+        prune(&self.backends);
+        prune(&self.pools);
+        prune(&self.load_balancers);
+        prune(&self.listeners);
+    }
+}
+
+fn find_or<K: Eq + Hash + Clone, V>(
+    map: &Mutex<HashMap<K, Weak<V>>>,
+    key: &K,
+    make: impl FnOnce() -> V,
+) -> Arc<V> {
+    let mut map = map.lock().unwrap_or_else(PoisonError::into_inner);
+    if let Some(found) = map.get(key).and_then(Weak::upgrade) {
+        return found;
+    }
+    let made = Arc::new(make());
+    map.insert(key.clone(), Arc::downgrade(&made));
+    made
+}
+
+fn prune<K: Eq + Hash, V>(map: &Mutex<HashMap<K, Weak<V>>>) {
+    map.lock()
+        .unwrap_or_else(PoisonError::into_inner)
+        .retain(|_, cell| cell.strong_count() > 0);
+}
+
+impl Serving {
+    /// Builds what `snapshot` says, sharing with `previous` what did not change.
+    pub(crate) fn build(snapshot: &Snapshot, previous: Option<&Self>, registry: &Registry) -> Self {
+        let mut load_balancers = BTreeMap::new();
+        let mut listeners = Vec::new();
+        for (name, config) in &snapshot.config.load_balancers {
+            let before = previous.and_then(|p| p.load_balancers.get(name));
+            let lb = build_lb(snapshot, config, before, registry);
+            for listener in &config.listeners {
+                let cell = registry.listener_cell(&(name.clone(), listener.name.clone()));
+                listeners.push(Arc::new(ListenerServing {
+                    config: listener.clone(),
+                    lb: lb.clone(),
+                    cell,
+                }));
+            }
+            load_balancers.insert(name.clone(), lb);
+        }
+        Self {
+            load_balancers,
+            listeners,
+            max_connections: snapshot.config.node.max_connections,
+        }
+    }
+
+    /// The listener configured for `address`.
+    pub(crate) fn listener(&self, address: SocketAddr) -> Option<&Arc<ListenerServing>> {
+        self.listeners.iter().find(|l| l.config.address == address)
+    }
+
+    /// Every backend of every pool.
+    pub(crate) fn backends(&self) -> impl Iterator<Item = (&PoolServing, usize, &Arc<BackendCell>)> {
+        let pools = self.load_balancers.values().flat_map(|lb| lb.pools.iter());
+        pools.flat_map(|pool| {
+            pool.backends
+                .iter()
+                .enumerate()
+                .map(move |(i, b)| (pool.as_ref(), i, b))
+        })
+    }
+}
+
+fn build_lb(
+    snapshot: &Snapshot,
+    config: &Arc<LoadBalancer>,
+    before: Option<&Arc<LbServing>>,
+    registry: &Registry,
+) -> Arc<LbServing> {
+    let mut pools = Vec::new();
+    for name in config.pools.keys() {
+        let Some(state) = snapshot.pool(&config.name, name) else {
+            continue;
+        };
+        let known = before.and_then(|b| b.pools.iter().find(|p| Arc::ptr_eq(p.balancer.state(), state)));
+        pools.push(
+            known
+                .cloned()
+                .unwrap_or_else(|| Arc::new(build_pool(state, registry))),
+        );
+    }
+    if let Some(before) = before
+        && Arc::ptr_eq(&before.config, config)
+        && before.pools.len() == pools.len()
+        && before.pools.iter().zip(&pools).all(|(a, b)| Arc::ptr_eq(a, b))
+    {
+        return before.clone();
+    }
+    let index_of = |name: &Name| pools.iter().position(|p| p.config.name == *name);
+    // The config is parsed to valid: every route's pool exists.
+    let route_pools = config
+        .routes
+        .iter()
+        .map(|r| index_of(&r.pool).unwrap_or(0))
+        .collect();
+    Arc::new(LbServing {
+        router: Router::new(config),
+        route_pools,
+        pools,
+        cell: registry.lb_cell(&config.name),
+        config: config.clone(),
+    })
+}
+
+fn build_pool(state: &Arc<PoolState>, registry: &Registry) -> PoolServing {
+    let cell = registry.pool_cell(&(state.load_balancer.clone(), state.config.name.clone()));
+    let backends: Vec<_> = state
+        .members
+        .iter()
+        .map(|m| registry.backend_cell(&m.id))
+        .collect();
+    let loads = backends.iter().map(|b| b.load.clone()).collect();
+    let balancer = Balancer::new(state.clone(), cell.load.clone(), loads);
+    PoolServing {
+        config: state.config.clone(),
+        balancer,
+        backends,
+        cell,
+    }
+}
