@@ -202,7 +202,6 @@ impl<'r> Exchange<'_, 'r> {
         buffer: &mut Vec<u8>,
     ) -> (Attempt, bool) {
         let Request {
-            head,
             pool,
             shard,
             listener,

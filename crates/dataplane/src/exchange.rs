@@ -2,7 +2,6 @@
 
 use std::net::IpAddr;
 use std::rc::Rc;
-use std::sync::Arc;
 
 use balance::Outcome;
 use http::forward::{self, Via};
@@ -96,7 +95,7 @@ struct Ended {
 /// Serves the request whose head is in `work`, parsed from `buffer`; leaves in `buffer` what follows it.
 pub(crate) async fn run(
     shard: &Rc<Shard>,
-    serving: &Rc<Arc<ListenerServing>>,
+    serving: &ListenerServing,
     slot: &Slot,
     client: &mut Client,
     work: &mut Work,
@@ -225,9 +224,7 @@ async fn forward(
     out: &mut Vec<u8>,
     body: &mut Body,
 ) -> Ended {
-    let Request {
-        shard, pool, head, ..
-    } = *request;
+    let Request { shard, pool, .. } = *request;
     let retries = &pool.config.retries;
     let counters = pool.cell.counters.of(shard.index);
     let key = key_of(request);

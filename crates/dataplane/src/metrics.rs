@@ -12,7 +12,10 @@ use prometheus_client::encoding::{DescriptorEncoder, MetricEncoder, NoLabelSet};
 use prometheus_client::metrics::MetricType;
 
 use crate::Dataplane;
-use crate::counters::{BOUNDS_US, BackendCounters, CLASSES, Counter, HistogramTotal, PoolCounters};
+use crate::counters::{
+    BOUNDS_US, BackendCounters, CLASSES, Counter, Histogram, HistogramTotal, LoadBalancerCounters,
+    PoolCounters,
+};
 use crate::serving::{BackendCell, LbServing, PoolServing, Serving};
 
 /// A metric's description.
@@ -76,6 +79,9 @@ impl Metrics {
 
 type Labels<'a> = Vec<(&'static str, &'a str)>;
 
+/// One of the counters of a block.
+type Part<Block, Value> = fn(&Block) -> &Value;
+
 impl Collector for Metrics {
     fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> Result<(), fmt::Error> {
         let serving = self.dataplane.serving();
@@ -124,7 +130,7 @@ fn histogram(metric: &mut MetricEncoder<'_>, labels: &Labels<'_>, total: &Histog
 
 fn load_balancers(encoder: &mut DescriptorEncoder<'_>, serving: &Serving) -> fmt::Result {
     let all = || serving.load_balancers.values();
-    let sum = |lb: &LbServing, part: fn(&crate::counters::LoadBalancerCounters) -> &Counter| {
+    let sum = |lb: &LbServing, part: Part<LoadBalancerCounters, Counter>| {
         lb.cell.counters.all().map(|c| part(c).get()).sum::<u64>()
     };
     let mut metric = family(encoder, REQUESTS)?;
@@ -219,10 +225,10 @@ fn listeners(encoder: &mut DescriptorEncoder<'_>, serving: &Serving) -> fmt::Res
 
 fn pools(encoder: &mut DescriptorEncoder<'_>, serving: &Serving, now_us: u64) -> fmt::Result {
     let all = || serving.load_balancers.values().flat_map(|lb| lb.pools.iter());
-    let sum = |pool: &PoolServing, part: fn(&PoolCounters) -> &Counter| {
+    let sum = |pool: &PoolServing, part: Part<PoolCounters, Counter>| {
         pool.cell.counters.all().map(|c| part(c).get()).sum::<u64>()
     };
-    let counters: [(Description, fn(&PoolCounters) -> &Counter); 2] = [
+    let counters: [(Description, Part<PoolCounters, Counter>); 2] = [
         (RETRIES, |c| &c.retries),
         (OVER_BUDGET, |c| &c.retries_over_budget),
     ];
@@ -274,7 +280,7 @@ fn backends(encoder: &mut DescriptorEncoder<'_>, serving: &Serving) -> fmt::Resu
             counter(&mut metric, &labels, value)?;
         }
     }
-    let counters: [(Description, fn(&BackendCounters) -> &Counter); 3] = [
+    let counters: [(Description, Part<BackendCounters, Counter>); 3] = [
         (BACKEND_FAILURES, |c| &c.failures),
         (OPENED, |c| &c.connections_opened),
         (REUSED, |c| &c.connections_reused),
@@ -306,7 +312,7 @@ fn backends(encoder: &mut DescriptorEncoder<'_>, serving: &Serving) -> fmt::Resu
             .sum();
         gauge(&mut metric, &backend_labels(cell), idle)?;
     }
-    let histograms: [(Description, fn(&BackendCounters) -> &crate::counters::Histogram); 3] = [
+    let histograms: [(Description, Part<BackendCounters, Histogram>); 3] = [
         (CONNECT, |c| &c.connect),
         (FIRST_BYTE, |c| &c.first_byte),
         (BACKEND_DURATION, |c| &c.total),

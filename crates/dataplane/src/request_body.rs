@@ -3,7 +3,6 @@
 //! The state outlives one attempt: what was taken from the client is gone from its socket, so a retry sends the
 //! kept bytes first and goes on where the first attempt stopped.
 
-use std::io;
 use std::time::Duration;
 
 use http::Framing;
@@ -47,7 +46,7 @@ pub(crate) enum UploadError {
     /// The client's doing, or its connection's.
     Client(Reason),
     /// The backend's connection broke.
-    Backend(io::ErrorKind),
+    Backend,
     /// The backend did not read.
     BackendTimeout,
 }
@@ -109,7 +108,7 @@ impl RequestBody {
                 timer.arm(stream_idle);
                 match timer.bound(backend.write_all(&encoded)).await {
                     Ok(Ok(())) => encoded.clear(),
-                    Ok(Err(error)) => return Err(UploadError::Backend(error.kind())),
+                    Ok(Err(_)) => return Err(UploadError::Backend),
                     Err(Expired) => return Err(UploadError::BackendTimeout),
                 }
             }

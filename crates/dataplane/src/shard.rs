@@ -74,7 +74,7 @@ pub(crate) struct Shard {
     pub(crate) upstreams: Upstreams,
     pub(crate) rng: RefCell<Rng>,
     pipes: RefCell<Vec<Pipe>>,
-    works: RefCell<Vec<Box<Work>>>,
+    works: RefCell<Vec<Work>>,
     listeners: RefCell<BTreeMap<SocketAddr, Rc<Slot>>>,
     /// When to wake everybody so that idle connections of closing listeners end.
     close_idle_at_ms: Cell<Option<u64>>,
@@ -83,15 +83,28 @@ pub(crate) struct Shard {
 /// A listener as its connections see it; its content changes under them.
 #[derive(Debug)]
 pub(crate) struct Slot {
-    serving: RefCell<Rc<Arc<ListenerServing>>>,
+    serving: RefCell<Rc<View>>,
     closing: Cell<bool>,
     close_idle_at_ms: Cell<u64>,
     stop: Notify,
 }
 
+/// A listener as one shard holds it. Requests clone the `Rc` around it, so that shards do not fight over the
+/// reference count of what they share.
+#[derive(Debug)]
+pub(crate) struct View(Arc<ListenerServing>);
+
+impl std::ops::Deref for View {
+    type Target = ListenerServing;
+
+    fn deref(&self) -> &ListenerServing {
+        &self.0
+    }
+}
+
 impl Slot {
     /// What requests are served from now.
-    pub(crate) fn serving(&self) -> Rc<Arc<ListenerServing>> {
+    pub(crate) fn serving(&self) -> Rc<View> {
         self.serving.borrow().clone()
     }
 
@@ -188,7 +201,7 @@ impl Shard {
         self.close_listeners(|address| serving.listener(*address).is_none());
         for (address, slot) in self.listeners.borrow().iter() {
             if let Some(listener) = serving.listener(*address) {
-                slot.serving.replace(Rc::new(listener.clone()));
+                slot.serving.replace(Rc::new(View(listener.clone())));
             }
         }
         for (address, socket) in open {
@@ -204,7 +217,7 @@ impl Shard {
 
     fn open(self: &Rc<Self>, address: SocketAddr, listener: &Arc<ListenerServing>, socket: TcpListener) {
         let slot = Rc::new(Slot {
-            serving: RefCell::new(Rc::new(listener.clone())),
+            serving: RefCell::new(Rc::new(View(listener.clone()))),
             closing: Cell::new(false),
             close_idle_at_ms: Cell::new(0),
             stop: Notify::new(),
@@ -243,12 +256,12 @@ impl Shard {
     }
 
     /// A work area for a connection that becomes busy.
-    pub(crate) fn take_work(&self) -> Box<Work> {
+    pub(crate) fn take_work(&self) -> Work {
         self.works.borrow_mut().pop().unwrap_or_default()
     }
 
     /// Takes a work area back.
-    pub(crate) fn give_work(&self, work: Box<Work>) {
+    pub(crate) fn give_work(&self, work: Work) {
         let mut works = self.works.borrow_mut();
         if works.len() < MAX_KEPT {
             works.push(work);
@@ -323,7 +336,7 @@ pub(crate) struct ConnectionGuard {
 }
 
 impl ConnectionGuard {
-    fn enter(shared: &Arc<Shared>, listener: &Arc<ListenerServing>) -> Option<Self> {
+    fn enter(shared: &Arc<Shared>, listener: &ListenerServing) -> Option<Self> {
         let guard = Self {
             shared: shared.clone(),
             cell: listener.cell.clone(),

@@ -1,0 +1,134 @@
+//! Steady HTTP/1 keep-alive traffic allocates nothing: counted, not timed.
+//!
+//! Client and backend live in this process and use fixed buffers, so that what the global allocator counts is
+//! the data plane's. A test of its own because the count is of the whole process.
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+use std::alloc::System;
+use std::collections::BTreeMap;
+use std::io::{Read, Write};
+use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::sync::Arc;
+
+use evenkeel_dataplane::{Dataplane, Options};
+use model::config::{
+    Admin, Algorithm, AllDown, Backend, Config, Connections, Listener, ListenerLimits, ListenerTimeouts,
+    LoadBalancer, Name, Node, Passive, Pool, PoolTimeouts, Retries, Route, RouteMatch,
+};
+use model::snapshot::{Layers, Snapshot};
+use model::state::{Observed, Overrides, Timestamp};
+use stats_alloc::{INSTRUMENTED_SYSTEM, Region, StatsAlloc};
+
+#[global_allocator]
+static GLOBAL: &StatsAlloc<System> = &INSTRUMENTED_SYSTEM;
+
+const REQUEST: &[u8] = b"GET /index.html?a=b HTTP/1.1\r\nHost: example.org\r\nUser-Agent: test/1.0\r\nAccept: */*\r\n\r\n";
+const RESPONSE: &[u8] = b"HTTP/1.1 200 OK\r\nContent-Type: text/plain\r\nContent-Length: 5\r\n\r\nhello";
+
+/// Scenario: one keep-alive client sends the same small request again and again over two backends. After a
+/// warm-up, thousands of requests pass without one allocation.
+#[test]
+fn steady_keep_alive_requests_allocate_nothing() {
+    let backends: Vec<SocketAddr> = (0..2).map(|_| start_backend()).collect();
+    let (events, _unread) = tokio::sync::mpsc::channel(16);
+    let snapshot = Arc::new(snapshot(&backends));
+    let dataplane = Dataplane::start(Options { threads: 1, snapshot, events }).unwrap();
+    let address = dataplane.listeners()[0].1.address;
+    let mut client = TcpStream::connect(address).unwrap();
+    client.set_nodelay(true).unwrap();
+    let mut buffer = [0; 4096];
+    for _ in 0..500 {
+        exchange(&mut client, &mut buffer);
+    }
+    let region = Region::new(GLOBAL);
+    for _ in 0..5_000 {
+        exchange(&mut client, &mut buffer);
+    }
+    let change = region.change();
+    assert_eq!((change.allocations, change.reallocations), (0, 0), "{change:?}");
+    drop(client);
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
+    assert!(runtime.block_on(dataplane.shutdown(std::time::Duration::from_secs(10))).finished);
+}
+
+fn exchange(client: &mut TcpStream, buffer: &mut [u8]) {
+    client.write_all(REQUEST).unwrap();
+    let mut got = 0;
+    while !buffer[..got].ends_with(b"\r\n\r\nhello") {
+        let n = client.read(&mut buffer[got..]).unwrap();
+        assert!(n > 0, "closed after {:?}", String::from_utf8_lossy(&buffer[..got]));
+        got += n;
+    }
+    assert!(buffer.starts_with(b"HTTP/1.1 200 OK\r\n"));
+}
+
+fn start_backend() -> SocketAddr {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap();
+    std::thread::spawn(move || {
+        while let Ok((mut stream, _)) = listener.accept() {
+            std::thread::spawn(move || {
+                let mut buffer = [0; 4096];
+                let mut got = 0;
+                while let Ok(n) = stream.read(&mut buffer[got..]) {
+                    got += n;
+                    if n == 0 {
+                        break;
+                    }
+                    if buffer[..got].ends_with(b"\r\n\r\n") {
+                        got = 0;
+                        stream.write_all(RESPONSE).unwrap();
+                    }
+                }
+            });
+        }
+    });
+    address
+}
+
+fn snapshot(backends: &[SocketAddr]) -> Snapshot {
+    let name = |text: &str| Name::parse(text).unwrap();
+    let pool = Pool {
+        name: name("default"),
+        algorithm: Algorithm::RoundRobin,
+        backends: backends.iter().map(|address| Backend { address: *address, weight: 1 }).collect(),
+        health: None,
+        passive: Some(Passive::default()),
+        slow_start: std::time::Duration::ZERO,
+        all_down: AllDown::FailOpen,
+        connections: Connections::default(),
+        timeouts: PoolTimeouts::default(),
+        retries: Retries::default(),
+    };
+    let listener = Listener {
+        name: name("http"),
+        address: "127.0.0.1:0".parse().unwrap(),
+        trusted_proxies: Vec::new(),
+        max_connections: 100,
+        limits: ListenerLimits::default(),
+        timeouts: ListenerTimeouts::default(),
+    };
+    let lb = LoadBalancer {
+        name: name("test"),
+        listeners: vec![Arc::new(listener)],
+        routes: vec![Route { name: name("default"), matches: RouteMatch::default(), pool: name("default") }],
+        pools: BTreeMap::from([(name("default"), Arc::new(pool))]),
+    };
+    let node = Node {
+        name: "test".into(),
+        threads: Some(1),
+        data_dir: None,
+        user: None,
+        group: None,
+        shutdown_timeout: std::time::Duration::from_secs(1),
+        max_connections: 100,
+    };
+    let config = Arc::new(Config {
+        node,
+        admin: Admin { listen: "127.0.0.1:0".parse().unwrap(), token: None },
+        load_balancers: BTreeMap::from([(name("test"), Arc::new(lb))]),
+    });
+    let layers =
+        Layers { revision: 1, config: &config, overrides: &Overrides::new(), observed: &Observed::default() };
+    Snapshot::build(layers, None, Timestamp(1))
+}
