@@ -178,7 +178,11 @@ impl Dataplane {
                 bound,
             }),
         };
-        dataplane.send(&serving, sockets, &Arc::from([]));
+        if !dataplane.send(&serving, sockets, &Arc::from([])) {
+            return Err(StartError::Thread(io::Error::other(
+                "a shard did not begin to serve",
+            )));
+        }
         Ok(dataplane)
     }
 
@@ -323,13 +327,13 @@ impl Dataplane {
             .clone()
     }
 
-    /// Hands the state to every shard and waits until each has it.
+    /// Hands the state to every shard and waits until each has it. False when one did not take it.
     fn send(
         &self,
         serving: &Arc<Serving>,
         mut sockets: Vec<(SocketAddr, Vec<std::net::TcpListener>)>,
         retired: &Arc<[u64]>,
-    ) {
+    ) -> bool {
         let (done, taken) = mpsc::sync_channel(self.shards.len());
         for shard in &self.shards {
             let open = sockets
@@ -350,8 +354,10 @@ impl Dataplane {
         for _ in &self.shards {
             if taken.recv_timeout(PUBLISH_WAIT).is_err() {
                 tracing::error!("a shard did not take the change in time");
+                return false;
             }
         }
+        true
     }
 }
 
@@ -374,7 +380,11 @@ fn retired(before: &Serving, after: &Serving) -> Arc<[u64]> {
     let gone = before
         .backends()
         .filter(|(pool, _, b)| changed(pool) && !now.contains(&b.serial));
-    gone.map(|(_, _, b)| b.serial).collect()
+    gone.map(|(_, _, backend)| {
+        backend.takes_requests.store(false, Relaxed);
+        backend.serial
+    })
+    .collect()
 }
 
 fn local_address(listeners: &[std::net::TcpListener], configured: SocketAddr) -> SocketAddr {

@@ -7,7 +7,7 @@
 use std::collections::{BTreeMap, HashMap};
 use std::hash::Hash;
 use std::net::SocketAddr;
-use std::sync::atomic::{AtomicU32, AtomicU64, Ordering::Relaxed};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 
 use balance::{Balancer, Load, PoolLoad};
@@ -86,6 +86,8 @@ pub(crate) struct BackendCell {
     pub(crate) address_text: String,
     /// Key of its idle connections in each shard; never used twice.
     pub(crate) serial: u64,
+    /// Whether the snapshot in force sends it requests; if not, no connection to it is kept.
+    pub(crate) takes_requests: AtomicBool,
     pub(crate) load: Arc<Load>,
     pub(crate) counters: PerShard<BackendCounters>,
 }
@@ -126,6 +128,7 @@ impl Registry {
             id: id.clone(),
             address_text: id.address.to_string(),
             serial: self.next_serial.fetch_add(1, Relaxed),
+            takes_requests: AtomicBool::new(true),
             load: Arc::new(Load::new()),
             counters: PerShard::new(self.shards),
         })
@@ -272,6 +275,11 @@ fn build_pool(state: &Arc<PoolState>, registry: &Registry) -> PoolServing {
         .map(|m| registry.backend_cell(&m.id))
         .collect();
     let loads = backends.iter().map(|b| b.load.clone()).collect();
+    for (member, backend) in state.members.iter().zip(&backends) {
+        backend
+            .takes_requests
+            .store(member.eligibility.takes_requests(), Relaxed);
+    }
     let balancer = Balancer::new(state.clone(), cell.load.clone(), loads);
     PoolServing {
         config: state.config.clone(),

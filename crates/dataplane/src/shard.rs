@@ -156,7 +156,9 @@ pub(crate) fn run(
                     done,
                 } => {
                     shard.publish(&serving, open);
-                    retired.iter().for_each(|serial| shard.upstreams.close(*serial));
+                    retired
+                        .iter()
+                        .for_each(|serial| shard.upstreams.close(index, *serial));
                     // The publisher may have given up waiting; the change is in force all the same.
                     let _ = done.try_send(());
                 }
@@ -191,7 +193,7 @@ async fn tick(shard: Rc<Shard>) {
             shard.timers.wake_all();
         }
         if ticks.is_multiple_of(REAP_TICKS) {
-            shard.upstreams.reap(shard.timers.now_ms());
+            shard.upstreams.reap(shard.index, shard.timers.now_ms());
         }
     }
 }

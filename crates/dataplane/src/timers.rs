@@ -2,7 +2,7 @@
 //!
 //! A request passes through half a dozen waits and almost none of them expires. Arming one is therefore a store
 //! into a dense table; the ticker walks the table (8 bytes a connection) and wakes what is overdue. The price
-//! is accuracy: a deadline fires up to one [`TICK`] late, never early.
+//! is accuracy: the time is read once a tick, so a deadline fires up to two [`TICK`]s late, never early.
 
 use std::cell::{Cell, RefCell};
 use std::future::{Future, poll_fn};
@@ -48,6 +48,17 @@ impl Timers {
     /// Milliseconds since the epoch, at most a tick old.
     pub(crate) fn now_ms(&self) -> u64 {
         self.now_ms.get()
+    }
+
+    /// When `after` from now is surely over; zero is never. The time known may be a tick old.
+    fn deadline(&self, after: Duration) -> u64 {
+        let after_ms = u64::try_from(after.as_millis()).unwrap_or(NEVER);
+        let tick_ms = u64::try_from(TICK.as_millis()).unwrap_or(NEVER);
+        if after_ms == 0 {
+            NEVER
+        } else {
+            self.now_ms().saturating_add(after_ms).saturating_add(tick_ms)
+        }
     }
 
     /// Wakes every task with an overdue deadline.
@@ -107,13 +118,7 @@ pub(crate) struct Expired;
 impl Timer {
     /// Sets the deadline `after` from now; zero disarms.
     pub(crate) fn arm(&self, after: Duration) {
-        let after = u64::try_from(after.as_millis()).unwrap_or(NEVER);
-        let deadline = if after == 0 {
-            NEVER
-        } else {
-            self.timers.now_ms().saturating_add(after).saturating_add(1)
-        };
-        self.set(deadline.min(self.limit_ms.get()));
+        self.set(self.timers.deadline(after).min(self.limit_ms.get()));
     }
 
     /// No deadline but the limit.
@@ -123,12 +128,7 @@ impl Timer {
 
     /// Sets the deadline that no phase may pass; zero removes it.
     pub(crate) fn limit(&self, after: Duration) {
-        let after = u64::try_from(after.as_millis()).unwrap_or(NEVER);
-        self.limit_ms.set(if after == 0 {
-            NEVER
-        } else {
-            self.timers.now_ms().saturating_add(after).saturating_add(1)
-        });
+        self.limit_ms.set(self.timers.deadline(after));
     }
 
     /// Whether what expired is the limit rather than the phase.
@@ -170,5 +170,81 @@ impl Drop for Timer {
             *slot = None;
         }
         self.timers.free.borrow_mut().push(self.index);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+    use super::*;
+
+    fn on_runtime<F: Future>(test: F) -> F::Output {
+        tokio::runtime::Builder::new_current_thread()
+            .build_local(Default::default())
+            .unwrap()
+            .block_on(test)
+    }
+
+    /// A table whose clock stands at `now_ms`.
+    fn at(now_ms: u64) -> Rc<Timers> {
+        let timers = Timers::new(Instant::now());
+        timers.now_ms.set(now_ms);
+        timers
+    }
+
+    #[test]
+    fn a_deadline_passes_after_its_time_and_one_tick_and_not_before() {
+        on_runtime(async {
+            let timers = at(1000);
+            let timer = timers.timer().await;
+            timer.arm(Duration::from_millis(200));
+            timers.now_ms.set(1249);
+            assert!(!timer.expired());
+            timers.now_ms.set(1250);
+            assert!(timer.expired());
+            timer.disarm();
+            assert!(!timer.expired());
+        });
+    }
+
+    #[test]
+    fn no_phase_passes_the_limit_and_the_limit_is_told_apart() {
+        on_runtime(async {
+            let timers = at(0);
+            let timer = timers.timer().await;
+            timer.limit(Duration::from_millis(100));
+            timer.arm(Duration::from_secs(60));
+            timers.now_ms.set(150);
+            assert!(timer.expired() && timer.limit_passed());
+            timer.limit(Duration::ZERO);
+            timer.arm(Duration::from_millis(10));
+            timers.now_ms.set(1000);
+            assert!(timer.expired() && !timer.limit_passed());
+        });
+    }
+
+    #[test]
+    fn a_dropped_timer_gives_its_place_to_the_next() {
+        on_runtime(async {
+            let timers = at(0);
+            for _ in 0..10 {
+                let timer = timers.timer().await;
+                timer.arm(Duration::from_millis(1));
+            }
+            assert_eq!(timers.deadlines.borrow().len(), 1);
+            assert_eq!(timers.deadlines.borrow()[0], NEVER);
+        });
+    }
+
+    #[test]
+    fn work_that_is_ready_wins_over_an_expired_deadline() {
+        on_runtime(async {
+            let timers = at(0);
+            let timer = timers.timer().await;
+            timer.arm(Duration::from_millis(1));
+            timers.now_ms.set(1000);
+            assert_eq!(timer.bound(std::future::ready(7)).await, Ok(7));
+            assert_eq!(timer.bound(std::future::pending::<()>()).await, Err(Expired));
+        });
     }
 }

@@ -3,6 +3,7 @@
 use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::io;
+use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 
 use model::config::{Connections, PoolTimeouts};
@@ -31,7 +32,14 @@ struct Idle {
 /// Idle connections of a shard by backend.
 #[derive(Debug, Default)]
 pub(crate) struct Upstreams {
-    idle: RefCell<BTreeMap<u64, Vec<Idle>>>,
+    idle: RefCell<BTreeMap<u64, Stack>>,
+}
+
+/// Idle connections of one backend, the most recently used last.
+#[derive(Debug)]
+struct Stack {
+    cell: Arc<BackendCell>,
+    connections: Vec<Idle>,
 }
 
 /// Taken off a learned keep-alive time, so that our next request does not meet the backend's close.
@@ -39,23 +47,26 @@ const KEEP_ALIVE_MARGIN_MS: u64 = 1000;
 
 impl Upstreams {
     /// An idle connection that is still open, the most recently used first.
-    fn take(&self, cell: &BackendCell, now_ms: u64) -> Option<TcpStream> {
+    fn take(&self, shard: &Shard, cell: &BackendCell) -> Option<TcpStream> {
+        let now_ms = shard.timers.now_ms();
         let mut idle = self.idle.borrow_mut();
         let stack = idle.get_mut(&cell.serial)?;
-        while let Some(candidate) = stack.pop() {
-            if now_ms.saturating_sub(candidate.since_ms) < candidate.keep_ms && is_quiet(&candidate.stream) {
-                return Some(candidate.stream);
-            }
+        let mut taken = None;
+        while taken.is_none()
+            && let Some(candidate) = stack.connections.pop()
+        {
+            taken = candidate.usable(now_ms).then_some(candidate.stream);
         }
-        None
+        stack.count(shard.index);
+        taken
     }
 
-    /// Keeps a connection whose last exchange ended cleanly. `learned_s` is the backend's own
-    /// `Keep-Alive: timeout`.
+    /// Keeps a connection whose last exchange ended cleanly, unless its backend takes no more requests.
+    /// `learned_s` is the backend's own `Keep-Alive: timeout`.
     pub(crate) fn keep(
         &self,
         shard: &Shard,
-        cell: &BackendCell,
+        cell: &Arc<BackendCell>,
         stream: TcpStream,
         limits: &Connections,
         learned_s: Option<u32>,
@@ -65,33 +76,57 @@ impl Upstreams {
             (u64::from(s) * 1000).saturating_sub(KEEP_ALIVE_MARGIN_MS)
         });
         let keep_ms = configured.min(learned);
+        if keep_ms == 0 || !cell.takes_requests.load(Relaxed) {
+            return;
+        }
         let mut idle = self.idle.borrow_mut();
-        let stack = idle.entry(cell.serial).or_default();
-        if keep_ms > 0 && stack.len() < usize::from(limits.max_idle) {
-            stack.push(Idle {
+        let new = || Stack {
+            cell: cell.clone(),
+            connections: Vec::new(),
+        };
+        let stack = idle.entry(cell.serial).or_insert_with(new);
+        if stack.connections.len() < usize::from(limits.max_idle) {
+            stack.connections.push(Idle {
                 stream,
                 since_ms: shard.timers.now_ms(),
                 keep_ms,
             });
         }
-        let count = u32::try_from(stack.len()).unwrap_or(u32::MAX);
-        cell.counters
-            .of(shard.index)
-            .idle_connections
-            .store(count, Relaxed);
+        stack.count(shard.index);
     }
 
     /// Closes what has been idle too long or was closed by its backend.
-    pub(crate) fn reap(&self, now_ms: u64) {
+    pub(crate) fn reap(&self, shard: usize, now_ms: u64) {
         self.idle.borrow_mut().retain(|_, stack| {
-            stack.retain(|i| now_ms.saturating_sub(i.since_ms) < i.keep_ms && is_quiet(&i.stream));
-            !stack.is_empty()
+            stack.connections.retain(|idle| idle.usable(now_ms));
+            stack.count(shard);
+            !stack.connections.is_empty()
         });
     }
 
     /// Closes the idle connections of a backend that takes no more requests.
-    pub(crate) fn close(&self, serial: u64) {
-        self.idle.borrow_mut().remove(&serial);
+    pub(crate) fn close(&self, shard: usize, serial: u64) {
+        if let Some(mut stack) = self.idle.borrow_mut().remove(&serial) {
+            stack.connections.clear();
+            stack.count(shard);
+        }
+    }
+}
+
+impl Stack {
+    fn count(&self, shard: usize) {
+        let count = u32::try_from(self.connections.len()).unwrap_or(u32::MAX);
+        self.cell
+            .counters
+            .of(shard)
+            .idle_connections
+            .store(count, Relaxed);
+    }
+}
+
+impl Idle {
+    fn usable(&self, now_ms: u64) -> bool {
+        now_ms.saturating_sub(self.since_ms) < self.keep_ms && is_quiet(&self.stream)
     }
 }
 
@@ -111,7 +146,7 @@ pub(crate) async fn acquire(
     fresh: bool,
 ) -> Result<Upstream, Reason> {
     let counters = cell.counters.of(shard.index);
-    if !fresh && let Some(stream) = shard.upstreams.take(cell, shard.timers.now_ms()) {
+    if !fresh && let Some(stream) = shard.upstreams.take(shard, cell) {
         counters.connections_reused.add(1);
         return Ok(Upstream { stream, reused: true });
     }

@@ -22,7 +22,8 @@ use stats_alloc::{INSTRUMENTED_SYSTEM, Region, StatsAlloc};
 #[global_allocator]
 static GLOBAL: &StatsAlloc<System> = &INSTRUMENTED_SYSTEM;
 
-const REQUEST: &[u8] = b"GET /index.html?a=b HTTP/1.1\r\nHost: example.org\r\nUser-Agent: test/1.0\r\nAccept: */*\r\n\r\n";
+const REQUEST: &[u8] =
+    b"GET /index.html?a=b HTTP/1.1\r\nHost: example.org\r\nUser-Agent: test/1.0\r\nAccept: */*\r\n\r\n";
 const RESPONSE: &[u8] = b"HTTP/1.1 200 OK\r\nContent-Type: text/plain\r\nContent-Length: 5\r\n\r\nhello";
 
 /// Scenario: one keep-alive client sends the same small request again and again over two backends. After a
@@ -32,7 +33,12 @@ fn steady_keep_alive_requests_allocate_nothing() {
     let backends: Vec<SocketAddr> = (0..2).map(|_| start_backend()).collect();
     let (events, _unread) = tokio::sync::mpsc::channel(16);
     let snapshot = Arc::new(snapshot(&backends));
-    let dataplane = Dataplane::start(Options { threads: 1, snapshot, events }).unwrap();
+    let dataplane = Dataplane::start(Options {
+        threads: 1,
+        snapshot,
+        events,
+    })
+    .unwrap();
     let address = dataplane.listeners()[0].1.address;
     let mut client = TcpStream::connect(address).unwrap();
     client.set_nodelay(true).unwrap();
@@ -47,8 +53,16 @@ fn steady_keep_alive_requests_allocate_nothing() {
     let change = region.change();
     assert_eq!((change.allocations, change.reallocations), (0, 0), "{change:?}");
     drop(client);
-    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
-    assert!(runtime.block_on(dataplane.shutdown(std::time::Duration::from_secs(10))).finished);
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(1)
+        .enable_all()
+        .build()
+        .unwrap();
+    assert!(
+        runtime
+            .block_on(dataplane.shutdown(std::time::Duration::from_secs(10)))
+            .finished
+    );
 }
 
 fn exchange(client: &mut TcpStream, buffer: &mut [u8]) {
@@ -56,7 +70,11 @@ fn exchange(client: &mut TcpStream, buffer: &mut [u8]) {
     let mut got = 0;
     while !buffer[..got].ends_with(b"\r\n\r\nhello") {
         let n = client.read(&mut buffer[got..]).unwrap();
-        assert!(n > 0, "closed after {:?}", String::from_utf8_lossy(&buffer[..got]));
+        assert!(
+            n > 0,
+            "closed after {:?}",
+            String::from_utf8_lossy(&buffer[..got])
+        );
         got += n;
     }
     assert!(buffer.starts_with(b"HTTP/1.1 200 OK\r\n"));
@@ -91,7 +109,13 @@ fn snapshot(backends: &[SocketAddr]) -> Snapshot {
     let pool = Pool {
         name: name("default"),
         algorithm: Algorithm::RoundRobin,
-        backends: backends.iter().map(|address| Backend { address: *address, weight: 1 }).collect(),
+        backends: backends
+            .iter()
+            .map(|address| Backend {
+                address: *address,
+                weight: 1,
+            })
+            .collect(),
         health: None,
         passive: Some(Passive::default()),
         slow_start: std::time::Duration::ZERO,
@@ -111,7 +135,11 @@ fn snapshot(backends: &[SocketAddr]) -> Snapshot {
     let lb = LoadBalancer {
         name: name("test"),
         listeners: vec![Arc::new(listener)],
-        routes: vec![Route { name: name("default"), matches: RouteMatch::default(), pool: name("default") }],
+        routes: vec![Route {
+            name: name("default"),
+            matches: RouteMatch::default(),
+            pool: name("default"),
+        }],
         pools: BTreeMap::from([(name("default"), Arc::new(pool))]),
     };
     let node = Node {
@@ -125,10 +153,18 @@ fn snapshot(backends: &[SocketAddr]) -> Snapshot {
     };
     let config = Arc::new(Config {
         node,
-        admin: Admin { listen: "127.0.0.1:0".parse().unwrap(), token: None },
+        admin: Admin {
+            listen: "127.0.0.1:0".parse().unwrap(),
+            token: None,
+            token_file: None,
+        },
         load_balancers: BTreeMap::from([(name("test"), Arc::new(lb))]),
     });
-    let layers =
-        Layers { revision: 1, config: &config, overrides: &Overrides::new(), observed: &Observed::default() };
+    let layers = Layers {
+        revision: 1,
+        config: &config,
+        overrides: &Overrides::new(),
+        observed: &Observed::default(),
+    };
     Snapshot::build(layers, None, Timestamp(1))
 }
