@@ -4,7 +4,7 @@
 //! backend may answer early, ask with `100 Continue`, or stream back while it still reads.
 
 use std::future::poll_fn;
-use std::pin::pin;
+use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::task::Poll;
 
@@ -232,46 +232,30 @@ impl<'r> Exchange<'_, 'r> {
         );
         let mut upload = pin!(upload);
         let mut uploaded = None;
-        let found = {
-            let mut reading = pin!(self.read_head(&mut from_backend, &mut to_client, timer, buffer));
-            poll_fn(|cx| {
-                if uploaded.is_none()
-                    && let Poll::Ready(result) = upload.as_mut().poll(cx)
-                {
-                    timer.arm(timeouts.first_byte);
-                    uploaded = Some(result);
+        let ends = |result: &Result<(), UploadError>| {
+            timer.arm(timeouts.first_byte);
+            match result {
+                Err(UploadError::Client(reason)) => Some(Attempt::Refused(*reason)),
+                Err(UploadError::BackendTimeout) => {
+                    Some(failed(Reason::BackendStreamTimeout, Retry::Never, false))
                 }
-                match &uploaded {
-                    Some(Err(UploadError::Client(reason))) => Poll::Ready(Err(Attempt::Refused(*reason))),
-                    Some(Err(UploadError::BackendTimeout)) => {
-                        Poll::Ready(Err(failed(Reason::BackendStreamTimeout, Retry::Never, false)))
-                    }
-                    // A backend that stops reading may still have an answer: wait for it.
-                    _ => reading
-                        .as_mut()
-                        .poll(cx)
-                        .map_err(|n| Attempt::Failed(n.failure(stale))),
-                }
-            })
-            .await
+                // A backend that stops reading may still have an answer: wait for it.
+                Err(UploadError::Backend) | Ok(()) => None,
+            }
         };
-        if let Err(attempt) = found {
-            return (attempt, false);
+        let reading = self.read_head(&mut from_backend, &mut to_client, timer, buffer);
+        match beside(upload.as_mut(), &mut uploaded, ends, reading).await {
+            Ok(Ok(())) => {}
+            Ok(Err(no_head)) => return (Attempt::Failed(no_head.failure(stale)), false),
+            Err(attempt) => return (attempt, false),
         }
         self.note_head();
         let (mut relay, mut close) = self.relay(timer, matches!(uploaded, Some(Ok(()))), buffer);
-        let relayed = {
-            let at = self.response.head_len;
-            let mut relaying = pin!(relay.run(&mut from_backend, buffer, at, &mut to_client, self.out));
-            poll_fn(|cx| {
-                if uploaded.is_none()
-                    && let Poll::Ready(result) = upload.as_mut().poll(cx)
-                {
-                    uploaded = Some(result);
-                }
-                relaying.as_mut().poll(cx)
-            })
-            .await
+        let at = self.response.head_len;
+        let relaying = relay.run(&mut from_backend, buffer, at, &mut to_client, self.out);
+        let relayed = match beside(upload, &mut uploaded, |_| None, relaying).await {
+            Ok(relayed) => relayed,
+            Err(attempt) => return (attempt, false),
         };
         let complete = matches!(uploaded, Some(Ok(())));
         close |= !complete;
@@ -447,6 +431,29 @@ impl NoHead {
             stale: stale && lost,
         }
     }
+}
+
+/// Drives `upload` beside `work` until `work` is done, keeping the upload's result. `ends` may end both early.
+async fn beside<W: Future>(
+    mut upload: Pin<&mut impl Future<Output = Result<(), UploadError>>>,
+    uploaded: &mut Option<Result<(), UploadError>>,
+    ends: impl Fn(&Result<(), UploadError>) -> Option<Attempt>,
+    work: W,
+) -> Result<W::Output, Attempt> {
+    let mut work = pin!(work);
+    poll_fn(|cx| {
+        if uploaded.is_none()
+            && let Poll::Ready(result) = upload.as_mut().poll(cx)
+        {
+            let end = ends(&result);
+            *uploaded = Some(result);
+            if let Some(attempt) = end {
+                return Poll::Ready(Err(attempt));
+            }
+        }
+        work.as_mut().poll(cx).map(Ok)
+    })
+    .await
 }
 
 /// Sends head and first bytes. A connection that refuses the very first byte has seen nothing of the request.

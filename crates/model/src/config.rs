@@ -4,7 +4,7 @@
 //! constants here, so that documentation, schema and parser name one number.
 
 use std::collections::BTreeMap;
-use std::net::{IpAddr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -94,6 +94,22 @@ pub struct Node {
     pub max_connections: u32,
 }
 
+impl Default for Node {
+    fn default() -> Self {
+        Self {
+            name: DEFAULT_NODE_NAME.to_owned(),
+            threads: None,
+            data_dir: None,
+            user: None,
+            group: None,
+            shutdown_timeout: DEFAULT_SHUTDOWN_TIMEOUT,
+            max_connections: DEFAULT_MAX_CONNECTIONS,
+        }
+    }
+}
+
+/// Default of `node.name`.
+pub const DEFAULT_NODE_NAME: &str = "evenkeel";
 /// Default of `node.shutdown_timeout`.
 pub const DEFAULT_SHUTDOWN_TIMEOUT: Duration = Duration::from_secs(30);
 /// Default of `node.max_connections`.
@@ -106,8 +122,22 @@ pub struct Admin {
     pub listen: SocketAddr,
     /// Bearer token that every request must carry, when set.
     pub token: Option<Secret>,
+    /// File that holds the token instead; whoever starts the API reads it.
+    pub token_file: Option<PathBuf>,
 }
 
+impl Default for Admin {
+    fn default() -> Self {
+        Self {
+            listen: SocketAddr::from((Ipv4Addr::LOCALHOST, DEFAULT_ADMIN_PORT)),
+            token: None,
+            token_file: None,
+        }
+    }
+}
+
+/// Default of the port of `admin.listen`, on 127.0.0.1.
+pub const DEFAULT_ADMIN_PORT: u16 = 7700;
 /// Default of `admin.listen`.
 pub const DEFAULT_ADMIN_LISTEN: &str = "127.0.0.1:7700";
 
@@ -145,6 +175,9 @@ pub struct LoadBalancer {
     /// Pools by name. Every route's pool is here.
     pub pools: BTreeMap<Name, Arc<Pool>>,
 }
+
+/// Default of the port of `listen`, on every IPv4 address.
+pub const DEFAULT_LISTEN_PORT: u16 = 8080;
 
 /// An address that clients connect to, with what it allows them.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -87,6 +87,24 @@ reasons! {
     ShuttingDown "shutting_down" 503 Proxy true "The load balancer stops and its deadline has passed.";
 }
 
+impl Reason {
+    /// The code as words for logs and ejection reasons: `connect refused`.
+    pub fn words(self) -> &'static str {
+        match self {
+            Self::ConnectRefused => "connection refused",
+            Self::ConnectTimeout => "connect timeout",
+            Self::ConnectFailed => "connection failed",
+            Self::BackendReset => "connection closed before a response",
+            Self::BackendTruncated => "connection closed within a response",
+            Self::FirstByteTimeout => "first byte timeout",
+            Self::BackendStreamTimeout => "stream timeout",
+            Self::TotalTimeout => "total timeout",
+            Self::BadResponse | Self::ResponseHeaderTooLarge => "bad response",
+            other => other.code(),
+        }
+    }
+}
+
 impl std::fmt::Display for Reason {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str(self.code())
