@@ -96,7 +96,7 @@ pub(crate) async fn run(
         index,
         response,
         out,
-        began_us: shard.timers.now_us(),
+        began_us: shard.timers.recent_us(),
     };
     let (attempt, reusable) = match body {
         Body::Whole(length) => exchange.whole(*length, client, &mut upstream, &mut buffer).await,

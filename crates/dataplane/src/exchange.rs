@@ -147,7 +147,7 @@ pub(crate) async fn run(
     }
     counters
         .total
-        .record(shard.timers.now_us().saturating_sub(started_us));
+        .record(shard.timers.recent_us().saturating_sub(started_us));
     counters.received_bytes.add(body_end as u64);
     counters.sent_bytes.add(ended.sent);
     client.timer.limit(std::time::Duration::ZERO);
@@ -237,7 +237,11 @@ async fn forward(
     let mut fresh = false;
     let mut last: Option<Failure> = None;
     loop {
-        let now = shard.timers.now_us();
+        let now = if tries == 0 {
+            request.started_us
+        } else {
+            shard.timers.now_us()
+        };
         let Some(index) = pick(request, key, tried.get(..tries).unwrap_or_default(), fresh, now) else {
             let reason = last.map_or(Reason::NoBackend, |f| f.reason);
             return give_up(request, client, out, body, reason).await;
@@ -323,7 +327,7 @@ fn record_failure(request: &Request<'_>, index: usize, what: &'static str) {
 /// Tells the balancer what an attempt met, and the process when that ejects the backend.
 pub(crate) fn record(request: &Request<'_>, index: usize, outcome: Outcome) {
     let Request { shard, pool, .. } = *request;
-    if let Some(ejected) = pool.balancer.record(index, outcome, shard.timers.now_us()) {
+    if let Some(ejected) = pool.balancer.record(index, outcome, shard.timers.recent_us()) {
         tracing::warn!(backend = %ejected.backend, reason = %ejected.reason, "ejected");
         shard.event(DataplaneEvent::Ejected(ejected));
     }
@@ -342,6 +346,7 @@ async fn give_up(
         Body::Streaming(body) => body.done(),
     };
     let retry_after = (reason == Reason::NoBackend).then(|| retry_after_s(request.pool));
+    request.shard.timers.now_us();
     client.timer.limit(std::time::Duration::ZERO);
     answer(
         client,

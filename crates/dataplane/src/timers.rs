@@ -22,6 +22,8 @@ pub(crate) struct Timers {
     epoch: Instant,
     /// Milliseconds since `epoch`, as of the last tick or [`Timers::now_us`].
     now_ms: Cell<u64>,
+    /// The last reading of the clock.
+    recent_us: Cell<u64>,
     deadlines: RefCell<Vec<u64>>,
     wakers: RefCell<Vec<Option<Waker>>>,
     free: RefCell<Vec<usize>>,
@@ -32,6 +34,7 @@ impl Timers {
         Rc::new(Self {
             epoch,
             now_ms: Cell::new(0),
+            recent_us: Cell::new(0),
             deadlines: RefCell::default(),
             wakers: RefCell::default(),
             free: RefCell::default(),
@@ -42,7 +45,14 @@ impl Timers {
     pub(crate) fn now_us(&self) -> u64 {
         let now = u64::try_from(self.epoch.elapsed().as_micros()).unwrap_or(u64::MAX);
         self.now_ms.set(now / 1000);
+        self.recent_us.set(now);
         now
+    }
+
+    /// The last reading of [`Timers::now_us`]: for steps that follow one another without a wait, where reading
+    /// the clock again would cost more than it tells.
+    pub(crate) fn recent_us(&self) -> u64 {
+        self.recent_us.get()
     }
 
     /// Milliseconds since the epoch, at most a tick old.
