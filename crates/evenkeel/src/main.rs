@@ -1,2 +1,50 @@
-//! placeholder
-fn main() {}
+//! The command line of Evenkeel, and the wiring of the rooms: everything that is shared between them is made
+//! here, and they meet only over channels.
+
+mod cli;
+mod client;
+mod commands;
+mod data_dir;
+mod demo;
+mod hub;
+mod logging;
+mod metrics;
+mod process;
+mod run;
+mod server;
+mod source;
+mod table;
+mod text;
+mod token;
+
+use std::process::ExitCode;
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use clap::Parser;
+use model::state::Timestamp;
+
+use crate::cli::{Cli, Command};
+
+fn main() -> ExitCode {
+    let result = match Cli::parse().command {
+        Command::Run(args) => run::run(args),
+        Command::Check(args) => commands::check::run(&args),
+        Command::Schema => commands::schema::run(),
+        Command::Status(args) => commands::status::run(&args),
+        Command::Backend(command) => commands::backend::run(command),
+        Command::Explain(args) => commands::explain::run(args),
+        Command::Reload(args) => commands::reload::run(&args),
+        Command::Demo(args) => demo::run(&args),
+        Command::DemoBackend(args) => demo::backend::run(args),
+    };
+    result.unwrap_or_else(|error| {
+        eprintln!("evenkeel: {error:#}");
+        ExitCode::FAILURE
+    })
+}
+
+/// The wall clock.
+fn now() -> Timestamp {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    Timestamp(u64::try_from(since.as_millis()).unwrap_or(u64::MAX))
+}

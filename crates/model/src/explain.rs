@@ -8,6 +8,7 @@ use crate::config::Name;
 
 /// A request to explain. No traffic is sent.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct ExplainQuery {
     /// `LB/LISTENER`, or the listener's address, or just `LB` when it has one listener.
     pub listener: String,

@@ -10,8 +10,14 @@
 #![deny(clippy::disallowed_methods, clippy::disallowed_types)]
 
 pub mod config;
+pub mod diagnostic;
+pub mod diff;
+pub mod effective;
 pub mod explain;
+pub mod parse;
 pub mod reason;
+pub mod schema;
 pub mod snapshot;
 pub mod state;
 pub mod status;
+pub mod units;

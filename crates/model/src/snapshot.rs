@@ -91,6 +91,17 @@ pub enum Eligibility {
 }
 
 impl Eligibility {
+    /// All of them.
+    pub const ALL: &[Self] = &[
+        Self::Eligible,
+        Self::FailOpen,
+        Self::Draining,
+        Self::Maintenance,
+        Self::Down,
+        Self::Ejected,
+        Self::ZeroWeight,
+    ];
+
     /// Whether new requests may go there.
     pub fn takes_requests(self) -> bool {
         matches!(self, Self::Eligible | Self::FailOpen)

@@ -32,6 +32,14 @@ pub fn bind_shared(address: SocketAddr, count: usize) -> io::Result<Vec<TcpListe
     Ok(listeners)
 }
 
+/// Whether `address` could be opened now: binds it for a moment without listening, so that no client notices.
+///
+/// # Errors
+/// Whatever `bind` says.
+pub fn check(address: SocketAddr) -> io::Result<()> {
+    bind(address, false).map(drop)
+}
+
 fn bind(address: SocketAddr, shared: bool) -> io::Result<TcpListener> {
     let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
     socket.set_reuse_address(true)?;
