@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::config::{AllDown, Config, Name, Pool};
+use crate::config::{AllDown, Config, MAX_WEIGHT, Name, Pool};
 use crate::state::{
     BackendId, Ejection, Health, HealthState, Mode, Observed, Override, OverrideKey, Overrides, Timestamp,
 };
@@ -227,10 +227,10 @@ fn build_member(layers: Layers<'_>, id: BackendId, declared: u32, pool: &Pool, n
         .get(&key)
         .filter(|o| o.expires.is_none_or(|e| e > now))
         .cloned();
-    let unchecked = || HealthState {
+    let unchecked = |reason: &str| HealthState {
         health: Health::Unchecked,
-        reason: "not checked yet".into(),
-        since: now,
+        reason: reason.into(),
+        since: Timestamp(0),
     };
     let health = match &pool.health {
         Some(_) => layers
@@ -238,15 +238,8 @@ fn build_member(layers: Layers<'_>, id: BackendId, declared: u32, pool: &Pool, n
             .health
             .get(&id)
             .cloned()
-            .unwrap_or_else(|| HealthState {
-                since: Timestamp(0),
-                ..unchecked()
-            }),
-        None => HealthState {
-            reason: "no active check".into(),
-            since: Timestamp(0),
-            ..unchecked()
-        },
+            .unwrap_or_else(|| unchecked("not checked yet")),
+        None => unchecked("no active check"),
     };
     let ejection = layers
         .observed
@@ -254,7 +247,8 @@ fn build_member(layers: Layers<'_>, id: BackendId, declared: u32, pool: &Pool, n
         .get(&id)
         .filter(|e| e.until > now && pool.passive.is_some())
         .cloned();
-    let weight = order.as_ref().and_then(|o| o.weight).unwrap_or(declared);
+    let ordered = order.as_ref().and_then(|o| o.weight);
+    let weight = ordered.unwrap_or(declared).min(MAX_WEIGHT);
     let mode = order.as_ref().map_or(Mode::Ready, |o| o.mode);
     let eligibility = match mode {
         Mode::Maintenance => Eligibility::Maintenance,
@@ -297,25 +291,24 @@ fn effective_weight(member: &Member, slow_start: Duration, now: Timestamp) -> u3
     let Some(since) = member.ramp_since else {
         return full;
     };
-    let elapsed = u64::try_from(now.since(since).as_millis()).unwrap_or(u64::MAX);
-    let whole = u64::try_from(slow_start.as_millis()).unwrap_or(u64::MAX).max(1);
-    let step = elapsed.saturating_mul(u64::from(RAMP_STEPS)) / whole;
-    let step = u32::try_from(step)
-        .unwrap_or(RAMP_STEPS)
-        .saturating_add(1)
-        .min(RAMP_STEPS);
-    (full / RAMP_STEPS * step).max(1)
+    let climbed = ramp_step(now.since(since), slow_start).saturating_add(1).min(RAMP_STEPS);
+    (full / RAMP_STEPS * climbed).max(1)
+}
+
+/// Whole steps of a slow start that have passed; [`RAMP_STEPS`] when it is over.
+fn ramp_step(elapsed: Duration, slow_start: Duration) -> u32 {
+    let passed = elapsed.as_millis().saturating_mul(u128::from(RAMP_STEPS)) / slow_start.as_millis().max(1);
+    u32::try_from(passed).unwrap_or(RAMP_STEPS).min(RAMP_STEPS)
 }
 
 fn next_member_change(pool: &PoolState, member: &Member, now: Timestamp) -> Option<Timestamp> {
     let expiry = member.order.as_ref().and_then(|o| o.expires);
     let ejection = member.ejection.as_ref().map(|e| e.until);
     let ramp = member.ramp_since.map(|since| {
-        let step_ms = (u64::try_from(pool.config.slow_start.as_millis()).unwrap_or(u64::MAX)
-            / u64::from(RAMP_STEPS))
-        .max(1);
-        let steps = u64::try_from(now.since(since).as_millis()).unwrap_or(u64::MAX) / step_ms + 1;
-        Timestamp(since.0.saturating_add(steps.saturating_mul(step_ms)))
+        let slow_start = pool.config.slow_start;
+        let next = u128::from(ramp_step(now.since(since), slow_start)) + 1;
+        let elapsed = (slow_start.as_millis() * next).div_ceil(u128::from(RAMP_STEPS));
+        Timestamp(since.0.saturating_add(u64::try_from(elapsed).unwrap_or(u64::MAX)))
     });
     [expiry, ejection, ramp].into_iter().flatten().min()
 }

@@ -1,0 +1,16 @@
+//! What each algorithm promises, with figures. `docs/algorithms.md` quotes them; seeds are fixed, so a figure that
+//! holds once holds always.
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+extern crate evenkeel_balance as balance;
+
+mod all;
+mod ejection;
+mod explain;
+mod hashing;
+mod least_loaded;
+mod peak_ewma;
+mod random;
+mod round_robin;
+mod simulation;
+mod support;

@@ -1,0 +1,100 @@
+//! An operator's order: from JSON to a valid [`Order`].
+
+use std::time::Duration;
+
+use axum::extract::rejection::JsonRejection;
+use axum::http::StatusCode;
+use model::config::MAX_WEIGHT;
+use model::state::{Mode, Order, OrderAction, OverrideKey};
+use model::units::{format_duration, parse_duration};
+use serde::Deserialize;
+
+use crate::limits::{MAX_BODY_BYTES, MAX_BY_CHARS, MAX_LASTS};
+use crate::problem::{Kind, Problem};
+
+/// Who gave an order that does not say.
+const DEFAULT_BY: &str = "api";
+
+/// The body of an order.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct OrderBody {
+    action: Action,
+    weight: Option<u32>,
+    #[serde(rename = "for")]
+    lasts: Option<String>,
+    by: Option<String>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "snake_case")]
+enum Action {
+    Drain,
+    Ready,
+    Maintenance,
+    Weight,
+}
+
+impl OrderBody {
+    /// The order meant, for the backend `key`.
+    pub(crate) fn into_order(self, key: OverrideKey) -> Result<Order, Problem> {
+        let refuse = |detail: String| Problem::new(Kind::BadOrder, detail);
+        let action = match (self.action, self.weight) {
+            (Action::Weight, Some(weight)) if weight <= MAX_WEIGHT => OrderAction::Weight(weight),
+            (Action::Weight, Some(weight)) => {
+                return Err(refuse(format!(
+                    "weight {weight} is over the greatest, {MAX_WEIGHT}"
+                )));
+            }
+            (Action::Weight, None) => return Err(refuse("action `weight` needs a `weight`".to_owned())),
+            (_, Some(_)) => {
+                return Err(refuse("`weight` goes with action `weight` only".to_owned()));
+            }
+            (Action::Drain, None) => OrderAction::Mode(Mode::Drain),
+            (Action::Ready, None) => OrderAction::Mode(Mode::Ready),
+            (Action::Maintenance, None) => OrderAction::Mode(Mode::Maintenance),
+        };
+        let by = self.by.unwrap_or_else(|| DEFAULT_BY.to_owned());
+        if by.is_empty() || by.chars().count() > MAX_BY_CHARS || by.chars().any(char::is_control) {
+            return Err(refuse(format!(
+                "`by` is 1 to {MAX_BY_CHARS} characters without control characters"
+            )));
+        }
+        if self.lasts.is_some() && self.action == Action::Ready {
+            return Err(refuse(
+                "`ready` ends an order and cannot itself lapse: leave `for` out".to_owned(),
+            ));
+        }
+        let lasts = self.lasts.as_deref().map(lasting).transpose().map_err(refuse)?;
+        Ok(Order {
+            key,
+            action,
+            lasts,
+            by,
+        })
+    }
+}
+
+/// Why a body is not JSON of the form expected.
+pub(crate) fn json_problem(rejection: &JsonRejection) -> Problem {
+    match rejection.status() {
+        StatusCode::UNSUPPORTED_MEDIA_TYPE => Problem::new(
+            Kind::UnsupportedMediaType,
+            "send the body with `Content-Type: application/json`",
+        ),
+        StatusCode::PAYLOAD_TOO_LARGE => Problem::new(
+            Kind::BodyTooLarge,
+            format!("a body may have {MAX_BODY_BYTES} bytes"),
+        ),
+        _ => Problem::new(Kind::BadJson, rejection.body_text()),
+    }
+}
+
+/// How long an order lasts, as durations are written in the config: `90s`, `10m`, `1h30m`.
+fn lasting(text: &str) -> Result<Duration, String> {
+    let lasts = parse_duration(text).map_err(|error| error.to_string())?;
+    if lasts.is_zero() || lasts > MAX_LASTS {
+        return Err(format!("`for` is 1ms to {}", format_duration(MAX_LASTS)));
+    }
+    Ok(lasts)
+}

@@ -1,0 +1,129 @@
+//! Errors as problem documents (RFC 9457), each with a stable reason code.
+
+use axum::Json;
+use axum::http::{HeaderValue, StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use serde::Serialize;
+
+macro_rules! kinds {
+    ($($variant:ident $reason:literal $status:ident $title:literal;)*) => {
+        /// Kinds of problems.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+        pub(crate) enum Kind { $(#[doc = $title] $variant,)* }
+
+        impl Kind {
+            /// The stable code.
+            pub(crate) fn reason(self) -> &'static str { match self { $(Self::$variant => $reason,)* } }
+
+            fn status(self) -> StatusCode { match self { $(Self::$variant => StatusCode::$status,)* } }
+
+            fn title(self) -> &'static str { match self { $(Self::$variant => $title,)* } }
+        }
+
+        #[cfg(test)]
+        const ALL: &[Kind] = &[$(Kind::$variant,)*];
+    };
+}
+
+kinds! {
+    BadJson "bad_json" BAD_REQUEST "The body is not the JSON expected";
+    BadAddress "bad_address" BAD_REQUEST "Not an IP address and port";
+    Unauthorized "unauthorized" UNAUTHORIZED "A valid token is needed";
+    HostNotAllowed "host_not_allowed" FORBIDDEN "Without a token only local names are served";
+    CrossOrigin "cross_origin" FORBIDDEN "Without a token no other web page may ask";
+    NotFound "not_found" NOT_FOUND "No such path";
+    UnknownLoadBalancer "unknown_load_balancer" NOT_FOUND "No such load balancer";
+    UnknownBackend "unknown_backend" NOT_FOUND "No such backend";
+    MethodNotAllowed "method_not_allowed" METHOD_NOT_ALLOWED "The path has another method";
+    RequestTimeout "request_timeout" REQUEST_TIMEOUT "The request took too long";
+    BodyTooLarge "body_too_large" PAYLOAD_TOO_LARGE "The body is too large";
+    UnsupportedMediaType "unsupported_media_type" UNSUPPORTED_MEDIA_TYPE "The body must be JSON";
+    BadOrder "bad_order" UNPROCESSABLE_ENTITY "The order makes no sense";
+    BadQuery "bad_query" UNPROCESSABLE_ENTITY "The request to explain makes no sense";
+    ReloadRefused "reload_refused" UNPROCESSABLE_ENTITY "The new config has errors; the old one stays in force";
+    Internal "internal" INTERNAL_SERVER_ERROR "A fault of Evenkeel";
+    StoreFailed "store_failed" INTERNAL_SERVER_ERROR "The order could not be stored";
+    NotReady "not_ready" SERVICE_UNAVAILABLE "Not every listener is open";
+    NoAnswer "no_answer" SERVICE_UNAVAILABLE "The process is shutting down or overloaded";
+}
+
+/// One occurrence of a problem.
+#[derive(Debug)]
+pub(crate) struct Problem {
+    kind: Kind,
+    detail: String,
+    errors: Vec<String>,
+}
+
+/// A problem as it is sent.
+#[derive(Serialize)]
+struct Document<'a> {
+    r#type: String,
+    title: &'a str,
+    status: u16,
+    detail: &'a str,
+    reason: &'a str,
+    #[serde(skip_serializing_if = "<[String]>::is_empty")]
+    errors: &'a [String],
+}
+
+impl Problem {
+    pub(crate) fn new(kind: Kind, detail: impl Into<String>) -> Self {
+        Self {
+            kind,
+            detail: detail.into(),
+            errors: Vec::new(),
+        }
+    }
+
+    /// Adds the single errors of which the problem consists.
+    pub(crate) fn with_errors(self, errors: Vec<String>) -> Self {
+        Self { errors, ..self }
+    }
+}
+
+impl IntoResponse for Problem {
+    fn into_response(self) -> Response {
+        let status = self.kind.status();
+        let document = Document {
+            r#type: format!("urn:evenkeel:problem:{}", self.kind.reason()),
+            title: self.kind.title(),
+            status: status.as_u16(),
+            detail: &self.detail,
+            reason: self.kind.reason(),
+            errors: &self.errors,
+        };
+        let mut response = (status, Json(document)).into_response();
+        let media_type = HeaderValue::from_static("application/problem+json");
+        response.headers_mut().insert(header::CONTENT_TYPE, media_type);
+        if self.kind == Kind::Unauthorized {
+            let challenge = HeaderValue::from_static("Bearer realm=\"evenkeel\"");
+            response.headers_mut().insert(header::WWW_AUTHENTICATE, challenge);
+        }
+        response
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The table in `docs/api.md` has a row with reason and status for every kind.
+    #[test]
+    fn every_reason_is_documented() {
+        let docs = include_str!("../../../docs/api.md");
+        for kind in ALL {
+            let row = format!("| `{}` | {} |", kind.reason(), kind.status().as_u16());
+            assert!(docs.contains(&row), "docs/api.md lacks the row {row}");
+        }
+    }
+
+    /// The contract's list of reasons is the list of kinds.
+    #[test]
+    fn the_openapi_document_names_every_reason() {
+        let document: serde_json::Value = serde_json::from_str(include_str!("../openapi.json")).unwrap();
+        let listed = &document["components"]["schemas"]["Problem"]["properties"]["reason"]["enum"];
+        let kinds: Vec<_> = ALL.iter().map(|kind| kind.reason()).collect();
+        assert_eq!(*listed, serde_json::json!(kinds));
+    }
+}

@@ -1,0 +1,237 @@
+//! The paths and what they answer.
+
+use std::sync::Arc;
+
+use axum::Json;
+use axum::Router;
+use axum::extract::rejection::{JsonRejection, PathRejection};
+use axum::extract::{DefaultBodyLimit, Path, State};
+use axum::http::{Method, Uri, header};
+use axum::middleware;
+use axum::response::{IntoResponse, Response};
+use axum::routing::{MethodRouter, get, post};
+use model::config::Name;
+use model::explain::{ExplainQuery, Explanation};
+use model::state::{Override, OverrideKey};
+use model::status::{Event, ReloadStatus, Status};
+use serde::Serialize;
+use tokio::sync::{mpsc, oneshot};
+
+use crate::limits::{ANSWER_TIMEOUT, MAX_BODY_BYTES};
+use crate::order::{OrderBody, json_problem};
+use crate::problem::{Kind, Problem};
+use crate::{Console, OrderError, OrderRequest, ReloadRequest, access};
+
+/// The contract that this module keeps; see `docs/adr/0003-openapi-document.md`.
+const OPENAPI: &str = include_str!("../openapi.json");
+
+/// What `prometheus-client` writes is OpenMetrics 1.0 text.
+const METRICS_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+
+type Shared = State<Arc<Console>>;
+
+/// Every route: method, path, handler.
+fn table() -> Vec<(Method, &'static str, MethodRouter<Arc<Console>>)> {
+    let backend_order = "/api/v1/load-balancers/{lb}/backends/{address}/order";
+    vec![
+        (Method::GET, "/livez", get(livez)),
+        (Method::GET, "/readyz", get(readyz)),
+        (Method::GET, "/metrics", get(metrics)),
+        (Method::GET, "/api/v1/status", get(status)),
+        (Method::GET, "/api/v1/events", get(events)),
+        (Method::GET, "/api/v1/config", get(config)),
+        (Method::GET, "/api/v1/openapi.json", get(openapi)),
+        (Method::POST, "/api/v1/explain", post(explain)),
+        (Method::POST, "/api/v1/reload", post(reload)),
+        (Method::POST, backend_order, post(order)),
+    ]
+}
+
+pub(crate) fn router(console: Arc<Console>) -> Router {
+    table()
+        .into_iter()
+        .fold(Router::new(), |router, (_, path, handler)| {
+            router.route(path, handler)
+        })
+        .method_not_allowed_fallback(method_not_allowed)
+        .fallback(not_found)
+        .layer(DefaultBodyLimit::max(MAX_BODY_BYTES))
+        .layer(middleware::from_fn_with_state(console.clone(), access::guard))
+        .with_state(console)
+}
+
+async fn livez() -> &'static str {
+    "alive\n"
+}
+
+async fn readyz(State(console): Shared) -> Result<&'static str, Problem> {
+    if (console.ready)() {
+        Ok("ready\n")
+    } else {
+        Err(Problem::new(Kind::NotReady, "see `listeners` in /api/v1/status"))
+    }
+}
+
+async fn metrics(State(console): Shared) -> Result<Response, Problem> {
+    let mut text = String::new();
+    prometheus_client::encoding::text::encode(&mut text, &console.registry)
+        .map_err(|_| Problem::new(Kind::Internal, "a metric could not be written"))?;
+    Ok(([(header::CONTENT_TYPE, METRICS_TYPE)], text).into_response())
+}
+
+async fn status(State(console): Shared) -> Json<Status> {
+    Json((console.status)())
+}
+
+#[derive(Serialize)]
+struct Events {
+    events: Vec<Event>,
+}
+
+async fn events(State(console): Shared) -> Json<Events> {
+    Json(Events {
+        events: (console.status)().events,
+    })
+}
+
+async fn config(State(console): Shared) -> Response {
+    (
+        [(header::CONTENT_TYPE, "application/toml")],
+        (console.effective)(),
+    )
+        .into_response()
+}
+
+async fn openapi() -> Response {
+    ([(header::CONTENT_TYPE, "application/json")], OPENAPI).into_response()
+}
+
+async fn explain(
+    State(console): Shared,
+    query: Result<Json<ExplainQuery>, JsonRejection>,
+) -> Result<Json<Explanation>, Problem> {
+    let Json(query) = query.map_err(|rejection| json_problem(&rejection))?;
+    (console.explain)(&query)
+        .map(Json)
+        .map_err(|detail| Problem::new(Kind::BadQuery, detail))
+}
+
+async fn reload(State(console): Shared) -> Result<Json<ReloadStatus>, Problem> {
+    let result = ask(&console.reloads, |reply| ReloadRequest { reply }).await?;
+    if result.ok {
+        return Ok(Json(result));
+    }
+    let detail = format!("{} in the new config", count(result.messages.len(), "error"));
+    Err(Problem::new(Kind::ReloadRefused, detail).with_errors(result.messages))
+}
+
+/// What stands after an order.
+#[derive(Serialize)]
+struct Ordered {
+    #[serde(flatten)]
+    key: OverrideKey,
+    order: Option<Override>,
+}
+
+async fn order(
+    State(console): Shared,
+    path: Result<Path<(String, String)>, PathRejection>,
+    body: Result<Json<OrderBody>, JsonRejection>,
+) -> Result<Json<Ordered>, Problem> {
+    let Path((name, address)) = path.map_err(|e| Problem::new(Kind::NotFound, e.body_text()))?;
+    let load_balancer =
+        Name::parse(&name).map_err(|e| Problem::new(Kind::UnknownLoadBalancer, e.to_string()))?;
+    let address = address.parse().map_err(|_| {
+        let detail =
+            format!("`{address}` is not an IP address and port like `10.0.0.1:9001` or `[::1]:9001`");
+        Problem::new(Kind::BadAddress, detail)
+    })?;
+    let key = OverrideKey {
+        load_balancer,
+        address,
+    };
+    let Json(body) = body.map_err(|rejection| json_problem(&rejection))?;
+    let order = body.into_order(key.clone())?;
+    let standing = ask(&console.orders, |reply| OrderRequest { order, reply })
+        .await?
+        .map_err(|error| order_problem(&error))?;
+    Ok(Json(Ordered { key, order: standing }))
+}
+
+fn order_problem(error: &OrderError) -> Problem {
+    let kind = match error {
+        OrderError::UnknownLoadBalancer { .. } => Kind::UnknownLoadBalancer,
+        OrderError::UnknownBackend { .. } => Kind::UnknownBackend,
+        OrderError::BadWeight(_) => Kind::BadOrder,
+        OrderError::StoreFailed(_) => Kind::StoreFailed,
+    };
+    Problem::new(kind, error.to_string())
+}
+
+/// Sends a question to the owner of the state and waits for its answer.
+async fn ask<Question, Answer>(
+    owner: &mpsc::Sender<Question>,
+    question: impl FnOnce(oneshot::Sender<Answer>) -> Question,
+) -> Result<Answer, Problem> {
+    let (reply, answer) = oneshot::channel();
+    let asked = async {
+        owner.send(question(reply)).await.ok()?;
+        answer.await.ok()
+    };
+    match tokio::time::timeout(ANSWER_TIMEOUT, asked).await {
+        Ok(Some(answer)) => Ok(answer),
+        Ok(None) => Err(Problem::new(Kind::NoAnswer, "the process is shutting down")),
+        Err(_) => {
+            let detail =
+                format!("no answer within {ANSWER_TIMEOUT:?}; it may still take effect: see the status");
+            Err(Problem::new(Kind::NoAnswer, detail))
+        }
+    }
+}
+
+async fn not_found(uri: Uri) -> Problem {
+    let detail = format!(
+        "there is no `{}`; /api/v1/openapi.json lists what there is",
+        uri.path()
+    );
+    Problem::new(Kind::NotFound, detail)
+}
+
+async fn method_not_allowed(method: Method, uri: Uri) -> Problem {
+    Problem::new(
+        Kind::MethodNotAllowed,
+        format!("`{}` has no {method}", uri.path()),
+    )
+}
+
+fn count(number: usize, noun: &str) -> String {
+    let plural = if number == 1 { "" } else { "s" };
+    format!("{number} {noun}{plural}")
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use super::*;
+
+    /// Neither an undocumented route nor a documented one that is not there.
+    #[test]
+    fn the_routes_are_those_of_the_openapi_document() {
+        let document: serde_json::Value = serde_json::from_str(OPENAPI).unwrap();
+        let documented: BTreeSet<(String, String)> = document["paths"]
+            .as_object()
+            .unwrap()
+            .iter()
+            .flat_map(|(path, operations)| {
+                let methods = operations.as_object().unwrap().keys();
+                methods.map(|method| (method.to_uppercase(), path.clone()))
+            })
+            .collect();
+        let routed: BTreeSet<(String, String)> = table()
+            .into_iter()
+            .map(|(method, path, _)| (method.to_string(), path.to_owned()))
+            .collect();
+        assert_eq!(routed, documented);
+    }
+}

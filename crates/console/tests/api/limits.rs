@@ -1,0 +1,218 @@
+//! What is bounded, and what happens at the bound.
+//!
+//! Long waits run on the runtime's paused clock, which jumps when all wait. It is paused only once every byte has
+//! been exchanged: it would jump over a byte that the kernel is still carrying.
+
+use std::time::Duration;
+
+use evenkeel_console::limits::{
+    CLOSE_GRACE, HEADER_TIMEOUT, MAX_BODY_BYTES, MAX_CONNECTION_AGE, MAX_CONNECTIONS, MAX_HEADER_BYTES,
+    REQUEST_TIMEOUT,
+};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+use tokio::sync::mpsc;
+use tokio::time::Instant;
+
+use crate::support::{Api, ORDER, Response};
+
+async fn rest(stream: &mut TcpStream) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    // A reset is an end like another here.
+    let _ = stream.read_to_end(&mut bytes).await;
+    bytes
+}
+
+/// Reads one response, given that its body ends with `end`.
+async fn read_until(stream: &mut TcpStream, end: &str) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    while !bytes.ends_with(end.as_bytes()) {
+        assert!(stream.read_buf(&mut bytes).await.unwrap() > 0, "{bytes:?}");
+    }
+    bytes
+}
+
+#[tokio::test]
+async fn a_body_over_the_limit_is_refused() {
+    let api = Api::start(None).await;
+    let padded = |length: usize| {
+        let order = r#"{"action": "drain"}"#;
+        format!("{order}{}", " ".repeat(length - order.len()))
+    };
+    assert_eq!(api.order(&padded(MAX_BODY_BYTES)).await.status, 200);
+    assert_eq!(
+        api.order(&padded(MAX_BODY_BYTES + 1)).await.problem(),
+        (413, "body_too_large".into())
+    );
+}
+
+/// The same for a body that does not announce its length.
+#[tokio::test]
+async fn a_chunked_body_over_the_limit_is_refused() {
+    let api = Api::start(None).await;
+    let mut stream = api.connect().await;
+    let head = format!(
+        "POST {ORDER} HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n\
+         Transfer-Encoding: chunked\r\nConnection: close\r\n\r\n"
+    );
+    stream.write_all(head.as_bytes()).await.unwrap();
+    let chunk = format!(
+        "{MAX_BODY_BYTES:x}\r\n{}\r\n1\r\n \r\n",
+        " ".repeat(MAX_BODY_BYTES)
+    );
+    stream.write_all(chunk.as_bytes()).await.unwrap();
+    let response = Response::parse(&read_until(&mut stream, "}").await);
+    assert_eq!(response.problem(), (413, "body_too_large".into()));
+}
+
+#[tokio::test]
+async fn a_header_over_the_limits_ends_the_connection() {
+    let api = Api::start(None).await;
+    let long = format!("X: {}\r\n", "x".repeat(MAX_HEADER_BYTES));
+    for fields in [long, "X: y\r\n".repeat(100)] {
+        let mut stream = api.connect().await;
+        let text = format!("GET /livez HTTP/1.1\r\nHost: localhost\r\n{fields}\r\n");
+        let _ = stream.write_all(text.as_bytes()).await;
+        let answer = rest(&mut stream).await;
+        assert!(
+            answer.is_empty() || answer.starts_with(b"HTTP/1.1 431 "),
+            "{answer:?}"
+        );
+    }
+    assert_eq!(api.get("/livez").await.status, 200);
+}
+
+/// Slowloris: a header that never ends, a connection that never asks, and one that asked once.
+#[tokio::test]
+async fn a_client_that_sends_no_header_is_closed() {
+    let api = Api::start(None).await;
+    for (sent, end) in [
+        ("GET /livez HT", ""),
+        ("", ""),
+        ("GET /livez HTTP/1.1\r\nHost: localhost\r\n\r\n", "alive\n"),
+    ] {
+        let mut stream = api.connect().await;
+        let started = Instant::now();
+        stream.write_all(sent.as_bytes()).await.unwrap();
+        read_until(&mut stream, end).await;
+        tokio::time::pause();
+        rest(&mut stream).await;
+        tokio::time::resume();
+        let lasted = started.elapsed();
+        assert!(lasted >= HEADER_TIMEOUT, "{sent:?} {lasted:?}");
+        assert!(
+            lasted < HEADER_TIMEOUT + Duration::from_secs(1),
+            "{sent:?} {lasted:?}"
+        );
+    }
+}
+
+/// A request that has sent its header, and whose body the server waits for.
+async fn without_its_body(api: &Api) -> TcpStream {
+    let mut stream = api.connect().await;
+    let head = format!(
+        "POST {ORDER} HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nContent-Length: 9\r\n\
+         Expect: 100-continue\r\n\r\n"
+    );
+    stream.write_all(head.as_bytes()).await.unwrap();
+    read_until(&mut stream, "100 Continue\r\n\r\n").await;
+    stream
+}
+
+/// A body that never comes.
+#[tokio::test]
+async fn a_client_that_sends_no_body_is_told_so() {
+    let api = Api::start(None).await;
+    let started = Instant::now();
+    let mut stream = without_its_body(&api).await;
+    tokio::time::pause();
+    let response = Response::parse(&rest(&mut stream).await);
+    assert_eq!(response.problem(), (408, "request_timeout".into()));
+    assert!(started.elapsed() >= REQUEST_TIMEOUT);
+}
+
+/// Idle connections up to the bound; the next one waits its turn and is then served.
+#[tokio::test]
+async fn connections_beyond_the_bound_wait() {
+    let api = Api::start(None).await;
+    let started = Instant::now();
+    let mut held = Vec::new();
+    for _ in 0..MAX_CONNECTIONS {
+        held.push(api.connect().await);
+    }
+    let mut waits = api.connect().await;
+    let request = "GET /livez HTTP/1.1\r\nHost: localhost\r\n\r\n";
+    waits.write_all(request.as_bytes()).await.unwrap();
+    tokio::time::pause();
+    read_until(&mut waits, "alive\n").await;
+    assert!(
+        started.elapsed() >= HEADER_TIMEOUT,
+        "it was served before another one left"
+    );
+}
+
+/// A client that asks again and again holds its place for a bounded time, and no request of it is cut.
+#[tokio::test]
+async fn an_old_connection_is_closed_between_two_requests() {
+    let api = Api::start(None).await;
+    let mut stream = api.connect().await;
+    let started = Instant::now();
+    let mut answered = 0;
+    loop {
+        let request = b"GET /livez HTTP/1.1\r\nHost: localhost\r\n\r\n";
+        let mut answer = Vec::new();
+        if stream.write_all(request).await.is_ok() {
+            while !answer.ends_with(b"alive\n") && stream.read_buf(&mut answer).await.unwrap_or(0) > 0 {}
+        }
+        if answer.is_empty() {
+            break;
+        }
+        assert_eq!(Response::parse(&answer).body, "alive\n");
+        answered += 1;
+        tokio::time::pause();
+        tokio::time::advance(HEADER_TIMEOUT / 2).await;
+        tokio::time::resume();
+    }
+    assert!(started.elapsed() >= MAX_CONNECTION_AGE, "{:?}", started.elapsed());
+    assert!(answered >= MAX_CONNECTION_AGE.as_secs() / (HEADER_TIMEOUT.as_secs() / 2) - 1);
+}
+
+/// A running request gets its answer, idle connections close at once, new ones are refused, and serving ends.
+#[tokio::test]
+async fn shutdown_lets_running_requests_finish() {
+    let (orders, mut requests) = mpsc::channel(1);
+    let mut api = Api::start_with(None, orders, mpsc::channel(1).0).await;
+    let mut idle = api.connect().await;
+    idle.write_all(b"GET /livez HTTP/1.1\r\nHost: localhost\r\n\r\n")
+        .await
+        .unwrap();
+    read_until(&mut idle, "alive\n").await;
+    let mut running = api.connect().await;
+    let body = r#"{"action": "ready"}"#;
+    let text = format!(
+        "POST {ORDER} HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nContent-Length: {}\r\n\r\n{body}",
+        body.len()
+    );
+    running.write_all(text.as_bytes()).await.unwrap();
+    let request = requests.recv().await.unwrap();
+
+    api.stop.take().unwrap().send(()).unwrap();
+    assert_eq!(rest(&mut idle).await, b"");
+    assert!(TcpStream::connect(api.address).await.is_err());
+    request.reply.send(Ok(None)).unwrap();
+    assert_eq!(Response::parse(&rest(&mut running).await).status, 200);
+    api.task.await.unwrap();
+}
+
+/// A request that does not end by itself is cut at the end of the grace.
+#[tokio::test]
+async fn shutdown_has_an_end() {
+    let mut api = Api::start(None).await;
+    let _stream = without_its_body(&api).await;
+    tokio::time::pause();
+    let started = Instant::now();
+    api.stop.take().unwrap().send(()).unwrap();
+    api.task.await.unwrap();
+    assert!(started.elapsed() >= CLOSE_GRACE);
+    assert!(started.elapsed() < CLOSE_GRACE + Duration::from_secs(1));
+}

@@ -1,0 +1,9 @@
+//! The admin API through real sockets. Every response in every test is held to `openapi.json` on the way.
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+mod access;
+mod contract;
+mod errors;
+mod limits;
+mod paths;
+mod support;

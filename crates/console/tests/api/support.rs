@@ -1,0 +1,333 @@
+//! A console on a free port with a state to show, and a client that reads every byte.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use evenkeel_console::{Console, OrderError, OrderRequest, ReloadRequest};
+use model::config::{AllDown, Name, Secret};
+use model::explain::{Candidate, Chosen, ExplainQuery, Explanation, Refusal, RouteStep};
+use model::state::{Ejection, Health, Mode, OrderAction, Override, Timestamp};
+use model::status::{
+    BackendLive, BackendStatus, ConfigStatus, Event, ListenerStatus, LoadBalancerStatus, PoolStatus,
+    ReloadStatus, Status,
+};
+use prometheus_client::metrics::counter::Counter;
+use prometheus_client::registry::Registry;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::{mpsc, oneshot};
+
+use crate::contract;
+
+pub(crate) struct Api {
+    pub(crate) address: SocketAddr,
+    pub(crate) ready: Arc<AtomicBool>,
+    pub(crate) stop: Option<oneshot::Sender<()>>,
+    pub(crate) task: tokio::task::JoinHandle<()>,
+}
+
+/// A response, whole.
+#[derive(Debug)]
+pub(crate) struct Response {
+    pub(crate) status: u16,
+    pub(crate) head: String,
+    pub(crate) body: String,
+}
+
+impl Response {
+    pub(crate) fn parse(bytes: &[u8]) -> Self {
+        let text = String::from_utf8(bytes.to_vec()).unwrap();
+        let (head, body) = text
+            .split_once("\r\n\r\n")
+            .unwrap_or_else(|| panic!("no head: {text:?}"));
+        Self {
+            status: head.split(' ').nth(1).unwrap().parse().unwrap(),
+            head: head.to_owned(),
+            body: body.to_owned(),
+        }
+    }
+
+    pub(crate) fn field(&self, name: &str) -> Option<&str> {
+        self.head
+            .lines()
+            .filter_map(|line| line.split_once(": "))
+            .find(|(n, _)| n.eq_ignore_ascii_case(name))
+            .map(|(_, value)| value)
+    }
+
+    pub(crate) fn json(&self) -> serde_json::Value {
+        serde_json::from_str(&self.body).unwrap_or_else(|e| panic!("{e}: {}", self.body))
+    }
+
+    /// Status and reason of a problem document.
+    pub(crate) fn problem(&self) -> (u16, String) {
+        assert_eq!(
+            self.field("content-type"),
+            Some("application/problem+json"),
+            "{self:?}"
+        );
+        let json = self.json();
+        assert_eq!(json["status"], self.status);
+        let reason = json["reason"].as_str().unwrap().to_owned();
+        assert_eq!(json["type"], format!("urn:evenkeel:problem:{reason}"));
+        (self.status, reason)
+    }
+
+    pub(crate) fn detail(&self) -> String {
+        self.json()["detail"].as_str().unwrap().to_owned()
+    }
+}
+
+impl Api {
+    /// Serves with a hub that answers as [`answer_order`] and [`answer_reload`] say.
+    pub(crate) async fn start(token: Option<&str>) -> Self {
+        let (orders, mut order_requests) = mpsc::channel::<OrderRequest>(4);
+        let (reloads, mut reload_requests) = mpsc::channel::<ReloadRequest>(4);
+        tokio::spawn(async move {
+            while let Some(request) = order_requests.recv().await {
+                let answer = answer_order(&request);
+                let _ = request.reply.send(answer);
+            }
+        });
+        tokio::spawn(async move {
+            let mut ok = true;
+            while let Some(request) = reload_requests.recv().await {
+                let _ = request.reply.send(answer_reload(ok));
+                ok = false;
+            }
+        });
+        Self::start_with(token, orders, reloads).await
+    }
+
+    pub(crate) async fn start_with(
+        token: Option<&str>,
+        orders: mpsc::Sender<OrderRequest>,
+        reloads: mpsc::Sender<ReloadRequest>,
+    ) -> Self {
+        let ready = Arc::new(AtomicBool::new(true));
+        let readiness = ready.clone();
+        let mut registry = Registry::default();
+        let counter: Counter = Counter::default();
+        counter.inc_by(7);
+        registry.register("evenkeel_requests", "Requests", counter);
+        let console = Console {
+            token: token.map(|token| Secret::new(token.to_owned())),
+            status: Arc::new(status),
+            ready: Arc::new(move || readiness.load(Ordering::Relaxed)),
+            explain: Arc::new(explain),
+            orders,
+            reloads,
+            registry: Arc::new(registry),
+            effective: Arc::new(|| "[load_balancers.shop]\n".to_owned()),
+        };
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let (stop, stopped) = oneshot::channel();
+        let shutdown = async {
+            let _ = stopped.await;
+        };
+        Self {
+            address,
+            ready,
+            stop: Some(stop),
+            task: tokio::spawn(evenkeel_console::serve(listener, console, shutdown)),
+        }
+    }
+
+    pub(crate) async fn connect(&self) -> TcpStream {
+        TcpStream::connect(self.address).await.unwrap()
+    }
+
+    /// One exchange. `fields` are further header lines, `body` is sent with its length.
+    pub(crate) async fn call(&self, method: &str, path: &str, fields: &[&str], body: &str) -> Response {
+        let mut text = format!("{method} {path} HTTP/1.1\r\nConnection: close\r\n");
+        if !fields.iter().any(|field| field.starts_with("Host:")) {
+            text.push_str(&format!("Host: {}\r\n", self.address));
+        }
+        for field in fields {
+            text.push_str(&format!("{field}\r\n"));
+        }
+        text.push_str(&format!("Content-Length: {}\r\n\r\n{body}", body.len()));
+        let mut stream = self.connect().await;
+        stream.write_all(text.as_bytes()).await.unwrap();
+        let mut bytes = Vec::new();
+        stream.read_to_end(&mut bytes).await.unwrap();
+        let response = Response::parse(&bytes);
+        if method != "HEAD" {
+            contract::hold(method, path, &response);
+        }
+        response
+    }
+
+    pub(crate) async fn get(&self, path: &str) -> Response {
+        self.call("GET", path, &[], "").await
+    }
+
+    pub(crate) async fn post(&self, path: &str, body: &str) -> Response {
+        self.call("POST", path, &["Content-Type: application/json"], body)
+            .await
+    }
+
+    pub(crate) async fn order(&self, body: &str) -> Response {
+        self.post(ORDER, body).await
+    }
+}
+
+/// The path of orders for the one backend that there is.
+pub(crate) const ORDER: &str = "/api/v1/load-balancers/shop/backends/10.0.0.1:9001/order";
+
+fn name(text: &str) -> Name {
+    Name::parse(text).unwrap()
+}
+
+/// One load balancer `shop` with one backend `10.0.0.1:9001`.
+fn answer_order(request: &OrderRequest) -> Result<Option<Override>, OrderError> {
+    let order = &request.order;
+    if order.key.load_balancer.as_str() != "shop" {
+        return Err(OrderError::UnknownLoadBalancer {
+            name: order.key.load_balancer.clone(),
+            known: vec![name("shop")],
+        });
+    }
+    if order.key.address.port() != 9001 {
+        return Err(OrderError::UnknownBackend {
+            load_balancer: order.key.load_balancer.clone(),
+            address: order.key.address,
+            known: (0..25).map(|n| SocketAddr::from(([10, 0, 0, n], 9001))).collect(),
+        });
+    }
+    if order.by == "full disk" {
+        return Err(OrderError::StoreFailed("no space left on device".to_owned()));
+    }
+    let since = Timestamp(1_000);
+    let expires = order.lasts.map(|lasts| since.plus(lasts));
+    let (mode, weight) = match order.action {
+        OrderAction::Mode(Mode::Ready) => return Ok(None),
+        OrderAction::Mode(mode) => (mode, None),
+        OrderAction::Weight(weight) => (Mode::Ready, Some(weight)),
+    };
+    Ok(Some(Override {
+        mode,
+        weight,
+        by: order.by.clone(),
+        since,
+        expires,
+    }))
+}
+
+fn answer_reload(ok: bool) -> ReloadStatus {
+    let messages: &[&str] = if ok {
+        &["backend 10.0.0.3:9001 added"]
+    } else {
+        &["line 3: unknown key `algoritm`", "line 9: no such pool"]
+    };
+    ReloadStatus {
+        at: Timestamp(5),
+        ok,
+        messages: messages.iter().map(|m| (*m).to_owned()).collect(),
+    }
+}
+
+fn explain(query: &ExplainQuery) -> Result<Explanation, String> {
+    if query.listener != "shop" {
+        return Err(format!("no listener `{}`", query.listener));
+    }
+    let refused = query.target == "/nowhere";
+    Ok(Explanation {
+        load_balancer: name("shop"),
+        listener: name("http"),
+        host: "shop.example".to_owned(),
+        path: query.target.clone(),
+        routes: vec![RouteStep {
+            route: name("default"),
+            matched: !refused,
+            why: "path".to_owned(),
+        }],
+        pool: (!refused).then(|| name("default")),
+        algorithm: (!refused).then(|| "round_robin".to_owned()),
+        hash_key: query.headers.first().map(|(n, v)| format!("header {n} = {v:?}")),
+        candidates: vec![Candidate {
+            address: "10.0.0.1:9001".parse().unwrap(),
+            eligible: true,
+            why: "up: status 200".to_owned(),
+            weight: 0.5,
+            in_flight: 3,
+            score: String::new(),
+        }],
+        chosen: (!refused).then(|| Chosen {
+            address: "10.0.0.1:9001".parse().unwrap(),
+            why: "its turn".to_owned(),
+        }),
+        refused: refused.then(|| Refusal {
+            status: 404,
+            reason: "no_route".to_owned(),
+            detail: "no route".to_owned(),
+        }),
+    })
+}
+
+fn status() -> Status {
+    Status {
+        node: "evenkeel".to_owned(),
+        version: "0.1.0".to_owned(),
+        started: Timestamp(1),
+        now: Timestamp(2),
+        config: ConfigStatus {
+            source: "evenkeel.toml".to_owned(),
+            revision: 1,
+            since: Timestamp(1),
+            last_reload: Some(answer_reload(true)),
+        },
+        load_balancers: vec![LoadBalancerStatus {
+            name: name("shop"),
+            listeners: vec![ListenerStatus {
+                name: name("http"),
+                address: "[::1]:8080".parse().unwrap(),
+                open: false,
+                error: Some("address in use".to_owned()),
+                connections: 3,
+            }],
+            pools: vec![PoolStatus {
+                name: name("default"),
+                algorithm: "maglev".to_owned(),
+                all_down: false,
+                all_down_policy: AllDown::FailOpen,
+                backends: vec![backend(true), backend(false)],
+            }],
+        }],
+        events: vec![Event {
+            at: Timestamp(2),
+            kind: "backend_down".to_owned(),
+            subject: "shop/default/10.0.0.1:9001".to_owned(),
+            message: "connection refused".to_owned(),
+        }],
+    }
+}
+
+/// With all that is optional, or with none of it.
+fn backend(full: bool) -> BackendStatus {
+    BackendStatus {
+        address: "10.0.0.1:9001".parse().unwrap(),
+        eligibility: "eligible".to_owned(),
+        health: Health::Up,
+        health_reason: "status 200".to_owned(),
+        health_since: Timestamp(1),
+        mode: Mode::Ready,
+        order: full.then(|| Override {
+            mode: Mode::Ready,
+            weight: Some(5),
+            by: "alice".to_owned(),
+            since: Timestamp(1),
+            expires: Some(Timestamp(9)),
+        }),
+        ejection: full.then(|| Ejection {
+            reason: "5 failures in a row".to_owned(),
+            since: Timestamp(1),
+            until: Timestamp(9),
+        }),
+        weight: 5,
+        effective_weight: 2.5,
+        live: BackendLive::default(),
+    }
+}

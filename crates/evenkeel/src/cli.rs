@@ -1,0 +1,357 @@
+//! The command line: definitions only. Exit codes: 0 done, 1 failed or invalid, 2 wrong usage.
+
+use std::net::{IpAddr, SocketAddr};
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+use model::config::{DEFAULT_ADMIN_LISTEN, MAX_WEIGHT, Name};
+
+/// Evenkeel: one address in front of many servers.
+#[derive(Debug, Parser)]
+#[command(name = "evenkeel", version, arg_required_else_help = true, after_help = "\
+Examples:
+  evenkeel demo
+  evenkeel run --listen 127.0.0.1:8080 --backend 127.0.0.1:9001 --backend 127.0.0.1:9002
+  evenkeel run --config /etc/evenkeel/evenkeel.toml
+  evenkeel status
+
+Exit codes: 0 done, 1 failed or invalid config, 2 wrong usage.")]
+pub(crate) struct Cli {
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Run the load balancer
+    Run(RunArgs),
+    /// Check a config file and list all its errors
+    Check(CheckArgs),
+    /// Print the JSON Schema of the config file
+    Schema,
+    /// Show load balancers, backends and recent events of a running process
+    Status(StatusArgs),
+    /// Order a backend to drain, into maintenance, back to ready, or to another weight
+    #[command(subcommand)]
+    Backend(BackendCommand),
+    /// Show where a request would go, and why, without sending it
+    Explain(ExplainArgs),
+    /// Make a running process read its config file again
+    Reload(ClientArgs),
+    /// Start three sample backends with a load balancer in front, and show live what goes where
+    Demo(DemoArgs),
+    /// A sample backend of the demo
+    #[command(hide = true)]
+    DemoBackend(DemoBackendArgs),
+}
+
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  evenkeel run --config evenkeel.toml
+  evenkeel run --listen 127.0.0.1:8080 --backend 127.0.0.1:9001 --backend 127.0.0.1:9002
+  evenkeel run --listen :8080 --backend 10.0.0.1:80 --backend 10.0.0.2:80 \\
+               --algorithm least_connections --health-endpoint /health
+
+Signals: SIGHUP reads the file again (so does changing it), SIGTERM and SIGINT finish what runs and
+end; a second one ends at once. Without a file the load balancer is named `default`.")]
+pub(crate) struct RunArgs {
+    /// Config file (TOML)
+    #[arg(long, short, value_name = "FILE", required_unless_present = "listen")]
+    pub(crate) config: Option<PathBuf>,
+    /// Address to listen on; `:8080` is every IPv4 address [repeatable]
+    #[arg(long, value_name = "ADDR", conflicts_with = "config", requires = "backend", value_parser = listen_address)]
+    pub(crate) listen: Vec<SocketAddr>,
+    /// Address of a backend server [repeatable]
+    #[arg(long, value_name = "ADDR", conflicts_with = "config", requires = "listen")]
+    pub(crate) backend: Vec<SocketAddr>,
+    /// How a backend is chosen [default: round_robin]
+    #[arg(long, value_name = "NAME", conflicts_with = "config")]
+    pub(crate) algorithm: Option<String>,
+    /// Path of an HTTP check, e.g. /health; without it a check is a TCP connection
+    #[arg(long, value_name = "PATH", conflicts_with = "config")]
+    pub(crate) health_endpoint: Option<String>,
+    /// Address of the admin API, instead of `admin.listen`
+    #[arg(long, value_name = "ADDR")]
+    pub(crate) admin: Option<SocketAddr>,
+    /// Where orders are kept, instead of `node.data_dir`
+    #[arg(long, value_name = "DIR")]
+    pub(crate) data_dir: Option<PathBuf>,
+    #[command(flatten)]
+    pub(crate) log: LogArgs,
+}
+
+#[derive(Clone, Debug, Args)]
+pub(crate) struct LogArgs {
+    /// How log lines look
+    #[arg(long, value_enum, default_value = "text", env = "EVENKEEL_LOG_FORMAT")]
+    pub(crate) log_format: LogFormat,
+    /// What is logged: error, warn, info, debug, trace, or a list such as `info,evenkeel_dataplane=debug`
+    #[arg(long, value_name = "LEVEL", default_value = "info", env = "EVENKEEL_LOG")]
+    pub(crate) log_level: String,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum LogFormat {
+    Text,
+    Json,
+}
+
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  evenkeel check evenkeel.toml
+  evenkeel check --effective evenkeel.toml > full.toml
+
+Exit codes: 0 valid, 1 invalid or unreadable.")]
+pub(crate) struct CheckArgs {
+    /// Config file (TOML)
+    pub(crate) file: PathBuf,
+    /// Print the full form with every default filled in
+    #[arg(long)]
+    pub(crate) effective: bool,
+    /// Print the result as JSON
+    #[arg(long, conflicts_with = "effective")]
+    pub(crate) json: bool,
+}
+
+/// Where the admin API is.
+#[derive(Clone, Debug, Args)]
+pub(crate) struct ClientArgs {
+    /// URL of the admin API
+    #[arg(long, value_name = "URL", default_value_t = default_admin_url(), env = "EVENKEEL_ADMIN")]
+    pub(crate) admin: String,
+    /// File that holds the admin token
+    #[arg(long, value_name = "FILE", env = "EVENKEEL_TOKEN_FILE")]
+    pub(crate) token_file: Option<PathBuf>,
+}
+
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  evenkeel status
+  evenkeel status --json
+  evenkeel status --admin http://10.0.0.5:7700 --token-file /etc/evenkeel/token")]
+pub(crate) struct StatusArgs {
+    /// Print what the API answers
+    #[arg(long)]
+    pub(crate) json: bool,
+    #[command(flatten)]
+    pub(crate) client: ClientArgs,
+}
+
+#[derive(Debug, Subcommand)]
+#[command(after_help = "\
+Examples:
+  evenkeel backend drain shop 10.0.0.1:9001
+  evenkeel backend maintenance shop 10.0.0.1:9001 --for 30m
+  evenkeel backend weight shop 10.0.0.1:9001 5
+  evenkeel backend ready shop 10.0.0.1:9001
+
+An order replaces the one before it and survives a restart; `ready` ends all orders for the backend.")]
+pub(crate) enum BackendCommand {
+    /// No new requests; running ones finish; checks go on
+    Drain(OrderArgs),
+    /// No new requests and no checks
+    Maintenance(OrderArgs),
+    /// Back to what the config says; forgets an ordered weight too
+    Ready(ReadyArgs),
+    /// Another weight than the configured one; keeps the mode
+    Weight(WeightArgs),
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct BackendArgs {
+    /// Name of the load balancer
+    #[arg(value_name = "LB", value_parser = Name::parse)]
+    pub(crate) load_balancer: Name,
+    /// Address of the backend
+    pub(crate) address: SocketAddr,
+    /// Who orders it [default: the user's name]
+    #[arg(long, value_name = "NAME")]
+    pub(crate) by: Option<String>,
+    #[command(flatten)]
+    pub(crate) client: ClientArgs,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct OrderArgs {
+    #[command(flatten)]
+    pub(crate) backend: BackendArgs,
+    /// End by itself after this time, e.g. 90s, 10m, 1h30m
+    #[arg(long = "for", value_name = "TIME")]
+    pub(crate) lasts: Option<String>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct ReadyArgs {
+    #[command(flatten)]
+    pub(crate) backend: BackendArgs,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct WeightArgs {
+    #[command(flatten)]
+    pub(crate) backend: BackendArgs,
+    /// Share relative to the other backends; 0 takes no new requests
+    #[arg(value_parser = clap::value_parser!(u32).range(0..=i64::from(MAX_WEIGHT)))]
+    pub(crate) weight: u32,
+    /// End by itself after this time, e.g. 90s, 10m, 1h30m
+    #[arg(long = "for", value_name = "TIME")]
+    pub(crate) lasts: Option<String>,
+}
+
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  evenkeel explain --listener shop GET /cart
+  evenkeel explain --listener shop/http GET '/cart?id=7' -H 'Host: shop.example' -H 'Cookie: user=7'
+  evenkeel explain --listener 127.0.0.1:8080 GET / --client 192.0.2.7")]
+pub(crate) struct ExplainArgs {
+    /// LB/LISTENER, the listener's address, or LB when it has one listener
+    #[arg(long, value_name = "LISTENER")]
+    pub(crate) listener: String,
+    /// Request method
+    pub(crate) method: String,
+    /// Request target: path and query
+    pub(crate) target: String,
+    /// Header field [repeatable]
+    #[arg(short = 'H', long = "header", value_name = "NAME: VALUE", value_parser = header)]
+    pub(crate) headers: Vec<(String, String)>,
+    /// Address of the client [default: 127.0.0.1]
+    #[arg(long, value_name = "IP")]
+    pub(crate) client_address: Option<IpAddr>,
+    /// Print what the API answers
+    #[arg(long)]
+    pub(crate) json: bool,
+    #[command(flatten)]
+    pub(crate) client: ClientArgs,
+}
+
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  evenkeel demo
+  evenkeel demo --listen 127.0.0.1:8888 --no-visitor
+
+Ctrl-C ends it and everything it started.")]
+pub(crate) struct DemoArgs {
+    /// Where the load balancer listens; the next free port when taken
+    #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:8080")]
+    pub(crate) listen: SocketAddr,
+    /// Address of the admin API; the next free port when taken
+    #[arg(long, value_name = "ADDR", default_value = DEFAULT_ADMIN_LISTEN)]
+    pub(crate) admin: SocketAddr,
+    /// Send no requests of its own
+    #[arg(long)]
+    pub(crate) no_visitor: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct DemoBackendArgs {
+    /// Shown on its page
+    #[arg(long)]
+    pub(crate) name: String,
+    /// Where it listens
+    #[arg(long)]
+    pub(crate) listen: SocketAddr,
+}
+
+fn default_admin_url() -> String {
+    format!("http://{DEFAULT_ADMIN_LISTEN}")
+}
+
+fn listen_address(text: &str) -> Result<SocketAddr, String> {
+    let full = match text.strip_prefix(':') {
+        Some(port) => format!("0.0.0.0:{port}"),
+        None => text.to_owned(),
+    };
+    full.parse()
+        .map_err(|_| "write it as IP:PORT, [IPV6]:PORT or :PORT".to_owned())
+}
+
+/// A header as `NAME: VALUE`, as curl writes it.
+fn header(text: &str) -> Result<(String, String), String> {
+    let (name, value) = text
+        .split_once(':')
+        .ok_or_else(|| "write it as `Name: value`".to_owned())?;
+    if name.is_empty() || name.contains(char::is_whitespace) {
+        return Err(format!("`{name}` is not a header name"));
+    }
+    Ok((name.to_owned(), value.trim().to_owned()))
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+    use super::*;
+    use clap::CommandFactory;
+
+    fn parse(line: &str) -> Result<Cli, clap::Error> {
+        Cli::try_parse_from(line.split_whitespace())
+    }
+
+    #[test]
+    fn the_definitions_are_consistent() {
+        Cli::command().debug_assert();
+    }
+
+    /// Every example of every help text is a command line that parses.
+    #[test]
+    fn every_example_in_the_help_parses() {
+        let mut root = Cli::command();
+        let mut help = vec![root.render_long_help().to_string()];
+        for sub in root.get_subcommands_mut() {
+            help.push(sub.render_long_help().to_string());
+        }
+        let mut seen = 0;
+        for text in &help {
+            let joined = text.replace("\\\n", " ");
+            for line in joined.lines().filter_map(|l| l.strip_prefix("  evenkeel ")) {
+                let line = line.split(" > ").next().unwrap();
+                let words = shell_words(&format!("evenkeel {line}"));
+                Cli::try_parse_from(words).unwrap_or_else(|e| panic!("{line}: {e}"));
+                seen += 1;
+            }
+        }
+        assert!(seen >= 15, "{seen}");
+    }
+
+    /// Splits at spaces outside single quotes.
+    fn shell_words(line: &str) -> Vec<String> {
+        let mut words = vec![String::new()];
+        let mut quoted = false;
+        for c in line.chars() {
+            match c {
+                '\'' => quoted = !quoted,
+                ' ' if !quoted => words.push(String::new()),
+                c => words.last_mut().unwrap().push(c),
+            }
+        }
+        words.retain(|w| !w.is_empty());
+        words
+    }
+
+    #[test]
+    fn run_needs_a_file_or_addresses_and_not_both() {
+        assert!(parse("evenkeel run").is_err());
+        assert!(parse("evenkeel run --listen 127.0.0.1:80").is_err());
+        assert!(parse("evenkeel run --backend 127.0.0.1:80").is_err());
+        assert!(parse("evenkeel run --config x --listen 127.0.0.1:80 --backend 127.0.0.1:81").is_err());
+        assert!(parse("evenkeel run --config x --admin 127.0.0.1:1 --data-dir /x").is_ok());
+    }
+
+    #[test]
+    fn usage_errors_exit_with_2() {
+        assert_eq!(parse("evenkeel backend weight shop 1.2.3.4:5 1001").unwrap_err().exit_code(), 2);
+        assert_eq!(parse("evenkeel nonsense").unwrap_err().exit_code(), 2);
+        assert_eq!(parse("evenkeel --help").unwrap_err().exit_code(), 0);
+    }
+
+    #[test]
+    fn a_header_is_written_as_curl_writes_it() {
+        assert_eq!(header("X-User:  7 "), Ok(("X-User".into(), "7".into())));
+        assert!(header("no colon").is_err());
+        assert!(header(": empty").is_err());
+    }
+}

@@ -1,0 +1,62 @@
+//! `evenkeel check`: is this file a valid config, and what does it mean in full?
+
+use std::collections::BTreeSet;
+use std::process::ExitCode;
+
+use model::config::Config;
+use model::diagnostic::Diagnostic;
+use serde_json::json;
+
+use crate::cli::CheckArgs;
+use crate::source::{self, Source};
+use crate::text::counted;
+
+pub(crate) fn run(args: &CheckArgs) -> anyhow::Result<ExitCode> {
+    let file = args.file.display();
+    let text = source::read(&args.file).map_err(anyhow::Error::msg)?;
+    let text = String::from_utf8(text).map_err(|error| {
+        anyhow::anyhow!("{file}: byte {} is not UTF-8", error.utf8_error().valid_up_to())
+    })?;
+    let result = source::diagnose(&text, &Source::File(args.file.clone()));
+    if args.json {
+        println!("{}", serde_json::to_string_pretty(&as_json(&result))?);
+        return Ok(exit_code(&result));
+    }
+    match &result {
+        Ok(config) if args.effective => print!("{}", model::effective::to_toml(config)),
+        Ok(config) => println!("{file}: ok ({})", summary(config)),
+        Err(errors) => {
+            for error in errors {
+                eprintln!("{error}\n");
+            }
+            eprintln!("{file}: {}", counted(errors.len(), "error"));
+        }
+    }
+    Ok(exit_code(&result))
+}
+
+fn exit_code(result: &Result<Config, Vec<Diagnostic>>) -> ExitCode {
+    if result.is_ok() {
+        ExitCode::SUCCESS
+    } else {
+        ExitCode::FAILURE
+    }
+}
+
+fn as_json(result: &Result<Config, Vec<Diagnostic>>) -> serde_json::Value {
+    match result {
+        Ok(_) => json!({ "valid": true, "errors": [] }),
+        Err(errors) => json!({ "valid": false, "errors": errors }),
+    }
+}
+
+/// `2 load balancers, 5 backends`; a backend in two pools is one backend.
+fn summary(config: &Config) -> String {
+    let pools = config.load_balancers.values().flat_map(|lb| lb.pools.values());
+    let backends: BTreeSet<_> = pools.flat_map(|p| p.backends.iter().map(|b| b.address)).collect();
+    format!(
+        "{}, {}",
+        counted(config.load_balancers.len(), "load balancer"),
+        counted(backends.len(), "backend")
+    )
+}

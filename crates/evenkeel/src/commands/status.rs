@@ -1,0 +1,385 @@
+//! `evenkeel status`: what a running process says of itself, as tables.
+
+use std::fmt::Write;
+use std::io::IsTerminal;
+use std::process::ExitCode;
+
+use anyhow::Context;
+use model::state::{Health, Override, Timestamp};
+use model::status::{BackendStatus, ConfigStatus, Event, ListenerStatus, LoadBalancerStatus, PoolStatus, Status};
+
+use crate::cli::StatusArgs;
+use crate::client::Client;
+use crate::hub;
+use crate::table::{Cell, Paint, Table, Tone};
+use crate::text::{ago, counted, duration, utc};
+
+/// Events shown; all that are kept are in `--json`.
+const EVENTS_SHOWN: usize = 10;
+
+pub(crate) fn run(args: &StatusArgs) -> anyhow::Result<ExitCode> {
+    let answer = Client::new(&args.client)?.get("/api/v1/status")?;
+    if args.json {
+        println!("{}", answer.trim_end());
+        return Ok(ExitCode::SUCCESS);
+    }
+    let status: Status = serde_json::from_str(&answer)
+        .context("the admin API's answer is not a status: are both sides of one version?")?;
+    let paint = Paint::for_terminal(std::io::stdout().is_terminal());
+    print!("{}", render(&status, paint));
+    Ok(ExitCode::SUCCESS)
+}
+
+/// The whole status for a person.
+pub(crate) fn render(status: &Status, paint: Paint) -> String {
+    let mut out = String::new();
+    head(&mut out, status, paint);
+    for lb in &status.load_balancers {
+        load_balancer(&mut out, lb, status.now, paint);
+    }
+    if !status.events.is_empty() {
+        let _ = writeln!(out, "\n{}", paint.text(Tone::Title, "events"));
+        let skip = status.events.len().saturating_sub(EVENTS_SHOWN);
+        out.push_str(&events(&status.events[skip..], paint));
+    }
+    out
+}
+
+fn head(out: &mut String, status: &Status, paint: Paint) {
+    let ConfigStatus {
+        source,
+        revision,
+        since,
+        last_reload,
+    } = &status.config;
+    let _ = writeln!(
+        out,
+        "{} ({} {}), up {}",
+        paint.text(Tone::Title, &status.node),
+        env!("CARGO_PKG_NAME"),
+        paint.text(Tone::Plain, &status.version),
+        ago(status.now, status.started)
+    );
+    let _ = writeln!(
+        out,
+        "config revision {revision} from {}, in force for {}",
+        paint.text(Tone::Plain, source),
+        ago(status.now, *since)
+    );
+    let Some(reload) = last_reload else {
+        return;
+    };
+    let when = ago(status.now, reload.at);
+    if reload.ok {
+        let _ = writeln!(out, "last reload {when} ago: ok");
+    } else {
+        let refused = format!("last reload {when} ago: REFUSED, the config before it stays in force");
+        let _ = writeln!(out, "{}", paint.text(Tone::Bad, &refused));
+    }
+    for line in reload.messages.iter().flat_map(|m| m.lines()) {
+        let _ = writeln!(out, "  {}", paint.text(Tone::Plain, line));
+    }
+}
+
+fn load_balancer(out: &mut String, lb: &LoadBalancerStatus, now: Timestamp, paint: Paint) {
+    let _ = writeln!(out, "\n{}", paint.text(Tone::Title, lb.name.as_str()));
+    for l in &lb.listeners {
+        let _ = writeln!(out, "  listener {}", listener(l, paint));
+    }
+    for p in &lb.pools {
+        pool(out, p, now, paint);
+    }
+}
+
+fn listener(listener: &ListenerStatus, paint: Paint) -> String {
+    let state = match (&listener.error, listener.open) {
+        (_, true) => paint.text(Tone::Good, "open"),
+        (Some(error), false) => paint.text(Tone::Bad, &format!("NOT OPEN: {error}")),
+        (None, false) => paint.text(Tone::Bad, "NOT OPEN"),
+    };
+    let connections = usize::try_from(listener.connections).unwrap_or(usize::MAX);
+    format!(
+        "{} on {}: {state}, {}",
+        listener.name,
+        listener.address,
+        counted(connections, "connection")
+    )
+}
+
+fn pool(out: &mut String, pool: &PoolStatus, now: Timestamp, paint: Paint) {
+    let _ = write!(
+        out,
+        "  pool {} ({})",
+        pool.name,
+        paint.text(Tone::Plain, &pool.algorithm)
+    );
+    if pool.all_down {
+        let all_down = format!(": NO BACKEND IS ELIGIBLE, {}", pool.all_down_policy.as_str());
+        out.push_str(&paint.text(Tone::Bad, &all_down));
+    }
+    out.push('\n');
+    if !pool.backends.is_empty() {
+        out.push_str(&backends(&pool.backends, now).render(4, paint));
+    }
+}
+
+/// A table of backends; the demo shows the same one.
+fn backends(backends: &[BackendStatus], now: Timestamp) -> Table {
+    let mut table = Table::new(&[
+        "BACKEND",
+        "STATE",
+        "HEALTH",
+        "SINCE",
+        "WEIGHT>",
+        "IN FLIGHT>",
+        "REQUESTS>",
+        "FAILURES>",
+        "IDLE>",
+        "ORDER",
+    ]);
+    for b in backends {
+        table.row(vec![
+            Cell::text(b.address.to_string()),
+            state(b, now),
+            health(b),
+            Cell::text(ago(now, b.health_since)),
+            Cell::number(weight(b)),
+            Cell::number(b.live.in_flight),
+            Cell::number(b.live.requests),
+            Cell::number(b.live.failures),
+            Cell::number(b.live.idle_connections),
+            b.order
+                .as_ref()
+                .map_or_else(Cell::default, |o| Cell::text(order(o, now))),
+        ]);
+    }
+    table
+}
+
+fn state(backend: &BackendStatus, now: Timestamp) -> Cell {
+    let tone = match backend.eligibility.as_str() {
+        "eligible" => Tone::Good,
+        "down" | "ejected" => Tone::Bad,
+        _ => Tone::Warning,
+    };
+    match &backend.ejection {
+        Some(ejection) if backend.eligibility == "ejected" => {
+            let left = duration(ejection.until.since(now));
+            Cell::tone(format!("ejected for {left}: {}", ejection.reason), tone)
+        }
+        _ => Cell::tone(backend.eligibility.replace('_', " "), tone),
+    }
+}
+
+fn health(backend: &BackendStatus) -> Cell {
+    let tone = match backend.health {
+        Health::Up => Tone::Good,
+        Health::Down => Tone::Bad,
+        Health::Unchecked => Tone::Faint,
+    };
+    let text = match backend.health {
+        // The reason says it all.
+        Health::Unchecked => backend.health_reason.clone(),
+        health => format!("{}: {}", health.as_str(), backend.health_reason),
+    };
+    Cell::tone(text, tone)
+}
+
+/// The weight; while slow start climbs, the one in effect of it.
+fn weight(backend: &BackendStatus) -> String {
+    let full = f64::from(backend.weight);
+    if backend.effective_weight > 0.0 && backend.effective_weight < full {
+        format!("{:.1} of {}", backend.effective_weight, backend.weight)
+    } else {
+        backend.weight.to_string()
+    }
+}
+
+/// An order in force: `drain by alice, 2m ago, ends in 8m`.
+pub(crate) fn order(order: &Override, now: Timestamp) -> String {
+    let mut text = format!("{}, {} ago", hub::describe(order), ago(now, order.since));
+    if let Some(expires) = order.expires {
+        text.push_str(&format!(", ends in {}", ago(expires, now)));
+    }
+    text
+}
+
+fn events(events: &[Event], paint: Paint) -> String {
+    let mut table = Table::new(&["TIME", "EVENT", "ABOUT", "WHAT"]);
+    for event in events {
+        let tone = if hub::is_bad(&event.kind) {
+            Tone::Bad
+        } else {
+            Tone::Plain
+        };
+        table.row(vec![
+            Cell::text(utc(event.at)),
+            Cell::tone(event.kind.clone(), tone),
+            Cell::text(event.subject.clone()),
+            Cell::text(event.message.clone()),
+        ]);
+    }
+    table.render(2, paint)
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+    use super::*;
+    use model::config::{AllDown, Name};
+    use model::state::{Ejection, Mode};
+    use model::status::{BackendLive, ReloadStatus};
+
+    const NOW: Timestamp = Timestamp(1_772_368_496_000);
+
+    fn ago_s(seconds: u64) -> Timestamp {
+        Timestamp(NOW.0 - seconds * 1000)
+    }
+
+    fn backend(port: u16) -> BackendStatus {
+        BackendStatus {
+            address: ([10, 0, 0, 1], port).into(),
+            eligibility: "eligible".into(),
+            health: Health::Up,
+            health_reason: "status 200".into(),
+            health_since: ago_s(3600),
+            mode: Mode::Ready,
+            order: None,
+            ejection: None,
+            weight: 1,
+            effective_weight: 1.0,
+            live: BackendLive {
+                in_flight: 3,
+                requests: 1234,
+                failures: 0,
+                idle_connections: 4,
+            },
+        }
+    }
+
+    fn drained() -> BackendStatus {
+        BackendStatus {
+            eligibility: "draining".into(),
+            mode: Mode::Drain,
+            order: Some(Override {
+                mode: Mode::Drain,
+                weight: None,
+                by: "alice".into(),
+                since: ago_s(120),
+                expires: Some(Timestamp(NOW.0 + 480_000)),
+            }),
+            effective_weight: 0.0,
+            ..backend(9002)
+        }
+    }
+
+    fn status() -> Status {
+        let name = |n| Name::parse(n).unwrap();
+        let ejected = BackendStatus {
+            eligibility: "ejected".into(),
+            ejection: Some(Ejection {
+                reason: "5 failures in a row (last: connect_refused)".into(),
+                since: ago_s(3),
+                until: Timestamp(NOW.0 + 7_000),
+            }),
+            effective_weight: 0.0,
+            ..backend(9003)
+        };
+        let ramping = BackendStatus {
+            weight: 2,
+            effective_weight: 0.4,
+            ..backend(9004)
+        };
+        Status {
+            node: "edge-1".into(),
+            version: "0.1.0".into(),
+            started: ago_s(7_500),
+            now: NOW,
+            config: ConfigStatus {
+                source: "evenkeel.toml".into(),
+                revision: 2,
+                since: ago_s(60),
+                last_reload: Some(ReloadStatus {
+                    at: ago_s(5),
+                    ok: false,
+                    messages: vec!["evenkeel.toml:3:1: unknown key `algoritm`".into()],
+                }),
+            },
+            load_balancers: vec![LoadBalancerStatus {
+                name: name("shop"),
+                listeners: vec![ListenerStatus {
+                    name: name("http"),
+                    address: ([0, 0, 0, 0], 8080).into(),
+                    open: true,
+                    error: None,
+                    connections: 1,
+                }],
+                pools: vec![PoolStatus {
+                    name: name("default"),
+                    algorithm: "round_robin".into(),
+                    all_down: false,
+                    all_down_policy: AllDown::FailOpen,
+                    backends: vec![backend(9001), drained(), ejected, ramping],
+                }],
+            }],
+            events: vec![Event {
+                at: ago_s(3),
+                kind: "backend_ejected".into(),
+                subject: "shop/default/10.0.0.1:9003".into(),
+                message: "5 failures in a row".into(),
+            }],
+        }
+    }
+
+    #[test]
+    fn a_person_sees_everything_at_a_glance() {
+        let expected = "\
+edge-1 (evenkeel 0.1.0), up 2h 5m
+config revision 2 from evenkeel.toml, in force for 1m
+last reload 5s ago: REFUSED, the config before it stays in force
+  evenkeel.toml:3:1: unknown key `algoritm`
+
+shop
+  listener http on 0.0.0.0:8080: open, 1 connection
+  pool default (round_robin)
+    BACKEND        STATE                                                        HEALTH          SINCE    WEIGHT  IN FLIGHT  REQUESTS  FAILURES  IDLE  ORDER
+    10.0.0.1:9001  eligible                                                     up: status 200  1h            1          3      1234         0     4
+    10.0.0.1:9002  draining                                                     up: status 200  1h            1          3      1234         0     4  drain by alice, 2m ago, ends in 8m
+    10.0.0.1:9003  ejected for 7s: 5 failures in a row (last: connect_refused)  up: status 200  1h            1          3      1234         0     4
+    10.0.0.1:9004  eligible                                                     up: status 200  1h     0.4 of 2          3      1234         0     4
+
+events
+  TIME                  EVENT            ABOUT                       WHAT
+  2026-03-01 12:34:53Z  backend_ejected  shop/default/10.0.0.1:9003  5 failures in a row
+";
+        let text = render(&status(), Paint(false));
+        assert_eq!(text, expected, "\n{text}");
+    }
+
+    #[test]
+    fn colours_appear_only_when_asked_for() {
+        assert!(!render(&status(), Paint(false)).contains('\x1b'));
+        assert!(render(&status(), Paint(true)).contains("\x1b[31m"));
+    }
+
+    #[test]
+    fn a_pool_without_an_eligible_backend_cries() {
+        let mut status = status();
+        status.load_balancers[0].pools[0].all_down = true;
+        let text = render(&status, Paint(false));
+        assert!(text.contains("NO BACKEND IS ELIGIBLE, fail_open"), "{text}");
+    }
+
+    #[test]
+    fn an_order_without_end_says_no_end() {
+        let order_in_force = Override {
+            expires: None,
+            weight: Some(5),
+            ..drained().order.unwrap()
+        };
+        assert_eq!(
+            order(&order_in_force, NOW),
+            "drain, weight 5 by alice, 2m ago"
+        );
+    }
+}

@@ -1,0 +1,340 @@
+//! The data directory: what must survive a restart, and the lock that keeps two processes apart.
+//!
+//! `overrides.json` holds the operators' orders. It is replaced, never edited: a temporary file is written,
+//! synced, renamed over the old one, and the directory is synced; a crash at any moment leaves the old orders or
+//! the new ones. A file that cannot be *understood* is moved aside (`overrides.json.corrupt-N`) with a warning
+//! and the start goes on, because serving without the orders is better than not serving. A file that cannot be
+//! *read*, or that a newer version wrote, refuses the start: there the orders are intact and someone can help.
+
+use std::fs::{File, TryLockError};
+use std::io::{self, Write};
+use std::net::SocketAddr;
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, bail};
+use model::config::Name;
+use model::state::{Override, OverrideKey, Overrides};
+use net::privileges::Identity;
+use nix::fcntl::OFlag;
+use serde::{Deserialize, Serialize};
+
+const OVERRIDES: &str = "overrides.json";
+const TEMPORARY: &str = "overrides.json.new";
+const LOCK: &str = "lock";
+/// Version of the format of [`OVERRIDES`].
+const VERSION: u32 = 1;
+/// Corrupt files kept; beyond it the last one is overwritten.
+const MAX_CORRUPT: u32 = 100;
+
+/// An open data directory; no other process has it while this lives.
+#[derive(Debug)]
+pub(crate) struct DataDir {
+    path: PathBuf,
+    lock: File,
+}
+
+#[derive(Serialize, Deserialize)]
+struct OverridesFile {
+    version: u32,
+    overrides: Vec<Entry>,
+}
+
+#[derive(Serialize, Deserialize)]
+struct Entry {
+    load_balancer: Name,
+    address: SocketAddr,
+    #[serde(flatten)]
+    order: Override,
+}
+
+/// Read first and alone, so that a newer format is recognised whatever else it holds.
+#[derive(Deserialize)]
+struct VersionOnly {
+    version: u32,
+}
+
+/// Where data is kept when nothing says otherwise: `/var/lib/evenkeel` for root, else below the user's state
+/// directory (XDG).
+pub(crate) fn default_path(root: bool, state_home: Option<PathBuf>, home: Option<PathBuf>) -> Option<PathBuf> {
+    if root {
+        return Some(PathBuf::from("/var/lib/evenkeel"));
+    }
+    let absolute = |path: PathBuf| Some(path).filter(|p| p.is_absolute());
+    let state = state_home
+        .and_then(absolute)
+        .or_else(|| Some(home.and_then(absolute)?.join(".local/state")));
+    Some(state?.join("evenkeel"))
+}
+
+impl DataDir {
+    /// Opens the directory, making it when missing, and locks it.
+    ///
+    /// # Errors
+    /// When it cannot be made or written, or another process has it.
+    pub(crate) fn open(path: &Path) -> anyhow::Result<Self> {
+        std::fs::create_dir_all(path).with_context(|| {
+            format!(
+                "cannot make the data directory {} (choose another with --data-dir or node.data_dir)",
+                path.display()
+            )
+        })?;
+        let lock_path = path.join(LOCK);
+        let lock = File::options()
+            .create(true)
+            .truncate(false)
+            .write(true)
+            // Root must not be led elsewhere by a link in a directory that another user owns.
+            .custom_flags(OFlag::O_NOFOLLOW.bits())
+            .open(&lock_path)
+            .with_context(|| {
+                format!(
+                    "cannot write in the data directory {} (choose another with --data-dir or node.data_dir)",
+                    path.display()
+                )
+            })?;
+        match lock.try_lock() {
+            Ok(()) => {}
+            Err(TryLockError::WouldBlock) => bail!(
+                "another evenkeel process uses the data directory {}: stop it, or give each its own with --data-dir",
+                path.display()
+            ),
+            Err(TryLockError::Error(error)) => {
+                return Err(error).with_context(|| format!("cannot lock {}", lock_path.display()));
+            }
+        }
+        Ok(Self {
+            path: path.to_owned(),
+            lock,
+        })
+    }
+
+    /// Where it is.
+    pub(crate) fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Gives the directory and its files to the user that the process is about to become.
+    ///
+    /// # Errors
+    /// Whatever `chown` says.
+    pub(crate) fn give_to(&self, user: &Identity) -> io::Result<()> {
+        user.own(&self.path)?;
+        for name in [LOCK, OVERRIDES, TEMPORARY] {
+            match user.own(&self.path.join(name)) {
+                Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+                _ => {}
+            }
+        }
+        Ok(())
+    }
+
+    /// The orders of the last run.
+    ///
+    /// # Errors
+    /// When the file is there but cannot be read, or is of a newer format.
+    pub(crate) fn load_overrides(&self) -> anyhow::Result<Overrides> {
+        let path = self.path.join(OVERRIDES);
+        let text = match std::fs::read(&path) {
+            Ok(text) => text,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Overrides::new()),
+            Err(error) => return Err(error).with_context(|| format!("cannot read {}", path.display())),
+        };
+        if let Ok(VersionOnly { version }) = serde_json::from_slice(&text)
+            && version > VERSION
+        {
+            bail!(
+                "{} is of format {version}, written by a newer evenkeel; this one reads format {VERSION}",
+                path.display()
+            );
+        }
+        match serde_json::from_slice::<OverridesFile>(&text) {
+            Ok(file) => Ok(file
+                .overrides
+                .into_iter()
+                .map(|entry| (entry.key(), entry.order))
+                .collect()),
+            Err(error) => {
+                let aside = self.move_aside(&path)?;
+                tracing::error!(
+                    "{} is damaged ({error}): moved to {}; starting WITHOUT the operators' orders it held: \
+                     look into it and order again what still holds",
+                    path.display(),
+                    aside.display()
+                );
+                Ok(Overrides::new())
+            }
+        }
+    }
+
+    /// Stores all orders; when this returns, they survive a crash of the machine.
+    ///
+    /// # Errors
+    /// Whatever the file system says; the orders stored before are then still there.
+    pub(crate) fn store_overrides(&self, overrides: &Overrides) -> io::Result<()> {
+        let file = OverridesFile {
+            version: VERSION,
+            overrides: overrides.iter().map(Entry::new).collect(),
+        };
+        let mut text = serde_json::to_vec_pretty(&file)?;
+        text.push(b'\n');
+        let temporary = self.path.join(TEMPORARY);
+        let mut out = File::create(&temporary)?;
+        out.write_all(&text)?;
+        out.sync_all()?;
+        std::fs::rename(&temporary, self.path.join(OVERRIDES))?;
+        File::open(&self.path)?.sync_all()
+    }
+
+    fn move_aside(&self, path: &Path) -> anyhow::Result<PathBuf> {
+        let candidate = |n: u32| self.path.join(format!("{OVERRIDES}.corrupt-{n}"));
+        let free = (1..MAX_CORRUPT).map(candidate).find(|p| !p.exists());
+        let aside = free.unwrap_or_else(|| candidate(MAX_CORRUPT));
+        std::fs::rename(path, &aside)
+            .with_context(|| format!("{} is damaged and cannot be moved aside", path.display()))?;
+        Ok(aside)
+    }
+}
+
+impl Drop for DataDir {
+    fn drop(&mut self) {
+        // Closing would release it as well, but later if a child process inherited the file.
+        let _ = self.lock.unlock();
+    }
+}
+
+impl Entry {
+    fn new((key, order): (&OverrideKey, &Override)) -> Self {
+        Self {
+            load_balancer: key.load_balancer.clone(),
+            address: key.address,
+            order: order.clone(),
+        }
+    }
+
+    fn key(&self) -> OverrideKey {
+        OverrideKey {
+            load_balancer: self.load_balancer.clone(),
+            address: self.address,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+    use super::*;
+    use model::state::{Mode, Timestamp};
+
+    fn orders() -> Overrides {
+        let key = |port| OverrideKey {
+            load_balancer: Name::parse("shop").unwrap(),
+            address: SocketAddr::from(([10, 0, 0, 1], port)),
+        };
+        let drain = Override {
+            mode: Mode::Drain,
+            weight: None,
+            by: "alice".into(),
+            since: Timestamp(1_000),
+            expires: Some(Timestamp(601_000)),
+        };
+        let weight = Override {
+            mode: Mode::Ready,
+            weight: Some(0),
+            by: "bob \"the builder\"".into(),
+            since: Timestamp(2_000),
+            expires: None,
+        };
+        Overrides::from([(key(9001), drain), (key(9002), weight)])
+    }
+
+    #[test]
+    fn orders_survive_a_restart() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("not/yet/there");
+        let data = DataDir::open(&path).unwrap();
+        assert_eq!(data.load_overrides().unwrap(), Overrides::new());
+        data.store_overrides(&orders()).unwrap();
+        drop(data);
+        let data = DataDir::open(&path).unwrap();
+        assert_eq!(data.load_overrides().unwrap(), orders());
+        data.store_overrides(&Overrides::new()).unwrap();
+        assert_eq!(data.load_overrides().unwrap(), Overrides::new());
+    }
+
+    #[test]
+    fn two_processes_never_share_a_directory() {
+        let dir = tempfile::tempdir().unwrap();
+        let first = DataDir::open(dir.path()).unwrap();
+        let error = DataDir::open(dir.path()).unwrap_err().to_string();
+        assert!(
+            error.starts_with("another evenkeel process uses the data directory"),
+            "{error}"
+        );
+        drop(first);
+        DataDir::open(dir.path()).unwrap();
+    }
+
+    /// A power cut of an old kernel, or a disk that lies: the file is cut. The start goes on, nothing is lost.
+    #[test]
+    fn a_damaged_file_is_moved_aside_and_the_start_goes_on() {
+        let dir = tempfile::tempdir().unwrap();
+        let data = DataDir::open(dir.path()).unwrap();
+        data.store_overrides(&orders()).unwrap();
+        let path = dir.path().join(OVERRIDES);
+        let text = std::fs::read(&path).unwrap();
+        for n in 1..=2 {
+            let cut = &text[..text.len() / 2];
+            std::fs::write(&path, cut).unwrap();
+            assert_eq!(data.load_overrides().unwrap(), Overrides::new());
+            let aside = dir.path().join(format!("{OVERRIDES}.corrupt-{n}"));
+            assert_eq!(std::fs::read(aside).unwrap(), cut);
+            assert!(!path.exists());
+        }
+    }
+
+    /// A downgrade: the orders are fine, but this version cannot read them; it must not move them away.
+    #[test]
+    fn a_file_of_a_newer_format_refuses_the_start() {
+        let dir = tempfile::tempdir().unwrap();
+        let data = DataDir::open(dir.path()).unwrap();
+        let newer = br#"{"version": 2, "orders": {}}"#;
+        std::fs::write(dir.path().join(OVERRIDES), newer).unwrap();
+        let error = data.load_overrides().unwrap_err().to_string();
+        assert!(
+            error.contains("format 2, written by a newer evenkeel"),
+            "{error}"
+        );
+        assert_eq!(std::fs::read(dir.path().join(OVERRIDES)).unwrap(), newer);
+    }
+
+    #[test]
+    fn a_file_that_cannot_be_read_refuses_the_start() {
+        let dir = tempfile::tempdir().unwrap();
+        let data = DataDir::open(dir.path()).unwrap();
+        std::fs::create_dir(dir.path().join(OVERRIDES)).unwrap();
+        assert!(
+            data.load_overrides()
+                .unwrap_err()
+                .to_string()
+                .starts_with("cannot read")
+        );
+    }
+
+    #[test]
+    fn the_default_follows_the_platforms_conventions() {
+        let path = |p: &str| Some(PathBuf::from(p));
+        assert_eq!(default_path(true, None, path("/root")), path("/var/lib/evenkeel"));
+        assert_eq!(
+            default_path(false, path("/x"), path("/home/a")),
+            path("/x/evenkeel")
+        );
+        let in_home = path("/home/a/.local/state/evenkeel");
+        assert_eq!(default_path(false, None, path("/home/a")), in_home);
+        assert_eq!(
+            default_path(false, path("relative"), path("/home/a")),
+            in_home
+        );
+        assert_eq!(default_path(false, None, None), None);
+    }
+}

@@ -1,0 +1,244 @@
+//! Events in words: what changed, about what, and why. Pure functions; [`super::core`] records what they say.
+
+use std::time::Duration;
+
+use model::config::{AllDown, Config, Name};
+use model::snapshot::{PoolState, Snapshot};
+use model::state::{
+    Ejected, Health, HealthState, Mode, Order, OrderAction, Override, OverrideKey, Timestamp, Verdict,
+};
+
+use crate::text::duration;
+
+/// Kind, subject and message of an event to be.
+pub(super) type Change = (Kind, String, String);
+
+/// The kinds of events; the names are part of the API.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Kind {
+    BackendUp,
+    BackendDown,
+    BackendEjected,
+    BackendReturned,
+    Order,
+    Reload,
+    ReloadRefused,
+    ListenerOpen,
+    ListenerClosed,
+    ListenerFailed,
+    PoolAllDown,
+    PoolRecovered,
+}
+
+impl Kind {
+    /// The name in API and log.
+    pub(crate) fn as_str(self) -> &'static str {
+        match self {
+            Self::BackendUp => "backend_up",
+            Self::BackendDown => "backend_down",
+            Self::BackendEjected => "backend_ejected",
+            Self::BackendReturned => "backend_returned",
+            Self::Order => "order",
+            Self::Reload => "reload",
+            Self::ReloadRefused => "reload_refused",
+            Self::ListenerOpen => "listener_open",
+            Self::ListenerClosed => "listener_closed",
+            Self::ListenerFailed => "listener_failed",
+            Self::PoolAllDown => "pool_all_down",
+            Self::PoolRecovered => "pool_recovered",
+        }
+    }
+
+    /// Whether an operator should look: logged as a warning.
+    pub(crate) fn is_bad(kind: &str) -> bool {
+        let bad = [
+            Self::BackendDown,
+            Self::BackendEjected,
+            Self::ReloadRefused,
+            Self::ListenerFailed,
+            Self::PoolAllDown,
+        ];
+        bad.iter().any(|k| k.as_str() == kind)
+    }
+}
+
+/// A verdict that differs from the one before.
+pub(super) fn verdict(verdict: &Verdict, old: Option<HealthState>, now: Timestamp) -> Change {
+    let kind = match verdict.health {
+        Health::Down => Kind::BackendDown,
+        Health::Up | Health::Unchecked => Kind::BackendUp,
+    };
+    let before = old.map_or_else(
+        || "first check".to_owned(),
+        |o| {
+            format!(
+                "was {} for {}",
+                o.health.as_str(),
+                duration(whole_seconds(now.since(o.since)))
+            )
+        },
+    );
+    (
+        kind,
+        verdict.backend.to_string(),
+        format!("{} ({before})", verdict.reason),
+    )
+}
+
+/// An ejection.
+pub(super) fn ejected(ejected: &Ejected) -> Change {
+    let message = format!("{}; out for {}", ejected.reason, duration(ejected.lasts));
+    (Kind::BackendEjected, ejected.backend.to_string(), message)
+}
+
+/// An order taken.
+pub(super) fn ordered(order: &Order) -> Change {
+    let mut message = match order.action {
+        OrderAction::Mode(mode) => mode.as_str().to_owned(),
+        OrderAction::Weight(weight) => format!("weight {weight}"),
+    };
+    message.push_str(&format!(" by {}", order.by));
+    let forever = order.action == OrderAction::Mode(Mode::Ready);
+    if let Some(lasts) = order.lasts.filter(|_| !forever) {
+        message.push_str(&format!(" for {}", duration(lasts)));
+    }
+    (Kind::Order, subject(&order.key), message)
+}
+
+/// An order whose time is over.
+pub(super) fn lapsed(key: &OverrideKey, order: &Override) -> Change {
+    let message = format!("{} has ended; as configured again", describe(order));
+    (Kind::Order, subject(key), message)
+}
+
+/// An order whose backend is no longer in the config.
+pub(super) fn orphaned(key: &OverrideKey, order: &Override) -> Change {
+    let message = format!(
+        "{} is forgotten: the backend is no longer configured",
+        describe(order)
+    );
+    (Kind::Order, subject(key), message)
+}
+
+/// An order in force in words: `drain, weight 5 by alice`.
+pub(crate) fn describe(order: &Override) -> String {
+    let what = match (order.mode, order.weight) {
+        (Mode::Ready, Some(weight)) => format!("weight {weight}"),
+        (mode, Some(weight)) => format!("{}, weight {weight}", mode.as_str()),
+        (mode, None) => mode.as_str().to_owned(),
+    };
+    format!("{what} by {}", order.by)
+}
+
+/// One line about a reload that took.
+pub(super) fn reload(revision: u64, messages: &[String], at_most: usize) -> String {
+    let named = messages.iter().take(at_most).cloned().collect::<Vec<_>>().join("; ");
+    match messages.len().checked_sub(at_most) {
+        Some(more) if more > 0 => format!("revision {revision}: {named}; and {more} more"),
+        _ => format!("revision {revision}: {named}"),
+    }
+}
+
+/// One line about a reload that was refused.
+pub(super) fn refused(revision: u64, reasons: &[String]) -> String {
+    let first = reasons
+        .first()
+        .and_then(|r| r.lines().next())
+        .unwrap_or("no reason given");
+    let more = match reasons.len() {
+        0 | 1 => String::new(),
+        2 => " (and 1 more error)".to_owned(),
+        n => format!(" (and {} more errors)", n - 1),
+    };
+    format!("revision {revision} stays in force: {first}{more}")
+}
+
+/// What a new config changes, a line each.
+pub(super) fn of_config(old: &Config, new: &Config) -> Vec<String> {
+    model::diff::diff(old, new)
+        .iter()
+        .map(ToString::to_string)
+        .collect()
+}
+
+/// Changed keys that only a restart brings into force.
+pub(super) fn needing_restart(old: &Config, new: &Config) -> Vec<String> {
+    let changed = [
+        ("node.threads", old.node.threads != new.node.threads),
+        ("node.user", old.node.user != new.node.user),
+        ("node.group", old.node.group != new.node.group),
+        ("node.data_dir", old.node.data_dir != new.node.data_dir),
+        ("admin.listen", old.admin.listen != new.admin.listen),
+        ("admin.token", old.admin.token != new.admin.token),
+        ("admin.token_file", old.admin.token_file != new.admin.token_file),
+    ];
+    let named = changed.iter().filter(|(_, changed)| *changed);
+    named
+        .map(|(key, _)| format!("{key} is changed: it takes effect after a restart"))
+        .collect()
+}
+
+/// What a reader of two successive snapshots would want to be told.
+pub(super) fn between(before: Option<&Snapshot>, after: &Snapshot) -> Vec<Change> {
+    let mut changes = Vec::new();
+    for (key, pool) in &after.pools {
+        let old = before.and_then(|b| b.pools.get(key));
+        if old.is_some_and(|old| std::sync::Arc::ptr_eq(old, pool)) {
+            continue;
+        }
+        if let Some(old) = old {
+            returned(old, pool, &mut changes);
+        }
+        let was = old.is_some_and(|old| old.all_down);
+        if pool.all_down && !was {
+            changes.push(all_down(&pool.load_balancer, pool));
+        }
+        if was && !pool.all_down {
+            let message = "at least one backend takes requests again".to_owned();
+            changes.push((
+                Kind::PoolRecovered,
+                pool_subject(&pool.load_balancer, pool),
+                message,
+            ));
+        }
+    }
+    changes
+}
+
+fn returned(old: &PoolState, pool: &PoolState, changes: &mut Vec<Change>) {
+    for member in pool.members.iter().filter(|m| m.ejection.is_none()) {
+        let before = old.members.iter().find(|m| m.id == member.id);
+        if let Some(ejection) = before.and_then(|m| m.ejection.as_ref()) {
+            let message = format!("ejection is over (was: {})", ejection.reason);
+            changes.push((Kind::BackendReturned, member.id.to_string(), message));
+        }
+    }
+}
+
+fn all_down(lb: &Name, pool: &PoolState) -> Change {
+    let message = match pool.config.all_down {
+        _ if pool.members.is_empty() => "the pool has no backend: every request is answered 503",
+        AllDown::FailOpen => {
+            "no backend is eligible; fail_open: those that only checks or ejection took out are used"
+        }
+        AllDown::FailClosed => "no backend is eligible; fail_closed: every request is answered 503",
+    };
+    (Kind::PoolAllDown, pool_subject(lb, pool), message.to_owned())
+}
+
+fn pool_subject(lb: &Name, pool: &PoolState) -> String {
+    format!("{lb}/{}", pool.config.name)
+}
+
+fn subject(key: &OverrideKey) -> String {
+    format!("{}/{}", key.load_balancer, key.address)
+}
+
+/// Times in sentences are for people: no milliseconds once there are seconds.
+fn whole_seconds(time: Duration) -> Duration {
+    if time.as_secs() == 0 {
+        time
+    } else {
+        Duration::from_secs(time.as_secs())
+    }
+}

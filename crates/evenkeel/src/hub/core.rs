@@ -1,0 +1,493 @@
+//! The hub's brain: owns the three layers and decides what follows from each thing that happens.
+//!
+//! Pure: [`Core::handle`] takes the time and an [`Input`] and answers with [`Effect`]s; it reads no clock and
+//! does no IO. The order of effects is the order in which the shell must carry them out. Time must not run
+//! backwards between calls by more than the wall clock itself does; if it does, orders and ejections only last
+//! longer.
+//!
+//! Two rules it keeps: a config that was refused changes nothing but the record of the refusal, and an order
+//! enters the state only when it is already on disk ([`Core::plan`], then [`Input::Ordered`]).
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use console::OrderError;
+use model::config::{Config, HealthCheck, MAX_WEIGHT, Name};
+use model::snapshot::{Layers, Snapshot};
+use model::state::{
+    BackendId, Ejected, Ejection, Health, HealthState, Mode, Observed, Order, OrderAction, Override,
+    OverrideKey, Overrides, Timestamp, Verdict,
+};
+use model::status::{ConfigStatus, Event, ListenerStatus, MAX_EVENTS, ReloadStatus};
+
+use super::changes::{self, Kind};
+use super::view::{Counts, Reloads, View};
+
+/// Lines kept of one reload's result; a file of nonsense must not fill the memory.
+const MAX_RELOAD_MESSAGES: usize = 100;
+/// Changes named in a reload's event and log line; all are in the reload's result.
+const CHANGES_IN_EVENT: usize = 8;
+
+/// How long until a listener that could not be opened is tried again.
+const LISTENER_RETRY: Duration = Duration::from_secs(1);
+
+/// Something that happened.
+#[derive(Clone, Debug)]
+pub(crate) enum Input {
+    /// Active checks reached verdicts.
+    Verdicts(Vec<Verdict>),
+    /// The data plane ejected a backend; already in force there.
+    Ejected(Ejected),
+    /// An order was stored; these are the overrides that [`Core::plan`] made of it.
+    Ordered {
+        /// The order, for the record.
+        order: Order,
+        /// All overrides with it.
+        overrides: Overrides,
+    },
+    /// A new config was read, is valid, and its listeners can be opened.
+    Loaded(Arc<Config>),
+    /// A new config was refused, with every reason.
+    Refused(Vec<String>),
+    /// The listeners of the data plane after a publish.
+    Listeners(Vec<(Name, ListenerStatus)>),
+    /// Time has passed: [`Core::deadline`] is over.
+    Time,
+}
+
+/// What the shell must do.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) enum Effect {
+    /// Serve from this snapshot.
+    Publish(Arc<Snapshot>),
+    /// Check exactly these backends.
+    Probe(Vec<(BackendId, HealthCheck)>),
+    /// Bring the file of overrides up to date; failing is logged and made good by the next store.
+    Store(Overrides),
+    /// Log this event; it is in the view already.
+    Log(Arc<Event>),
+}
+
+/// The three layers and what is remembered beside them.
+#[derive(Debug)]
+pub(crate) struct Core {
+    source: String,
+    revision: u64,
+    config: Arc<Config>,
+    config_since: Timestamp,
+    last_reload: Option<ReloadStatus>,
+    reloads: Reloads,
+    overrides: Overrides,
+    observed: Observed,
+    snapshot: Arc<Snapshot>,
+    probed: BTreeMap<BackendId, HealthCheck>,
+    open_listeners: BTreeSet<(Name, Name, SocketAddr)>,
+    failed_listeners: BTreeMap<(Name, Name, SocketAddr), String>,
+    listener_retry: Option<Timestamp>,
+    counts: Arc<BTreeMap<BackendId, Counts>>,
+    events: VecDeque<Arc<Event>>,
+}
+
+impl Core {
+    /// Starts with a config and the overrides of the last run. The effects publish the first snapshot again,
+    /// which is harmless, and begin the checks.
+    pub(crate) fn new(
+        now: Timestamp,
+        source: String,
+        config: Arc<Config>,
+        overrides: Overrides,
+    ) -> (Self, Vec<Effect>) {
+        let observed = Observed::default();
+        let snapshot = Arc::new(Snapshot::build(
+            Layers {
+                revision: 1,
+                config: &config,
+                overrides: &overrides,
+                observed: &observed,
+            },
+            None,
+            now,
+        ));
+        let mut core = Self {
+            source,
+            revision: 1,
+            config,
+            config_since: now,
+            last_reload: None,
+            reloads: Reloads::default(),
+            overrides,
+            observed,
+            snapshot,
+            probed: BTreeMap::new(),
+            open_listeners: BTreeSet::new(),
+            failed_listeners: BTreeMap::new(),
+            listener_retry: None,
+            counts: Arc::default(),
+            events: VecDeque::new(),
+        };
+        let mut effects = Vec::new();
+        let before = core.overrides.len();
+        core.drop_lapsed_orders(now, &mut effects);
+        core.forget_unknown_backends(now, &mut effects);
+        if core.overrides.len() != before {
+            effects.push(Effect::Store(core.overrides.clone()));
+        }
+        for change in changes::between(None, &core.snapshot) {
+            core.record(now, change, &mut effects);
+        }
+        core.update_probes(&mut effects);
+        (core, effects)
+    }
+
+    /// Takes one input and says what follows.
+    pub(crate) fn handle(&mut self, now: Timestamp, input: Input) -> Vec<Effect> {
+        let mut effects = Vec::new();
+        let mut targets_may_change = !matches!(input, Input::Verdicts(_) | Input::Ejected(_));
+        match input {
+            Input::Verdicts(verdicts) => self.take_verdicts(now, verdicts, &mut effects),
+            Input::Ejected(ejected) => self.take_ejection(now, ejected, &mut effects),
+            Input::Ordered { order, overrides } => {
+                self.overrides = overrides;
+                self.record(now, changes::ordered(&order), &mut effects);
+            }
+            Input::Loaded(config) => self.take_config(now, config, &mut effects),
+            Input::Refused(reasons) => self.refuse_config(now, reasons, &mut effects),
+            Input::Listeners(listeners) => self.take_listeners(now, listeners, &mut effects),
+            Input::Time => {}
+        }
+        if self.drop_lapsed_orders(now, &mut effects) {
+            effects.push(Effect::Store(self.overrides.clone()));
+            targets_may_change = true;
+        }
+        self.rebuild(now, &mut effects);
+        self.retry_listeners(now, &mut effects);
+        if targets_may_change {
+            self.update_probes(&mut effects);
+        }
+        self.check_invariants();
+        effects
+    }
+
+    /// When [`Input::Time`] must be given next.
+    pub(crate) fn deadline(&self, now: Timestamp) -> Option<Timestamp> {
+        let listener_retry = self.listener_retry;
+        self.snapshot.next_change(now).into_iter().chain(listener_retry).min()
+    }
+
+    /// All overrides as they would be with this order; nothing changes yet.
+    pub(crate) fn plan(&self, now: Timestamp, order: &Order) -> Result<Overrides, OrderError> {
+        let Some(lb) = self.config.load_balancers.get(&order.key.load_balancer) else {
+            let known = self.config.load_balancers.keys().cloned().collect();
+            let name = order.key.load_balancer.clone();
+            return Err(OrderError::UnknownLoadBalancer { name, known });
+        };
+        let known: BTreeSet<SocketAddr> = lb
+            .pools
+            .values()
+            .flat_map(|p| p.backends.iter().map(|b| b.address))
+            .collect();
+        if !known.contains(&order.key.address) {
+            return Err(OrderError::UnknownBackend {
+                load_balancer: lb.name.clone(),
+                address: order.key.address,
+                known: known.into_iter().collect(),
+            });
+        }
+        let mut overrides = self.overrides.clone();
+        let old = overrides.remove(&order.key);
+        let (mode, weight) = match order.action {
+            OrderAction::Mode(Mode::Ready) => return Ok(overrides),
+            OrderAction::Mode(mode) => (mode, old.and_then(|o| o.weight)),
+            OrderAction::Weight(weight) if weight > MAX_WEIGHT => {
+                return Err(OrderError::BadWeight(weight));
+            }
+            OrderAction::Weight(weight) => (old.map_or(Mode::Ready, |o| o.mode), Some(weight)),
+        };
+        let order_in_force = Override {
+            mode,
+            weight,
+            by: order.by.clone(),
+            since: now,
+            expires: order.lasts.map(|lasts| now.plus(lasts)),
+        };
+        overrides.insert(order.key.clone(), order_in_force);
+        Ok(overrides)
+    }
+
+    /// The order in force for a backend.
+    pub(crate) fn order(&self, key: &OverrideKey) -> Option<&Override> {
+        self.overrides.get(key)
+    }
+
+    /// The snapshot in force.
+    pub(crate) fn snapshot(&self) -> &Arc<Snapshot> {
+        &self.snapshot
+    }
+
+    /// What readers (status, metrics) see.
+    pub(crate) fn view(&self) -> View {
+        View {
+            snapshot: self.snapshot.clone(),
+            config: ConfigStatus {
+                source: self.source.clone(),
+                revision: self.revision,
+                since: self.config_since,
+                last_reload: self.last_reload.clone(),
+            },
+            reloads: self.reloads,
+            counts: self.counts.clone(),
+            events: self.events.clone(),
+        }
+    }
+
+    fn take_verdicts(&mut self, now: Timestamp, verdicts: Vec<Verdict>, effects: &mut Vec<Effect>) {
+        for verdict in verdicts {
+            // A verdict may cross a reload that removed the backend or its check.
+            if !self.probed.contains_key(&verdict.backend) {
+                continue;
+            }
+            let old = self.observed.health.get(&verdict.backend);
+            let changed = old.map_or(Health::Unchecked, |o| o.health) != verdict.health;
+            let since = old.filter(|_| !changed).map_or(now, |o| o.since);
+            if changed {
+                let counts = Arc::make_mut(&mut self.counts)
+                    .entry(verdict.backend.clone())
+                    .or_default();
+                match verdict.health {
+                    Health::Up => counts.to_up += 1,
+                    Health::Down => counts.to_down += 1,
+                    Health::Unchecked => {}
+                }
+                self.record(now, changes::verdict(&verdict, old.cloned(), now), effects);
+            }
+            let state = HealthState {
+                health: verdict.health,
+                reason: verdict.reason,
+                since,
+            };
+            self.observed.health.insert(verdict.backend, state);
+        }
+    }
+
+    fn take_ejection(&mut self, now: Timestamp, ejected: Ejected, effects: &mut Vec<Effect>) {
+        if !self.has_backend(&ejected.backend) {
+            return;
+        }
+        let counts = Arc::make_mut(&mut self.counts)
+            .entry(ejected.backend.clone())
+            .or_default();
+        counts.ejections += 1;
+        self.record(now, changes::ejected(&ejected), effects);
+        let ejection = Ejection {
+            reason: ejected.reason,
+            since: now,
+            until: now.plus(ejected.lasts),
+        };
+        self.observed.ejections.insert(ejected.backend, ejection);
+    }
+
+    fn take_config(&mut self, now: Timestamp, config: Arc<Config>, effects: &mut Vec<Effect>) {
+        self.reloads.ok += 1;
+        let mut messages = if *config == *self.config {
+            vec!["nothing changed".to_owned()]
+        } else {
+            let mut messages = changes::of_config(&self.config, &config);
+            messages.extend(changes::needing_restart(&self.config, &config));
+            self.revision += 1;
+            self.config = config;
+            self.config_since = now;
+            messages
+        };
+        let summary = changes::reload(self.revision, &messages, CHANGES_IN_EVENT);
+        self.record(now, (Kind::Reload, self.source.clone(), summary), effects);
+        messages.truncate(MAX_RELOAD_MESSAGES);
+        self.last_reload = Some(ReloadStatus {
+            at: now,
+            ok: true,
+            messages,
+        });
+        if self.forget_unknown_backends(now, effects) {
+            effects.push(Effect::Store(self.overrides.clone()));
+        }
+    }
+
+    fn refuse_config(&mut self, now: Timestamp, mut reasons: Vec<String>, effects: &mut Vec<Effect>) {
+        self.reloads.refused += 1;
+        let summary = changes::refused(self.revision, &reasons);
+        self.record(now, (Kind::ReloadRefused, self.source.clone(), summary), effects);
+        reasons.truncate(MAX_RELOAD_MESSAGES);
+        self.last_reload = Some(ReloadStatus {
+            at: now,
+            ok: false,
+            messages: reasons,
+        });
+    }
+
+    fn take_listeners(
+        &mut self,
+        now: Timestamp,
+        listeners: Vec<(Name, ListenerStatus)>,
+        effects: &mut Vec<Effect>,
+    ) {
+        let mut open = BTreeSet::new();
+        let mut failed = BTreeMap::new();
+        for (lb, listener) in listeners {
+            let key = (lb, listener.name, listener.address);
+            match listener.error {
+                None if listener.open => {
+                    open.insert(key);
+                }
+                error => {
+                    failed.insert(key, error.unwrap_or_else(|| "not open".to_owned()));
+                }
+            }
+        }
+        let was_open = std::mem::replace(&mut self.open_listeners, open.clone());
+        let was_failed = std::mem::replace(&mut self.failed_listeners, failed.clone());
+        for (lb, name, address) in was_open.difference(&open) {
+            let what = (Kind::ListenerClosed, format!("{lb}/{name}"), address.to_string());
+            self.record(now, what, effects);
+        }
+        for (lb, name, address) in open.difference(&was_open) {
+            let what = (Kind::ListenerOpen, format!("{lb}/{name}"), address.to_string());
+            self.record(now, what, effects);
+        }
+        for (key, error) in failed.iter().filter(|(key, _)| !was_failed.contains_key(*key)) {
+            let (lb, name, address) = key;
+            let message = format!("{address} could not be opened and is tried again: {error}");
+            self.record(now, (Kind::ListenerFailed, format!("{lb}/{name}"), message), effects);
+        }
+        self.listener_retry = (!failed.is_empty()).then(|| now.plus(LISTENER_RETRY));
+    }
+
+    /// Removes orders whose time is over; says whether there were any.
+    fn drop_lapsed_orders(&mut self, now: Timestamp, effects: &mut Vec<Effect>) -> bool {
+        let lapsed: Vec<_> = self
+            .overrides
+            .extract_if(.., |_, o| o.expires.is_some_and(|e| e <= now))
+            .collect();
+        for (key, order) in &lapsed {
+            self.record(now, changes::lapsed(key, order), effects);
+        }
+        !lapsed.is_empty()
+    }
+
+    /// Forgets what concerns backends that the config no longer has; says whether that were orders too.
+    fn forget_unknown_backends(&mut self, now: Timestamp, effects: &mut Vec<Effect>) -> bool {
+        let config = self.config.clone();
+        let known = |id: &BackendId| pool_has(&config, &id.load_balancer, &id.pool, id.address);
+        self.observed
+            .health
+            .retain(|id, _| known(id) && has_check(&config, id));
+        self.observed.ejections.retain(|id, _| known(id));
+        if self.counts.keys().any(|id| !known(id)) {
+            Arc::make_mut(&mut self.counts).retain(|id, _| known(id));
+        }
+        let gone: Vec<_> = self
+            .overrides
+            .extract_if(.., |key, _| {
+                let lb = config.load_balancers.get(&key.load_balancer);
+                !lb.is_some_and(|lb| {
+                    lb.pools
+                        .keys()
+                        .any(|pool| pool_has(&config, &lb.name, pool, key.address))
+                })
+            })
+            .collect();
+        for (key, order) in &gone {
+            self.record(now, changes::orphaned(key, order), effects);
+        }
+        !gone.is_empty()
+    }
+
+    fn rebuild(&mut self, now: Timestamp, effects: &mut Vec<Effect>) {
+        self.observed.ejections.retain(|_, e| e.until > now);
+        let layers = Layers {
+            revision: self.revision,
+            config: &self.config,
+            overrides: &self.overrides,
+            observed: &self.observed,
+        };
+        let built = Snapshot::build(layers, Some(&self.snapshot), now);
+        if built == *self.snapshot {
+            return;
+        }
+        let before = std::mem::replace(&mut self.snapshot, Arc::new(built));
+        for change in changes::between(Some(&before), &self.snapshot) {
+            self.record(now, change, effects);
+        }
+        // First what is served, then what is said about it.
+        effects.insert(0, Effect::Publish(self.snapshot.clone()));
+    }
+
+    /// Publishing makes the data plane try again what it could not open.
+    fn retry_listeners(&mut self, now: Timestamp, effects: &mut Vec<Effect>) {
+        if self.listener_retry.is_none_or(|at| at > now) {
+            return;
+        }
+        self.listener_retry = None;
+        if !matches!(effects.first(), Some(Effect::Publish(_))) {
+            effects.insert(0, Effect::Publish(self.snapshot.clone()));
+        }
+    }
+
+    /// Backends in maintenance are not checked, nor those of pools without a check.
+    fn update_probes(&mut self, effects: &mut Vec<Effect>) {
+        let mut wanted = BTreeMap::new();
+        for pool in self.snapshot.pools.values() {
+            let Some(check) = &pool.config.health else {
+                continue;
+            };
+            let members = pool.members.iter().filter(|m| m.mode() != Mode::Maintenance);
+            wanted.extend(members.map(|m| (m.id.clone(), check.clone())));
+        }
+        if wanted != self.probed {
+            self.probed.clone_from(&wanted);
+            effects.push(Effect::Probe(wanted.into_iter().collect()));
+        }
+    }
+
+    fn has_backend(&self, id: &BackendId) -> bool {
+        pool_has(&self.config, &id.load_balancer, &id.pool, id.address)
+    }
+
+    fn record(
+        &mut self,
+        now: Timestamp,
+        (kind, subject, message): changes::Change,
+        effects: &mut Vec<Effect>,
+    ) {
+        let event = Arc::new(Event {
+            at: now,
+            kind: kind.as_str().to_owned(),
+            subject,
+            message,
+        });
+        if self.events.len() == MAX_EVENTS {
+            self.events.pop_front();
+        }
+        self.events.push_back(event.clone());
+        effects.push(Effect::Log(event));
+    }
+
+    fn check_invariants(&self) {
+        debug_assert!(self.events.len() <= MAX_EVENTS);
+        debug_assert_eq!(self.snapshot.revision, self.revision);
+        debug_assert!(Arc::ptr_eq(&self.snapshot.config, &self.config) || *self.snapshot.config == *self.config);
+        debug_assert!(self.observed.health.keys().all(|id| self.has_backend(id)));
+        debug_assert!(self.observed.ejections.keys().all(|id| self.has_backend(id)));
+    }
+}
+
+fn pool_has(config: &Config, lb: &Name, pool: &Name, address: SocketAddr) -> bool {
+    let pool = config.load_balancers.get(lb).and_then(|lb| lb.pools.get(pool));
+    pool.is_some_and(|pool| pool.backends.iter().any(|b| b.address == address))
+}
+
+fn has_check(config: &Config, id: &BackendId) -> bool {
+    let lb = config.load_balancers.get(&id.load_balancer);
+    let pool = lb.and_then(|lb| lb.pools.get(&id.pool));
+    pool.is_some_and(|pool| pool.health.is_some())
+}

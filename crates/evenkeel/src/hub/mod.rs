@@ -1,0 +1,215 @@
+//! The hub: the one task that owns what is desired, ordered and observed, and publishes snapshots.
+//!
+//! All decisions are in [`core`]; here is only the shell that feeds it and carries out what it says. Inputs come
+//! over bounded channels: orders, configs, verdicts, events of the data plane; and the time, when the core has a
+//! deadline. Nothing that serves requests ever waits for this task.
+
+mod changes;
+mod core;
+#[cfg(test)]
+mod simulation;
+#[cfg(test)]
+pub(crate) mod fixture;
+mod view;
+
+use std::collections::BTreeSet;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use console::{OrderError, OrderRequest};
+use dataplane::{Dataplane, DataplaneEvent};
+use model::config::Config;
+use model::state::{Overrides, Verdict};
+use orchestrator::Target;
+use tokio::sync::{mpsc, watch};
+
+pub(crate) use self::changes::describe;
+pub(crate) use self::core::Core;
+pub(crate) use self::view::{Process, View};
+
+use self::changes::Kind;
+use self::core::{Effect, Input};
+use crate::data_dir::DataDir;
+use crate::now;
+use crate::source::Candidate;
+
+/// Verdicts taken at once: after a start many come together, and each batch builds one snapshot.
+const VERDICTS_AT_ONCE: usize = 1024;
+/// Longest sleep, so that a wall clock that was set is noticed.
+const MAX_SLEEP: Duration = Duration::from_secs(10);
+
+/// Whether an event of this kind is one that an operator should look at.
+pub(crate) fn is_bad(kind: &str) -> bool {
+    Kind::is_bad(kind)
+}
+
+/// The hub with everything it talks to.
+pub(crate) struct Hub {
+    /// The brain.
+    pub(crate) core: Core,
+    /// Serves what the core publishes.
+    pub(crate) dataplane: Arc<Dataplane>,
+    /// Keeps the orders.
+    pub(crate) data: Arc<DataDir>,
+    /// Whom to check.
+    pub(crate) targets: watch::Sender<Vec<Target>>,
+    /// What others see.
+    pub(crate) view: watch::Sender<View>,
+}
+
+/// What the hub listens to.
+pub(crate) struct Inputs {
+    /// Operators' orders.
+    pub(crate) orders: mpsc::Receiver<OrderRequest>,
+    /// Configs read.
+    pub(crate) candidates: mpsc::Receiver<Candidate>,
+    /// Verdicts of the checks.
+    pub(crate) verdicts: mpsc::Receiver<Verdict>,
+    /// Events of the data plane.
+    pub(crate) events: mpsc::Receiver<DataplaneEvent>,
+}
+
+impl Hub {
+    /// Carries out the first effects, then serves until every sender of orders is gone.
+    pub(crate) async fn run(mut self, first: Vec<Effect>, mut inputs: Inputs) {
+        self.apply(first).await;
+        let listeners = Input::Listeners(self.dataplane.listeners());
+        self.handle(listeners).await;
+        let mut verdicts = Vec::new();
+        loop {
+            let deadline = self.core.deadline(now());
+            let nap = deadline.map_or(MAX_SLEEP, |at| at.since(now()).min(MAX_SLEEP));
+            tokio::select! {
+                order = inputs.orders.recv() => match order {
+                    Some(request) => self.order(request).await,
+                    None => return,
+                },
+                Some(candidate) = inputs.candidates.recv() => self.candidate(candidate).await,
+                _ = inputs.verdicts.recv_many(&mut verdicts, VERDICTS_AT_ONCE), if !inputs.verdicts.is_closed() => {
+                    self.handle(Input::Verdicts(std::mem::take(&mut verdicts))).await;
+                }
+                Some(DataplaneEvent::Ejected(ejected)) = inputs.events.recv() => {
+                    self.handle(Input::Ejected(ejected)).await;
+                }
+                () = tokio::time::sleep(nap) => {
+                    if deadline.is_some_and(|at| at <= now()) {
+                        self.handle(Input::Time).await;
+                    }
+                }
+            }
+        }
+    }
+
+    async fn handle(&mut self, input: Input) {
+        let effects = self.core.handle(now(), input);
+        self.apply(effects).await;
+    }
+
+    async fn apply(&mut self, effects: Vec<Effect>) {
+        let mut published = false;
+        for effect in effects {
+            match effect {
+                Effect::Publish(snapshot) => {
+                    // It waits for the shards; the other tasks of this thread must not.
+                    tokio::task::block_in_place(|| self.dataplane.publish(&snapshot));
+                    published = true;
+                }
+                Effect::Probe(targets) => {
+                    let target = |(backend, check)| Target { backend, check };
+                    self.targets.send_replace(targets.into_iter().map(target).collect());
+                }
+                Effect::Store(overrides) => {
+                    if let Err(error) = self.store(overrides).await {
+                        tracing::error!("the orders could not be stored, the file still has the old ones: {error}");
+                    }
+                }
+                Effect::Log(event) if is_bad(&event.kind) => {
+                    tracing::warn!(event = event.kind, subject = event.subject, "{}", event.message);
+                }
+                Effect::Log(event) => {
+                    tracing::info!(event = event.kind, subject = event.subject, "{}", event.message);
+                }
+            }
+        }
+        self.view.send_replace(self.core.view());
+        if published {
+            let listeners = Input::Listeners(self.dataplane.listeners());
+            let effects = self.core.handle(now(), listeners);
+            // Listeners change nothing that is published, so this ends here.
+            Box::pin(self.apply(effects)).await;
+        }
+    }
+
+    /// Takes an order only when it is on disk.
+    async fn order(&mut self, request: OrderRequest) {
+        let OrderRequest { order, reply } = request;
+        let result = match self.core.plan(now(), &order) {
+            Err(error) => Err(error),
+            Ok(overrides) => match self.store(overrides.clone()).await {
+                Err(error) => Err(OrderError::StoreFailed(error)),
+                Ok(()) => {
+                    let key = order.key.clone();
+                    self.handle(Input::Ordered { order, overrides }).await;
+                    Ok(self.core.order(&key).cloned())
+                }
+            },
+        };
+        // Whoever asked may have gone; the order stands all the same.
+        let _ = reply.send(result);
+    }
+
+    async fn candidate(&mut self, candidate: Candidate) {
+        let input = match candidate.result {
+            Err(reasons) => Input::Refused(reasons),
+            Ok(config) => match self.unopenable(&config) {
+                reasons if reasons.is_empty() => Input::Loaded(Arc::new(config)),
+                reasons => Input::Refused(reasons),
+            },
+        };
+        if let Input::Refused(reasons) = &input {
+            for reason in reasons {
+                tracing::error!("{reason}");
+            }
+        }
+        self.handle(input).await;
+        let result = self.core.view().config.last_reload;
+        if let Some((reply, result)) = candidate.reply.zip(result) {
+            let _ = reply.send(result);
+        }
+    }
+
+    /// Listeners of a new config that could not be opened: a reason to take none of it.
+    ///
+    /// Ports that this process listens on already are left to the data plane, which closes what is in the way.
+    fn unopenable(&self, config: &Config) -> Vec<String> {
+        let listeners = self.dataplane.listeners();
+        let ours: BTreeSet<u16> = listeners
+            .iter()
+            .filter(|(_, l)| l.open)
+            .map(|(_, l)| l.address.port())
+            .collect();
+        let lbs = config.load_balancers.values();
+        let wanted = lbs.flat_map(|lb| lb.listeners.iter().map(move |l| (&lb.name, l)));
+        let mut reasons = Vec::new();
+        for (lb, listener) in wanted {
+            let address: SocketAddr = listener.address;
+            if address.port() == 0 || ours.contains(&address.port()) {
+                continue;
+            }
+            if let Err(error) = net::listen::check(address) {
+                let name = &listener.name;
+                reasons.push(format!("listener {lb}/{name} cannot open {address}: {error}"));
+            }
+        }
+        reasons
+    }
+
+    async fn store(&self, overrides: Overrides) -> Result<(), String> {
+        let data = self.data.clone();
+        tokio::task::spawn_blocking(move || data.store_overrides(&overrides))
+            .await
+            .map_err(|error| error.to_string())?
+            .map_err(|error| error.to_string())
+    }
+}

@@ -1,0 +1,126 @@
+//! What the hub shows to others: a consistent copy of its state, replaced after each input, so that no reader
+//! (API, metrics, the demo's table) ever makes the hub wait.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::Arc;
+
+use model::config::{Name, Pool};
+use model::snapshot::{Member, PoolState, Snapshot, WEIGHT_SCALE};
+use model::state::{BackendId, Timestamp};
+use model::status::{
+    BackendLive, BackendStatus, ConfigStatus, Event, ListenerStatus, LoadBalancerStatus, PoolStatus, Status,
+};
+
+/// State of the hub at one moment; cheap to clone.
+#[derive(Clone, Debug)]
+pub(crate) struct View {
+    /// The snapshot in force.
+    pub(crate) snapshot: Arc<Snapshot>,
+    /// Config in force and the last try to change it.
+    pub(crate) config: ConfigStatus,
+    /// Reloads since start.
+    pub(crate) reloads: Reloads,
+    /// What was counted about each backend.
+    pub(crate) counts: Arc<BTreeMap<BackendId, Counts>>,
+    /// The last events, oldest first.
+    pub(crate) events: VecDeque<Arc<Event>>,
+}
+
+/// Reloads since start.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Reloads {
+    /// Brought into force, or found unchanged.
+    pub(crate) ok: u64,
+    /// Refused.
+    pub(crate) refused: u64,
+}
+
+/// What the hub counts about one backend.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Counts {
+    /// Verdicts that brought it up.
+    pub(crate) to_up: u64,
+    /// Verdicts that took it down.
+    pub(crate) to_down: u64,
+    /// Passive ejections.
+    pub(crate) ejections: u64,
+}
+
+/// What never changes in the life of a process.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Process {
+    /// Its start.
+    pub(crate) started: Timestamp,
+}
+
+impl View {
+    /// The whole status, with the figures that only the data plane has.
+    pub(crate) fn status(
+        &self,
+        process: Process,
+        now: Timestamp,
+        listeners: &[(Name, ListenerStatus)],
+        live: impl Fn(&BackendId) -> BackendLive,
+    ) -> Status {
+        let load_balancers = self.snapshot.config.load_balancers.values();
+        Status {
+            node: self.snapshot.config.node.name.clone(),
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            started: process.started,
+            now,
+            config: self.config.clone(),
+            load_balancers: load_balancers
+                .map(|lb| LoadBalancerStatus {
+                    name: lb.name.clone(),
+                    listeners: listeners
+                        .iter()
+                        .filter(|(name, _)| *name == lb.name)
+                        .map(|(_, listener)| listener.clone())
+                        .collect(),
+                    pools: lb
+                        .pools
+                        .values()
+                        .filter_map(|pool| self.pool_status(&lb.name, pool, &live))
+                        .collect(),
+                })
+                .collect(),
+            events: self.events.iter().map(|e| Event::clone(e)).collect(),
+        }
+    }
+
+    fn pool_status(
+        &self,
+        lb: &Name,
+        pool: &Pool,
+        live: &impl Fn(&BackendId) -> BackendLive,
+    ) -> Option<PoolStatus> {
+        let state: &PoolState = self.snapshot.pool(lb, &pool.name)?;
+        Some(PoolStatus {
+            name: pool.name.clone(),
+            algorithm: pool.algorithm.as_str().to_owned(),
+            all_down: state.all_down,
+            all_down_policy: pool.all_down,
+            backends: state
+                .members
+                .iter()
+                .map(|m| backend_status(m, live(&m.id)))
+                .collect(),
+        })
+    }
+}
+
+fn backend_status(member: &Member, live: BackendLive) -> BackendStatus {
+    BackendStatus {
+        address: member.id.address,
+        eligibility: member.eligibility.as_str().to_owned(),
+        health: member.health.health,
+        health_reason: member.health.reason.clone(),
+        health_since: member.health.since,
+        mode: member.mode(),
+        order: member.order.clone(),
+        ejection: member.ejection.clone(),
+        weight: member.weight,
+        effective_weight: f64::from(member.effective_weight) / f64::from(WEIGHT_SCALE),
+        live,
+    }
+}

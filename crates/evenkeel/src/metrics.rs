@@ -1,0 +1,339 @@
+//! Metrics of the control side: config, health, orders and the process itself. Those of forwarding are the data
+//! plane's own.
+//!
+//! Everything is read when somebody asks, from the hub's view and from the system; nothing is counted twice.
+//! Labels come from config names, or from the fixed sets named in [`METRICS`].
+
+use std::fmt;
+
+use dataplane::Description;
+use model::config::Name;
+use model::snapshot::{Eligibility, Member, WEIGHT_SCALE};
+use model::state::{Health, Timestamp};
+use model::status::ListenerStatus;
+use prometheus_client::collector::Collector;
+use prometheus_client::encoding::{DescriptorEncoder, EncodeMetric};
+use prometheus_client::metrics::MetricType;
+use prometheus_client::metrics::counter::ConstCounter;
+use prometheus_client::metrics::gauge::ConstGauge;
+use tokio::sync::watch;
+
+use crate::hub::View;
+use crate::process;
+
+macro_rules! metrics {
+    ($($constant:ident $name:literal $kind:literal $labels:literal $help:literal;)*) => {
+        $(const $constant: Description =
+            Description { name: $name, kind: $kind, labels: $labels, help: $help };)*
+
+        /// Every metric of this module, in the order of `docs/metrics.md`.
+        #[cfg(test)]
+        const METRICS: &[Description] = &[$($constant,)*];
+    };
+}
+
+metrics! {
+    REVISION "evenkeel_config_revision" "gauge" "" "Revision of the config in force; 1 at start, one more with each change";
+    RELOAD_OK "evenkeel_config_last_reload_successful" "gauge" "" "Whether the last reload was taken (1) or refused (0); 1 before the first";
+    RELOAD_TIME "evenkeel_config_last_reload_timestamp_seconds" "gauge" "" "Unix time of the last reload, or of the start";
+    RELOADS "evenkeel_config_reloads_total" "counter" "result" "Reloads by result: ok or refused";
+    LISTENER_OPEN "evenkeel_listener_open" "gauge" "load_balancer, listener" "Whether the listener is open (1)";
+    ALL_DOWN "evenkeel_pool_all_down" "gauge" "load_balancer, pool" "Whether no backend of the pool is eligible (1)";
+    UP "evenkeel_backend_up" "gauge" "load_balancer, pool, backend" "0 when the checks say down, else 1";
+    HEALTH "evenkeel_backend_health" "gauge" "load_balancer, pool, backend, state" "1 for the state of the checks that holds: up, down or unchecked";
+    ELIGIBLE "evenkeel_backend_eligible" "gauge" "load_balancer, pool, backend" "Whether the backend takes new requests (1)";
+    STATE "evenkeel_backend_state" "gauge" "load_balancer, pool, backend, state" "1 for the state that holds: eligible, fail_open, draining, maintenance, down, ejected or zero_weight";
+    WEIGHT "evenkeel_backend_weight" "gauge" "load_balancer, pool, backend" "Weight in effect: declared or ordered, less what slow start holds back; 0 takes no new requests";
+    CHANGES "evenkeel_backend_state_changes_total" "counter" "load_balancer, pool, backend, to" "Verdicts of the checks that changed the state, by the new one: up or down";
+    EJECTIONS "evenkeel_backend_ejections_total" "counter" "load_balancer, pool, backend" "Passive ejections";
+    TCP "evenkeel_open_tcp_connections" "gauge" "side" "Open TCP connections by side: client, or backend (in use and idle)";
+    CPU "process_cpu_seconds_total" "counter" "" "CPU time used, user and system together";
+    MEMORY "process_resident_memory_bytes" "gauge" "" "Resident memory";
+    FILES "process_open_fds" "gauge" "" "Open file descriptors";
+    START "process_start_time_seconds" "gauge" "" "Unix time of the start";
+}
+
+/// What only the data plane knows.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Figures {
+    /// Listeners with their load balancer.
+    pub(crate) listeners: Vec<(Name, ListenerStatus)>,
+    /// Client connections now.
+    pub(crate) client_connections: u64,
+    /// Connections to backends now.
+    pub(crate) backend_connections: u64,
+}
+
+/// The collector.
+pub(crate) struct ControlMetrics {
+    /// The hub's view.
+    pub(crate) view: watch::Receiver<View>,
+    /// Asks the data plane.
+    pub(crate) figures: Box<dyn Fn(&View) -> Figures + Send + Sync>,
+    /// Start of the process.
+    pub(crate) started: Timestamp,
+}
+
+impl fmt::Debug for ControlMetrics {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ControlMetrics").finish_non_exhaustive()
+    }
+}
+
+/// Label names and values of one series.
+type Labels<'a> = Vec<(&'static str, &'a str)>;
+
+impl Collector for ControlMetrics {
+    fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> fmt::Result {
+        let view = self.view.borrow().clone();
+        let figures = (self.figures)(&view);
+        let out = &mut encoder;
+        self.config(out, &view)?;
+        listeners(out, &figures)?;
+        pools(out, &view)?;
+        backends(out, &view)?;
+        self.process(out, &figures)
+    }
+}
+
+impl ControlMetrics {
+    fn config(&self, out: &mut DescriptorEncoder<'_>, view: &View) -> fmt::Result {
+        let last = view.config.last_reload.as_ref();
+        let at = last.map_or(self.started, |r| r.at);
+        single(out, REVISION, view.config.revision as f64)?;
+        single(out, RELOAD_OK, flag(last.is_none_or(|r| r.ok)))?;
+        single(out, RELOAD_TIME, unix_seconds(at))?;
+        let by_result = [("ok", view.reloads.ok), ("refused", view.reloads.refused)];
+        family(
+            out,
+            RELOADS,
+            by_result.map(|(result, n)| (vec![("result", result)], n as f64)),
+        )
+    }
+
+    fn process(&self, out: &mut DescriptorEncoder<'_>, figures: &Figures) -> fmt::Result {
+        let by_side = [
+            ("client", figures.client_connections),
+            ("backend", figures.backend_connections),
+        ];
+        family(out, TCP, by_side.map(|(side, n)| (vec![("side", side)], n as f64)))?;
+        if let Some(time) = process::cpu_time() {
+            single(out, CPU, time.as_secs_f64())?;
+        }
+        if let Some(bytes) = process::resident_bytes() {
+            single(out, MEMORY, bytes as f64)?;
+        }
+        if let Some(files) = process::open_files() {
+            single(out, FILES, files as f64)?;
+        }
+        single(out, START, unix_seconds(self.started))
+    }
+}
+
+fn listeners(out: &mut DescriptorEncoder<'_>, figures: &Figures) -> fmt::Result {
+    let series = figures.listeners.iter().map(|(lb, l)| {
+        let labels = vec![("load_balancer", lb.as_str()), ("listener", l.name.as_str())];
+        (labels, flag(l.open))
+    });
+    family(out, LISTENER_OPEN, series)
+}
+
+fn pools(out: &mut DescriptorEncoder<'_>, view: &View) -> fmt::Result {
+    let series = view.snapshot.pools.iter().map(|((lb, pool), state)| {
+        let labels = vec![("load_balancer", lb.as_str()), ("pool", pool.as_str())];
+        (labels, flag(state.all_down))
+    });
+    family(out, ALL_DOWN, series)
+}
+
+fn backends(out: &mut DescriptorEncoder<'_>, view: &View) -> fmt::Result {
+    let members: Vec<(&Member, String)> = view
+        .snapshot
+        .pools
+        .values()
+        .flat_map(|pool| &pool.members)
+        .map(|member| (member, member.id.address.to_string()))
+        .collect();
+    let each = |value: fn(&Member) -> f64| {
+        members
+            .iter()
+            .map(move |(member, address)| (labels(member, address), value(member)))
+    };
+    family(out, UP, each(|m| flag(m.health.health != Health::Down)))?;
+    let states = [Health::Up, Health::Down, Health::Unchecked];
+    let health = members.iter().flat_map(|(m, address)| {
+        states.map(|s| (more(labels(m, address), "state", s.as_str()), flag(m.health.health == s)))
+    });
+    family(out, HEALTH, health)?;
+    family(out, ELIGIBLE, each(|m| flag(m.eligibility.takes_requests())))?;
+    let state = members.iter().flat_map(|(m, address)| {
+        Eligibility::ALL
+            .iter()
+            .map(move |s| (more(labels(m, address), "state", s.as_str()), flag(m.eligibility == *s)))
+    });
+    family(out, STATE, state)?;
+    family(
+        out,
+        WEIGHT,
+        each(|m| f64::from(m.effective_weight) / f64::from(WEIGHT_SCALE)),
+    )?;
+    let counts = |m: &Member| view.counts.get(&m.id).copied().unwrap_or_default();
+    let changes = members.iter().flat_map(|(m, address)| {
+        let counts = counts(m);
+        [("up", counts.to_up), ("down", counts.to_down)]
+            .map(|(to, n)| (more(labels(m, address), "to", to), n as f64))
+    });
+    family(out, CHANGES, changes)?;
+    let ejections = members
+        .iter()
+        .map(|(m, address)| (labels(m, address), counts(m).ejections as f64));
+    family(out, EJECTIONS, ejections)
+}
+
+fn labels<'a>(member: &'a Member, address: &'a str) -> Labels<'a> {
+    vec![
+        ("load_balancer", member.id.load_balancer.as_str()),
+        ("pool", member.id.pool.as_str()),
+        ("backend", address),
+    ]
+}
+
+fn more<'a>(mut labels: Labels<'a>, name: &'static str, value: &'a str) -> Labels<'a> {
+    labels.push((name, value));
+    labels
+}
+
+fn flag(is: bool) -> f64 {
+    f64::from(u8::from(is))
+}
+
+fn unix_seconds(at: Timestamp) -> f64 {
+    at.0 as f64 / 1000.0
+}
+
+/// A metric without labels.
+fn single(out: &mut DescriptorEncoder<'_>, metric: Description, value: f64) -> fmt::Result {
+    let (name, kind) = descriptor(metric);
+    let encoder = out.encode_descriptor(name, metric.help, None, kind)?;
+    match kind {
+        MetricType::Counter => ConstCounter::new(value).encode(encoder),
+        _ => ConstGauge::new(value).encode(encoder),
+    }
+}
+
+/// A metric with a value for each set of labels.
+fn family<'a>(
+    out: &mut DescriptorEncoder<'_>,
+    metric: Description,
+    series: impl IntoIterator<Item = (Labels<'a>, f64)>,
+) -> fmt::Result {
+    let (name, kind) = descriptor(metric);
+    let mut encoder = out.encode_descriptor(name, metric.help, None, kind)?;
+    for (labels, value) in series {
+        let encoder = encoder.encode_family(&labels)?;
+        match kind {
+            MetricType::Counter => ConstCounter::new(value).encode(encoder)?,
+            _ => ConstGauge::new(value).encode(encoder)?,
+        }
+    }
+    Ok(())
+}
+
+/// The encoder adds `_total` to the names of counters itself.
+fn descriptor(metric: Description) -> (&'static str, MetricType) {
+    match metric.kind {
+        "counter" => (metric.name.trim_end_matches("_total"), MetricType::Counter),
+        _ => (metric.name, MetricType::Gauge),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+    use std::collections::BTreeSet;
+
+    use prometheus_client::registry::Registry;
+
+    use super::*;
+    use crate::hub::Core;
+    use crate::hub::fixture::{config, started};
+
+    fn scrape() -> String {
+        let (core, _) = Core::new(started(), "test".into(), config(&[9001, 9002]), Default::default());
+        let (_keep, view) = watch::channel(core.view());
+        let listener = ListenerStatus {
+            name: Name::parse("http").unwrap(),
+            address: ([127, 0, 0, 1], 80).into(),
+            open: true,
+            error: None,
+            connections: 3,
+        };
+        let figures = Figures {
+            listeners: vec![(Name::parse("shop").unwrap(), listener)],
+            client_connections: 3,
+            backend_connections: 2,
+        };
+        let mut registry = Registry::default();
+        registry.register_collector(Box::new(ControlMetrics {
+            view,
+            figures: Box::new(move |_| figures.clone()),
+            started: started(),
+        }));
+        let mut text = String::new();
+        prometheus_client::encoding::text::encode(&mut text, &registry).unwrap();
+        text
+    }
+
+    #[test]
+    fn the_list_is_exactly_what_is_scraped() {
+        let text = scrape();
+        let types: BTreeSet<String> = text
+            .lines()
+            .filter_map(|l| l.strip_prefix("# TYPE "))
+            .map(|l| match l.split_once(' ').unwrap() {
+                (name, "counter") => format!("{name}_total counter"),
+                (name, kind) => format!("{name} {kind}"),
+            })
+            .collect();
+        let listed: BTreeSet<String> = METRICS.iter().map(|m| format!("{} {}", m.name, m.kind)).collect();
+        assert_eq!(types, listed);
+    }
+
+    #[test]
+    fn a_backend_has_its_series() {
+        let text = scrape();
+        let labels = r#"{load_balancer="shop",pool="default",backend="10.0.0.1:9001""#;
+        for line in [
+            format!("evenkeel_backend_up{labels}}} 1.0"),
+            format!("evenkeel_backend_health{labels},state=\"unchecked\"}} 1.0"),
+            format!("evenkeel_backend_health{labels},state=\"down\"}} 0.0"),
+            format!("evenkeel_backend_state{labels},state=\"eligible\"}} 1.0"),
+            format!("evenkeel_backend_weight{labels}}} 1.0"),
+            format!("evenkeel_backend_state_changes_total{labels},to=\"up\"}} 0.0"),
+            "evenkeel_open_tcp_connections{side=\"client\"} 3.0".to_owned(),
+            "evenkeel_config_last_reload_successful 1.0".to_owned(),
+        ] {
+            assert!(text.contains(&line), "{line}\n{text}");
+        }
+    }
+
+    /// The reference names each metric with its kind, labels and help, in this order.
+    #[test]
+    fn the_reference_lists_every_metric() {
+        let reference = include_str!("../../../docs/metrics.md");
+        let (_, part) = reference.split_once("## Control and process").unwrap();
+        let part = part.split("\n## ").next().unwrap();
+        let rows: Vec<&str> = part.lines().filter(|l| l.starts_with("| `")).collect();
+        let expected: Vec<String> = METRICS
+            .iter()
+            .map(|m| {
+                let labels = match m.labels {
+                    "" => "–".to_owned(),
+                    labels => format!("`{}`", labels.replace(", ", "`, `")),
+                };
+                format!("| `{}` | {} | {labels} | {} |", m.name, m.kind, m.help)
+            })
+            .collect();
+        assert_eq!(rows, expected, "\n{}", expected.join("\n"));
+    }
+}

@@ -1,0 +1,384 @@
+//! One running Evenkeel: started in an order in which each step can still fail cleanly, and stopped in one in
+//! which no client notices.
+//!
+//! Start: data directory, listeners, admin listener, privileges, then the tasks. Everything that needs root comes
+//! before it is given up, and nothing is served by the admin API before everything is open. Stop: `/readyz` says
+//! 503, listeners close, running requests finish, the rest is cut at the deadline.
+
+use std::net::{SocketAddr, TcpListener};
+use std::num::NonZero;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use anyhow::{Context, anyhow, bail};
+use console::{Console, OrderRequest, ReloadRequest};
+use dataplane::Dataplane;
+use model::config::{Config, Secret};
+use model::status::Status;
+use net::privileges::{self, Identity};
+use prometheus_client::registry::Registry;
+use tokio::runtime::Runtime;
+use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::sync::{mpsc, oneshot, watch};
+
+use crate::data_dir::{self, DataDir};
+use crate::hub::{Core, Hub, Inputs, Process, View};
+use crate::metrics::{ControlMetrics, Figures};
+use crate::now;
+use crate::source::{self, Flags, Request, Source};
+use crate::token;
+
+/// Threads for all that is not forwarding.
+const CONTROL_THREADS: usize = 2;
+/// Room in the channels between tasks; whoever sends into a full one waits.
+const CHANNEL: usize = 1024;
+/// Wait for tasks of the control side at the end.
+const LAST_WAIT: Duration = Duration::from_secs(2);
+
+/// What to start.
+pub(crate) struct Setup {
+    /// The config, flags applied.
+    pub(crate) config: Config,
+    /// Where it came from.
+    pub(crate) source: Source,
+    /// What was read there.
+    pub(crate) text: Vec<u8>,
+    /// What stands above it.
+    pub(crate) flags: Flags,
+}
+
+/// A running process.
+pub(crate) struct Server {
+    runtime: Runtime,
+    shared: Arc<Shared>,
+    admin: SocketAddr,
+    signals: Signals,
+    reloads: mpsc::Sender<Request>,
+    console_stop: oneshot::Sender<()>,
+    console_done: tokio::task::JoinHandle<()>,
+}
+
+/// What readers of the state share.
+struct Shared {
+    dataplane: Arc<Dataplane>,
+    view: watch::Receiver<View>,
+    process: Process,
+    ready: AtomicBool,
+}
+
+struct Signals {
+    terminate: Signal,
+    interrupt: Signal,
+    hangup: Signal,
+}
+
+impl Shared {
+    fn status(&self) -> Status {
+        let view = self.view.borrow().clone();
+        let listeners = self.dataplane.listeners();
+        view.status(self.process, now(), &listeners, |id| self.dataplane.live(id))
+    }
+}
+
+impl Server {
+    /// Starts everything; when this returns, every listener is open.
+    ///
+    /// # Errors
+    /// Whatever hinders the start, with what to do about it; nothing is left running.
+    pub(crate) fn start(setup: Setup) -> anyhow::Result<Self> {
+        let process = Process { started: now() };
+        raise_open_files();
+        let identity = identity(&setup.config)?;
+        let data = open_data_dir(&setup.config, identity.as_ref())?;
+        let config = Arc::new(setup.config);
+        let token = token(&config)?;
+        let overrides = data.load_overrides()?;
+        let (core, first) = Core::new(now(), setup.source.to_string(), config.clone(), overrides);
+        let (events, plane_events) = mpsc::channel(CHANNEL);
+        let dataplane = Arc::new(Dataplane::start(dataplane::Options {
+            threads: threads(&config),
+            snapshot: core.snapshot().clone(),
+            events,
+        })?);
+        let admin = bind_admin(config.admin.listen)?;
+        if let Some(identity) = &identity {
+            identity.assume()?;
+            tracing::info!("gave up root: running as {}", identity.name);
+        }
+        let runtime = tokio::runtime::Builder::new_multi_thread()
+            .worker_threads(CONTROL_THREADS)
+            .thread_name("control")
+            .enable_all()
+            .build()
+            .context("cannot start the control runtime")?;
+        let _inside = runtime.enter();
+        let signals = Signals::new()?;
+        let (view_out, view) = watch::channel(core.view());
+        let shared = Arc::new(Shared {
+            dataplane: dataplane.clone(),
+            view,
+            process,
+            ready: AtomicBool::new(true),
+        });
+        let (orders, orders_in) = mpsc::channel(CHANNEL);
+        let (candidates_out, candidates) = mpsc::channel(1);
+        let (verdicts_out, verdicts) = mpsc::channel(CHANNEL);
+        let (targets, targets_in) = watch::channel(Vec::new());
+        let (reloads, reloads_in) = mpsc::channel(CHANNEL);
+        let hub = Hub {
+            core,
+            dataplane,
+            data: Arc::new(data),
+            targets,
+            view: view_out,
+        };
+        let inputs = Inputs {
+            orders: orders_in,
+            candidates,
+            verdicts,
+            events: plane_events,
+        };
+        runtime.spawn(hub.run(first, inputs));
+        runtime.spawn(orchestrator::run(targets_in, verdicts_out));
+        runtime.spawn(source::watch(
+            setup.source,
+            setup.flags,
+            setup.text,
+            reloads_in,
+            candidates_out,
+        ));
+        let console = console(&shared, token, orders, reloads.clone());
+        let admin_address = admin.local_addr()?;
+        let admin = tokio::net::TcpListener::from_std(admin)?;
+        let (console_stop, stopped) = oneshot::channel();
+        let console_done = runtime.spawn(console::serve(admin, console, async {
+            // Dropped unsent means the same.
+            let _ = stopped.await;
+        }));
+        drop(_inside);
+        tracing::info!("the admin API listens on http://{admin_address}");
+        Ok(Self {
+            runtime,
+            shared,
+            admin: admin_address,
+            signals,
+            reloads,
+            console_stop,
+            console_done,
+        })
+    }
+
+    /// Where the admin API listens.
+    pub(crate) fn admin(&self) -> SocketAddr {
+        self.admin
+    }
+
+    /// Asks for the state at any time, from any thread.
+    pub(crate) fn status(&self) -> impl Fn() -> Status + Send + use<> {
+        let shared = self.shared.clone();
+        move || shared.status()
+    }
+
+    /// Serves until SIGTERM or SIGINT, then stops: running requests finish until `node.shutdown_timeout`. A second
+    /// signal ends at once.
+    pub(crate) fn run(self) {
+        let Self {
+            runtime,
+            shared,
+            mut signals,
+            reloads,
+            console_stop,
+            console_done,
+            ..
+        } = self;
+        runtime.block_on(async {
+            signals.until_stop(&reloads).await;
+            shared.ready.store(false, Ordering::Release);
+            tokio::select! {
+                () = drain(&shared) => {}
+                () = signals.until_stop(&reloads) => {
+                    tracing::warn!("a second signal: ending at once");
+                }
+            }
+            let _ = console_stop.send(());
+            // The answer being written gets its chance; the end does not depend on it.
+            let _ = tokio::time::timeout(LAST_WAIT, console_done).await;
+        });
+        runtime.shutdown_timeout(LAST_WAIT);
+        tracing::info!("stopped");
+    }
+}
+
+async fn drain(shared: &Shared) {
+    let deadline = shared.view.borrow().snapshot.config.node.shutdown_timeout;
+    let open = shared.dataplane.connections();
+    tracing::info!("stopping: accepting no more, {open} client connections are open, deadline {deadline:?}");
+    let report = shared.dataplane.shutdown(deadline).await;
+    if !report.finished {
+        tracing::warn!(
+            "the deadline is over: {} client connections were cut",
+            report.cut_connections
+        );
+    }
+}
+
+impl Signals {
+    fn new() -> anyhow::Result<Self> {
+        let listen = |kind| signal(kind).context("cannot listen for signals");
+        Ok(Self {
+            terminate: listen(SignalKind::terminate())?,
+            interrupt: listen(SignalKind::interrupt())?,
+            hangup: listen(SignalKind::hangup())?,
+        })
+    }
+
+    /// Waits for a signal to stop; one to reload is passed on.
+    async fn until_stop(&mut self, reloads: &mpsc::Sender<Request>) {
+        loop {
+            tokio::select! {
+                _ = self.terminate.recv() => return,
+                _ = self.interrupt.recv() => return,
+                _ = self.hangup.recv() => {
+                    tracing::info!("SIGHUP: reading the config again");
+                    // A full channel means that reloads are waiting already.
+                    let _ = reloads.try_send(Request { reply: None });
+                }
+            }
+        }
+    }
+}
+
+fn console(
+    shared: &Arc<Shared>,
+    token: Option<Secret>,
+    orders: mpsc::Sender<OrderRequest>,
+    reloads: mpsc::Sender<Request>,
+) -> Console {
+    let mut registry = Registry::default();
+    registry.register_collector(shared.dataplane.metrics());
+    registry.register_collector(Box::new(ControlMetrics {
+        view: shared.view.clone(),
+        figures: {
+            let shared = shared.clone();
+            Box::new(move |view| figures(&shared.dataplane, view))
+        },
+        started: shared.process.started,
+    }));
+    let (status, ready, explain, effective) = (shared.clone(), shared.clone(), shared.clone(), shared.clone());
+    Console {
+        token,
+        status: Arc::new(move || status.status()),
+        ready: Arc::new(move || ready.ready.load(Ordering::Acquire)),
+        explain: Arc::new(move |query| explain.dataplane.explain(query)),
+        orders,
+        reloads: translate_reloads(reloads),
+        registry: Arc::new(registry),
+        effective: Arc::new(move || model::effective::to_toml(&effective.view.borrow().snapshot.config)),
+    }
+}
+
+/// Reloads asked for over the API become requests to the source like any other.
+fn translate_reloads(reloads: mpsc::Sender<Request>) -> mpsc::Sender<ReloadRequest> {
+    let (out, mut asked) = mpsc::channel::<ReloadRequest>(1);
+    tokio::spawn(async move {
+        while let Some(ReloadRequest { reply }) = asked.recv().await {
+            if reloads.send(Request { reply: Some(reply) }).await.is_err() {
+                return;
+            }
+        }
+    });
+    out
+}
+
+fn figures(dataplane: &Dataplane, view: &View) -> Figures {
+    let members = view.snapshot.pools.values().flat_map(|p| &p.members);
+    Figures {
+        listeners: dataplane.listeners(),
+        client_connections: dataplane.connections().into(),
+        backend_connections: members
+            .map(|m| dataplane.live(&m.id))
+            .map(|live| u64::from(live.in_flight) + u64::from(live.idle_connections))
+            .sum(),
+    }
+}
+
+fn threads(config: &Config) -> usize {
+    let cores = || std::thread::available_parallelism().map_or(1, NonZero::get);
+    config.node.threads.map_or_else(cores, usize::from)
+}
+
+fn raise_open_files() {
+    match privileges::raise_open_files() {
+        Ok(limit) => tracing::info!("limit of open files: {limit}"),
+        Err(error) => tracing::warn!("cannot raise the limit of open files: {error}"),
+    }
+}
+
+/// Whom to become, when there is root to give up.
+fn identity(config: &Config) -> anyhow::Result<Option<Identity>> {
+    let Some(user) = &config.node.user else {
+        if privileges::is_root() {
+            tracing::warn!("running as root and staying so: set node.user to give it up after binding");
+        }
+        return Ok(None);
+    };
+    let identity = Identity::find(user, config.node.group.as_deref())?;
+    if privileges::is_root() {
+        return Ok(Some(identity));
+    }
+    if !identity.is_current() {
+        tracing::warn!(
+            "node.user is {user}, but only root can become another user: staying {}",
+            privileges::current_user()
+        );
+    }
+    Ok(None)
+}
+
+fn token(config: &Config) -> anyhow::Result<Option<Secret>> {
+    match &config.admin.token_file {
+        Some(path) => Ok(Some(Secret::new(token::read(path).context("admin.token_file")?))),
+        None => Ok(config.admin.token.clone()),
+    }
+}
+
+fn open_data_dir(config: &Config, identity: Option<&Identity>) -> anyhow::Result<DataDir> {
+    let path = match &config.node.data_dir {
+        Some(path) => path.clone(),
+        None => {
+            let variable = |name| std::env::var_os(name).map(PathBuf::from);
+            data_dir::default_path(
+                privileges::is_root(),
+                variable("XDG_STATE_HOME"),
+                variable("HOME"),
+            )
+            .ok_or_else(|| anyhow!("no place for data: HOME is not set; name one with --data-dir or node.data_dir"))?
+        }
+    };
+    let data = DataDir::open(&path)?;
+    if let Some(identity) = identity {
+        data.give_to(identity).with_context(|| {
+            format!(
+                "cannot give the data directory {} to {}",
+                data.path().display(),
+                identity.name
+            )
+        })?;
+    }
+    Ok(data)
+}
+
+fn bind_admin(address: SocketAddr) -> anyhow::Result<TcpListener> {
+    let listener = match TcpListener::bind(address) {
+        Ok(listener) => listener,
+        Err(error) if error.kind() == std::io::ErrorKind::AddrInUse => bail!(
+            "cannot listen on {address} for the admin API: {error}; \
+             is another evenkeel running? Choose another address with --admin or admin.listen"
+        ),
+        Err(error) => bail!("cannot listen on {address} for the admin API: {error}"),
+    };
+    listener.set_nonblocking(true)?;
+    Ok(listener)
+}

@@ -1,0 +1,288 @@
+//! Where the config comes from, and when it is read again.
+//!
+//! A file is watched by reading it once a second and comparing bytes. That needs no kernel interface, and it sees
+//! every way in which files change: written in place, replaced by rename, or a symbolic link that is switched
+//! (Kubernetes). A change counts when two successive reads agree, so that a half-written file is not taken for
+//! the new one. SIGHUP and the API do not wait for that: whoever asks says that the file is ready.
+
+use std::io::Read;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use model::config::Config;
+use model::diagnostic::Diagnostic;
+use model::status::ReloadStatus;
+use tokio::sync::{mpsc, oneshot};
+use tokio::time::MissedTickBehavior;
+
+/// Time between two looks at the file.
+const POLL: Duration = Duration::from_secs(1);
+/// Greatest config file read.
+const MAX_CONFIG_BYTES: u64 = 16 * 1024 * 1024;
+
+/// Where the config comes from.
+#[derive(Clone, Debug)]
+pub(crate) enum Source {
+    /// This file.
+    File(PathBuf),
+    /// Flags; there is nothing to read again.
+    CommandLine,
+}
+
+impl std::fmt::Display for Source {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::File(path) => path.display().fmt(f),
+            Self::CommandLine => f.write_str("command line"),
+        }
+    }
+}
+
+/// Flags that stand above what the file says, also after each reload.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Flags {
+    /// Instead of `admin.listen`.
+    pub(crate) admin: Option<SocketAddr>,
+    /// Instead of `node.data_dir`.
+    pub(crate) data_dir: Option<PathBuf>,
+}
+
+/// A wish that the file be read again now.
+pub(crate) struct Request {
+    /// Told the outcome, if someone waits for it.
+    pub(crate) reply: Option<Reply>,
+}
+
+/// Where to tell what became of a reload.
+pub(crate) type Reply = oneshot::Sender<ReloadStatus>;
+
+/// A config as read, valid or not.
+pub(crate) struct Candidate {
+    /// The config, or every error.
+    pub(crate) result: Result<Config, Vec<String>>,
+    /// Told the outcome.
+    pub(crate) reply: Option<Reply>,
+}
+
+/// Reads a config file.
+///
+/// # Errors
+/// When it cannot be read, or is too big.
+pub(crate) fn read(path: &Path) -> Result<Vec<u8>, String> {
+    let failed = |error: std::io::Error| format!("cannot read {}: {error}", path.display());
+    let file = std::fs::File::open(path).map_err(failed)?;
+    let mut text = Vec::new();
+    file.take(MAX_CONFIG_BYTES + 1)
+        .read_to_end(&mut text)
+        .map_err(failed)?;
+    if text.len() as u64 > MAX_CONFIG_BYTES {
+        return Err(format!(
+            "{} is greater than {} MiB: that is no config file",
+            path.display(),
+            MAX_CONFIG_BYTES / 1024 / 1024
+        ));
+    }
+    Ok(text)
+}
+
+/// Text to a valid config with the flags above it.
+///
+/// # Errors
+/// Every error, each in full.
+pub(crate) fn parse(text: &[u8], source: &Source, flags: &Flags) -> Result<Config, Vec<String>> {
+    let text = std::str::from_utf8(text)
+        .map_err(|error| vec![format!("{source}: byte {} is not UTF-8", error.valid_up_to())])?;
+    let config = diagnose(text, source)
+        .map_err(|errors| errors.iter().map(ToString::to_string).collect::<Vec<_>>())?;
+    flags.apply(config).map_err(|error| vec![error])
+}
+
+/// Text to a valid config. A file whose name ends in `.json` is JSON, everything else TOML.
+///
+/// # Errors
+/// Every error with its place.
+pub(crate) fn diagnose(text: &str, source: &Source) -> Result<Config, Vec<Diagnostic>> {
+    let name = source.to_string();
+    match source {
+        Source::File(path) if path.extension().is_some_and(|e| e == "json") => {
+            model::parse::parse_json(text, &name)
+        }
+        _ => model::parse::parse_toml(text, &name),
+    }
+}
+
+impl Flags {
+    fn apply(&self, mut config: Config) -> Result<Config, String> {
+        if let Some(admin) = self.admin {
+            config.admin.listen = admin;
+        }
+        if let Some(data_dir) = &self.data_dir {
+            config.node.data_dir = Some(data_dir.clone());
+        }
+        // The parser refuses this for the file's own address; the flag must not be a way around it.
+        let has_token = config.admin.token.is_some() || config.admin.token_file.is_some();
+        if !config.admin.listen.ip().is_loopback() && !has_token {
+            return Err(format!(
+                "--admin {} is not a loopback address: the admin API needs a token there \
+                 (`admin.token_file` in the config file)",
+                config.admin.listen
+            ));
+        }
+        Ok(config)
+    }
+}
+
+/// Serves requests and watches the file, until the hub or everyone who may ask is gone. `taken` is what the
+/// running config was read from.
+pub(crate) async fn watch(
+    source: Source,
+    flags: Flags,
+    taken: Vec<u8>,
+    mut requests: mpsc::Receiver<Request>,
+    hub: mpsc::Sender<Candidate>,
+) {
+    let mut seen = Seen::new(taken);
+    let mut missing = false;
+    let mut ticks = tokio::time::interval(POLL);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        let request = tokio::select! {
+            request = requests.recv() => match request {
+                Some(request) => Some(request),
+                None => return,
+            },
+            _ = ticks.tick() => None,
+        };
+        let Source::File(path) = &source else {
+            if let Some(reply) = request.and_then(|r| r.reply) {
+                let nothing = "configured on the command line: there is no file to read again";
+                let _ = reply.send(ReloadStatus {
+                    at: crate::now(),
+                    ok: true,
+                    messages: vec![nothing.to_owned()],
+                });
+            }
+            continue;
+        };
+        let text = read_off_thread(path.clone()).await;
+        let candidate = match (request, text) {
+            (Some(request), Ok(text)) => {
+                let result = parse(&text, &source, &flags);
+                seen.take(text);
+                Some(Candidate {
+                    result,
+                    reply: request.reply,
+                })
+            }
+            (Some(request), Err(error)) => Some(Candidate {
+                result: Err(vec![error]),
+                reply: request.reply,
+            }),
+            (None, Ok(text)) => {
+                missing = false;
+                let changed = seen.look(text);
+                changed.then(|| Candidate {
+                    result: parse(&seen.taken, &source, &flags),
+                    reply: None,
+                })
+            }
+            (None, Err(error)) => {
+                if !std::mem::replace(&mut missing, true) {
+                    tracing::warn!("{error}; the config in force stays, and the file is looked for again");
+                }
+                None
+            }
+        };
+        if let Some(candidate) = candidate
+            && hub.send(candidate).await.is_err()
+        {
+            return;
+        }
+    }
+}
+
+async fn read_off_thread(path: PathBuf) -> Result<Vec<u8>, String> {
+    tokio::task::spawn_blocking(move || read(&path))
+        .await
+        .map_err(|error| error.to_string())?
+}
+
+/// What was last taken for the file's content, and what may become it.
+#[derive(Debug)]
+struct Seen {
+    taken: Vec<u8>,
+    candidate: Option<Vec<u8>>,
+}
+
+impl Seen {
+    fn new(taken: Vec<u8>) -> Self {
+        Self {
+            taken,
+            candidate: None,
+        }
+    }
+
+    /// Takes a content without waiting for a second look.
+    fn take(&mut self, text: Vec<u8>) {
+        self.taken = text;
+        self.candidate = None;
+    }
+
+    /// One look; true when a new content was there twice in a row and is now the taken one.
+    fn look(&mut self, text: Vec<u8>) -> bool {
+        if text == self.taken {
+            self.candidate = None;
+            return false;
+        }
+        if self.candidate.as_ref() == Some(&text) {
+            self.take(text);
+            return true;
+        }
+        self.candidate = Some(text);
+        false
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+    use super::*;
+
+    /// An editor writes the file in two steps: only the whole one counts, and once.
+    #[test]
+    fn a_change_counts_when_two_looks_agree() {
+        let mut seen = Seen::new(b"one".to_vec());
+        let looks = ["one", "tw", "two", "two", "two"];
+        let changes = looks.map(|text| seen.look(text.as_bytes().to_vec()));
+        assert_eq!(changes, [false, false, false, true, false]);
+    }
+
+    #[test]
+    fn a_change_that_is_taken_back_is_none() {
+        let mut seen = Seen::new(b"one".to_vec());
+        let changes = ["two", "one", "two", "one"].map(|text| seen.look(text.as_bytes().to_vec()));
+        assert_eq!(changes, [false; 4]);
+    }
+
+    /// SIGHUP read it already; the next look must not reload once more.
+    #[test]
+    fn what_was_taken_on_request_is_no_change_later() {
+        let mut seen = Seen::new(b"one".to_vec());
+        seen.take(b"two".to_vec());
+        assert!(!seen.look(b"two".to_vec()));
+        assert!(!seen.look(b"two".to_vec()));
+    }
+
+    #[test]
+    fn a_file_that_is_not_there_or_too_big_says_so() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("evenkeel.toml");
+        assert!(read(&path).unwrap_err().starts_with("cannot read"));
+        let file = std::fs::File::create(&path).unwrap();
+        file.set_len(MAX_CONFIG_BYTES + 1).unwrap();
+        assert!(read(&path).unwrap_err().ends_with("that is no config file"));
+        file.set_len(7).unwrap();
+        assert_eq!(read(&path).unwrap(), vec![0; 7]);
+    }
+}

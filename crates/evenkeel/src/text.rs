@@ -1,0 +1,114 @@
+//! Small texts for people: durations, times of day, counted nouns.
+
+use std::time::Duration;
+
+use model::state::Timestamp;
+
+/// A duration in its two greatest units: `850ms`, `12s`, `3m 20s`, `2h 5m`, `4d 1h`.
+pub(crate) fn duration(time: Duration) -> String {
+    let seconds = time.as_secs();
+    let pair = |great: u64, great_unit: &str, small: u64, small_unit: &str| {
+        if small == 0 {
+            format!("{great}{great_unit}")
+        } else {
+            format!("{great}{great_unit} {small}{small_unit}")
+        }
+    };
+    match seconds {
+        0 => format!("{}ms", time.as_millis()),
+        1..60 if time.subsec_millis() == 0 => format!("{seconds}s"),
+        1..60 => format!("{:.1}s", time.as_secs_f64()),
+        60..3600 => pair(seconds / 60, "m", seconds % 60, "s"),
+        3600..86400 => pair(seconds / 3600, "h", seconds % 3600 / 60, "m"),
+        _ => pair(seconds / 86400, "d", seconds % 86400 / 3600, "h"),
+    }
+}
+
+/// How long ago something was, in whole seconds; `-` for what never was.
+pub(crate) fn ago(now: Timestamp, then: Timestamp) -> String {
+    if then == Timestamp(0) {
+        return "-".to_owned();
+    }
+    duration(Duration::from_secs(now.since(then).as_secs()))
+        .replace("0ms", "0s")
+}
+
+/// A moment in UTC: `2026-03-01 12:34:56Z`.
+pub(crate) fn utc(at: Timestamp) -> String {
+    let seconds = at.0 / 1000;
+    let (days, rest) = (seconds / 86400, seconds % 86400);
+    let (year, month, day) = civil(days);
+    let (hour, minute, second) = (rest / 3600, rest % 3600 / 60, rest % 60);
+    format!("{year:04}-{month:02}-{day:02} {hour:02}:{minute:02}:{second:02}Z")
+}
+
+/// Year, month and day of a number of days since 1970-01-01, by the proleptic Gregorian calendar: years are
+/// counted from March, so that the leap day is the last one.
+fn civil(days: u64) -> (u64, u64, u64) {
+    const DAYS_IN_ERA: u64 = 146_097;
+    let shifted = days + 719_468;
+    let (era, day_of_era) = (shifted / DAYS_IN_ERA, shifted % DAYS_IN_ERA);
+    let year_of_era = (day_of_era - day_of_era / 1460 + day_of_era / 36_524 - day_of_era / 146_096) / 365;
+    let day_of_year = day_of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
+    let month_from_march = (5 * day_of_year + 2) / 153;
+    let day = day_of_year - (153 * month_from_march + 2) / 5 + 1;
+    let month = if month_from_march < 10 {
+        month_from_march + 3
+    } else {
+        month_from_march - 9
+    };
+    let year = era * 400 + year_of_era + u64::from(month <= 2);
+    (year, month, day)
+}
+
+/// `1 backend`, `2 backends`.
+pub(crate) fn counted(count: usize, noun: &str) -> String {
+    if count == 1 {
+        format!("1 {noun}")
+    } else {
+        format!("{count} {noun}s")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_duration_shows_its_two_greatest_units() {
+        let cases = [
+            (850, "850ms"),
+            (1_500, "1.5s"),
+            (12_000, "12s"),
+            (200_000, "3m 20s"),
+            (600_000, "10m"),
+            (7_500_000, "2h 5m"),
+            (349_200_000, "4d 1h"),
+        ];
+        for (ms, text) in cases {
+            assert_eq!(duration(Duration::from_millis(ms)), text);
+        }
+    }
+
+    #[test]
+    fn what_never_was_has_no_age_and_now_is_zero_seconds_ago() {
+        assert_eq!(ago(Timestamp(5_000), Timestamp(0)), "-");
+        assert_eq!(ago(Timestamp(5_000), Timestamp(4_600)), "0s");
+        assert_eq!(ago(Timestamp(65_000), Timestamp(4_600)), "1m");
+    }
+
+    /// Known moments, with a leap day and a turn of the year.
+    #[test]
+    fn a_moment_is_shown_in_utc() {
+        assert_eq!(utc(Timestamp(0)), "1970-01-01 00:00:00Z");
+        assert_eq!(utc(Timestamp(951_782_400_000)), "2000-02-29 00:00:00Z");
+        assert_eq!(utc(Timestamp(1_735_689_599_000)), "2024-12-31 23:59:59Z");
+        assert_eq!(utc(Timestamp(1_772_368_496_000)), "2026-03-01 12:34:56Z");
+    }
+
+    #[test]
+    fn nouns_are_counted() {
+        assert_eq!(counted(1, "backend"), "1 backend");
+        assert_eq!(counted(0, "backend"), "0 backends");
+    }
+}

@@ -1,0 +1,311 @@
+//! What is wrong with a config, told so that it can be put right: place, offending text, cause, suggestion.
+//!
+//! Rendered in the manner of rustc. Secrets and terminal control characters of the source never get through,
+//! and a long line is shown only around the place meant.
+
+use std::ops::Range;
+
+use serde::Serialize;
+
+/// One thing that is wrong with a config.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Diagnostic {
+    /// File, as it was named.
+    pub file: String,
+    /// Line, from 1; 0 when no place in the text is meant.
+    pub line: u32,
+    /// Column in characters, from 1; 0 when no place in the text is meant.
+    pub column: u32,
+    /// The offending text; cut after 80 characters, `<secret>` where it would show one.
+    pub text: String,
+    /// Path of the key, e.g. `load_balancers.shop.algorithm`; empty for errors of syntax.
+    pub key: String,
+    /// What is wrong.
+    pub cause: String,
+    /// What to do about it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub suggestion: Option<String>,
+    #[serde(skip)]
+    excerpt: Excerpt,
+}
+
+/// The line of the source, or the part of it around the place meant.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+struct Excerpt {
+    text: String,
+    /// Characters before the caret.
+    indent: usize,
+    /// Carets.
+    width: usize,
+}
+
+/// Offending text is shown up to this many characters.
+const MAX_SHOWN_TEXT: usize = 80;
+/// Lines longer than this many characters are cut around the place meant.
+const MAX_SHOWN_LINE: usize = 120;
+/// Characters kept before the place meant when a line is cut.
+const KEPT_BEFORE: usize = 40;
+
+impl std::fmt::Display for Diagnostic {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        if self.line == 0 {
+            write!(f, "{}: {}", self.file, self.cause)?;
+        } else {
+            let Excerpt { text, indent, width } = &self.excerpt;
+            let number = self.line.to_string();
+            let gutter = " ".repeat(number.len());
+            writeln!(f, "{}:{}:{}: {}", self.file, self.line, self.column, self.cause)?;
+            writeln!(f, " {number} | {text}")?;
+            write!(f, " {gutter} | {}{}", " ".repeat(*indent), "^".repeat(*width))?;
+        }
+        match &self.suggestion {
+            Some(suggestion) => write!(f, "\nhelp: {suggestion}"),
+            None => Ok(()),
+        }
+    }
+}
+
+impl std::error::Error for Diagnostic {}
+
+/// The text that diagnostics point into.
+pub(crate) struct Source<'a> {
+    file: &'a str,
+    text: &'a str,
+    line_starts: Vec<usize>,
+}
+
+/// What is wrong, before it is known where.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Fault {
+    pub(crate) cause: String,
+    pub(crate) suggestion: Option<String>,
+}
+
+impl Fault {
+    pub(crate) fn new(cause: impl Into<String>) -> Self {
+        Self {
+            cause: cause.into(),
+            suggestion: None,
+        }
+    }
+
+    pub(crate) fn suggest(self, suggestion: impl Into<String>) -> Self {
+        Self {
+            suggestion: Some(suggestion.into()),
+            ..self
+        }
+    }
+}
+
+impl<'a> Source<'a> {
+    pub(crate) fn new(file: &'a str, text: &'a str) -> Self {
+        let after_breaks = text.match_indices('\n').map(|(at, _)| at + 1);
+        Self {
+            file,
+            text,
+            line_starts: std::iter::once(0).chain(after_breaks).collect(),
+        }
+    }
+
+    /// Line, from 1, that holds this byte.
+    pub(crate) fn line(&self, at: usize) -> usize {
+        self.line_starts.partition_point(|start| *start <= at)
+    }
+
+    /// The text of a span; empty when out of range.
+    pub(crate) fn slice(&self, span: Range<usize>) -> &'a str {
+        self.text.get(span).unwrap_or("")
+    }
+
+    /// The text of a line, from 1, without its break.
+    pub(crate) fn line_text(&self, line: usize) -> &'a str {
+        let start = self.line_starts.get(line.saturating_sub(1)).copied();
+        let end = self.line_starts.get(line).copied().unwrap_or(self.text.len());
+        let text = start.and_then(|s| self.text.get(s..end)).unwrap_or("");
+        text.trim_end_matches(['\n', '\r'])
+    }
+
+    /// A diagnostic without a place.
+    pub(crate) fn about_all(&self, fault: Fault) -> Diagnostic {
+        Diagnostic {
+            file: self.file.to_owned(),
+            line: 0,
+            column: 0,
+            text: String::new(),
+            key: String::new(),
+            cause: fault.cause,
+            suggestion: fault.suggestion,
+            excerpt: Excerpt::default(),
+        }
+    }
+
+    /// A diagnostic about `span`, which belongs to the key path `key`.
+    pub(crate) fn diagnose(&self, span: Range<usize>, key: &str, fault: Fault) -> Diagnostic {
+        let at = self.floor_boundary(span.start);
+        let line = self.line(at);
+        let line_text = self.line_text(line);
+        let line_start = self.line_starts.get(line - 1).copied().unwrap_or(0);
+        let in_line = (at - line_start).min(line_text.len());
+        let before = line_text.get(..in_line).unwrap_or("").chars().count();
+        let on_line = span.end.min(line_start + line_text.len());
+        let width = self.slice(at..on_line.max(at)).chars().count().max(1);
+        let secret_from = secret_start(line_text, key);
+        let hidden = secret_from.is_some_and(|from| in_line >= from) || key == "admin.token";
+        let text = match hidden {
+            true => "<secret>".to_owned(),
+            false => printable(self.slice(at..span.end.max(at)), 0, MAX_SHOWN_TEXT),
+        };
+        let shown = match secret_from.and_then(|from| line_text.get(..from)) {
+            Some(open) => format!("{open} <secret>"),
+            None => line_text.to_owned(),
+        };
+        Diagnostic {
+            file: self.file.to_owned(),
+            line: u32::try_from(line).unwrap_or(u32::MAX),
+            column: u32::try_from(before + 1).unwrap_or(u32::MAX),
+            text,
+            key: key.to_owned(),
+            cause: fault.cause,
+            suggestion: fault.suggestion,
+            excerpt: Excerpt::cut(&shown, before, width),
+        }
+    }
+
+    fn floor_boundary(&self, at: usize) -> usize {
+        let at = at.min(self.text.len());
+        (0..=at)
+            .rev()
+            .find(|i| self.text.is_char_boundary(*i))
+            .unwrap_or(0)
+    }
+}
+
+impl Excerpt {
+    /// The line, or what lies around its character `at`.
+    fn cut(line: &str, at: usize, width: usize) -> Self {
+        let length = line.chars().count();
+        let at = at.min(length);
+        let from = match length > MAX_SHOWN_LINE {
+            true => at.saturating_sub(KEPT_BEFORE),
+            false => 0,
+        };
+        let lead = if from > 0 { "…" } else { "" };
+        let indent = at - from + lead.chars().count();
+        Self {
+            text: format!("{lead}{}", printable(line, from, MAX_SHOWN_LINE)),
+            indent,
+            width: width.min((length - at).max(1)).min(MAX_SHOWN_LINE),
+        }
+    }
+}
+
+/// At most `limit` characters of `text` after `skip`, without control characters, so that what stands in a
+/// file cannot command the terminal that shows it.
+fn printable(text: &str, skip: usize, limit: usize) -> String {
+    let mut rest = text.chars().skip(skip);
+    let mut shown: String = rest
+        .by_ref()
+        .take(limit)
+        .map(|c| match c {
+            '\t' => ' ',
+            c if c.is_control() => '\u{fffd}',
+            c => c,
+        })
+        .collect();
+    if rest.next().is_some() {
+        shown.push('…');
+    }
+    shown
+}
+
+/// Where in a line a secret may start: after the separator that follows the word `token`, or, for what is wrong
+/// with a key of `[admin]` that is not known to be harmless, after the first separator.
+fn secret_start(line: &str, key: &str) -> Option<usize> {
+    let after_separator = |from: usize| {
+        let rest = line.get(from..)?;
+        rest.find(['=', ':']).map(|at| from + at + 1)
+    };
+    let of_token = line
+        .match_indices("token")
+        .filter(|(at, _)| !line.get(at + 5..).is_some_and(|r| r.starts_with("_file")))
+        .find_map(|(at, word)| {
+            let rest = line.get(at + word.len()..)?;
+            let gap = rest.trim_start_matches(['"', '\'', ' ', '\t']);
+            gap.starts_with(['=', ':']).then(|| after_separator(at))?
+        });
+    let harmless = ["admin.listen", "admin.token_file"]
+        .iter()
+        .any(|k| key.starts_with(k));
+    let of_admin = (key.starts_with("admin.") && !harmless)
+        .then(|| after_separator(0))
+        .flatten();
+    [of_token, of_admin].into_iter().flatten().min()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_place_is_underlined_and_help_follows() {
+        let source = Source::new("a.toml", "x = 1\nalgoritm = \"random\"\n");
+        let fault =
+            Fault::new("unknown key `algoritm` in load_balancers.shop").suggest("did you mean `algorithm`?");
+        let shown = source
+            .diagnose(6..14, "load_balancers.shop.algoritm", fault)
+            .to_string();
+        assert_eq!(
+            shown,
+            "a.toml:2:1: unknown key `algoritm` in load_balancers.shop\n \
+             2 | algoritm = \"random\"\n   \
+               | ^^^^^^^^\n\
+             help: did you mean `algorithm`?"
+        );
+    }
+
+    #[test]
+    fn a_column_counts_characters_and_no_control_character_is_shown() {
+        let source = Source::new("a.toml", "é\u{1b}[31m = x");
+        let diagnostic = source.diagnose(8..11, "", Fault::new("no"));
+        assert_eq!((diagnostic.line, diagnostic.column), (1, 8));
+        assert!(!diagnostic.to_string().contains('\u{1b}'));
+    }
+
+    #[test]
+    fn a_long_line_is_cut_around_the_place() {
+        let text = format!("{}WRONG{}", "a".repeat(5000), "b".repeat(5000));
+        let diagnostic = Source::new("a.json", &text).diagnose(5000..5005, "", Fault::new("no"));
+        assert_eq!(diagnostic.column, 5001);
+        let shown = diagnostic.to_string();
+        assert!(shown.len() < 500, "{shown}");
+        let lines: Vec<&str> = shown.lines().collect();
+        let caret = lines[2].chars().position(|c| c == '^').unwrap();
+        assert_eq!(lines[1].chars().nth(caret), Some('W'));
+    }
+
+    #[test]
+    fn a_token_is_never_shown() {
+        for (text, key, span) in [
+            ("token = \"hunter2\"", "admin.token", 8..17),
+            ("token = hunter2", "", 8..15),
+            ("tokn = \"hunter2\"", "admin.tokn", 0..4),
+            ("{\"admin\":{\"token\" : [\"hunter2\"]}}", "admin.token", 20..31),
+            ("admin = { tkn = \"hunter2\" }", "admin.tkn", 10..13),
+        ] {
+            let diagnostic = Source::new("a", text).diagnose(span, key, Fault::new("no"));
+            let json = serde_json::to_string(&diagnostic).unwrap();
+            assert!(!diagnostic.to_string().contains("hunter2"), "{diagnostic}");
+            assert!(!json.contains("hunter2"), "{json}");
+        }
+        let file = Source::new("a", "token_file = 5").diagnose(13..14, "admin.token_file", Fault::new("no"));
+        assert_eq!(file.text, "5");
+    }
+
+    #[test]
+    fn a_span_outside_the_text_does_no_harm() {
+        let source = Source::new("a", "é");
+        for span in [0..99, 1..1, 2..2, 50..60, Range { start: 5, end: 1 }] {
+            assert!(!source.diagnose(span, "", Fault::new("no")).to_string().is_empty());
+        }
+    }
+}

@@ -1,0 +1,395 @@
+//! The config in force as text: the full form with every default, which reads back as the same config.
+//!
+//! Secrets are not written; a comment stands in the place of one.
+
+use std::time::Duration;
+
+use crate::config::{
+    Admin, Algorithm, Backend, CheckKind, Config, Connections, ConsistentHash, HashKey, HashTable,
+    HealthCheck, HttpCheck, Listener, ListenerLimits, ListenerTimeouts, LoadBalancer, Node, Passive,
+    PathMatch, Pool, PoolTimeouts, Retries, Route, RouteMatch,
+};
+use crate::units::{format_duration, format_size};
+
+/// Writes the full form as TOML. [`crate::parse::parse_toml`] reads the same config from it, except for an
+/// inline `admin.token`, which is left out.
+pub fn to_toml(config: &Config) -> String {
+    let Config {
+        node,
+        admin,
+        load_balancers,
+    } = config;
+    let mut w = Writer::default();
+    write_node(&mut w, node);
+    write_admin(&mut w, admin);
+    for balancer in load_balancers.values() {
+        write_load_balancer(&mut w, balancer);
+    }
+    w.text
+}
+
+#[derive(Default)]
+struct Writer {
+    text: String,
+}
+
+impl Writer {
+    fn header(&mut self, header: &str) {
+        let gap = if self.text.is_empty() { "" } else { "\n" };
+        self.text.push_str(&format!("{gap}{header}\n"));
+    }
+
+    /// A key with its value, which is TOML already.
+    fn raw(&mut self, key: &str, value: impl std::fmt::Display) {
+        self.text.push_str(&format!("{key} = {value}\n"));
+    }
+
+    fn text(&mut self, key: &str, value: &str) {
+        self.raw(key, quoted(value));
+    }
+
+    fn optional(&mut self, key: &str, value: Option<&str>, otherwise: &str) {
+        match value {
+            Some(value) => self.text(key, value),
+            None => self.comment(&format!("{key}: {otherwise}")),
+        }
+    }
+
+    fn duration(&mut self, key: &str, value: Duration) {
+        self.text(key, &format_duration(value));
+    }
+
+    fn size(&mut self, key: &str, value: u64) {
+        self.text(key, &format_size(value));
+    }
+
+    fn percent(&mut self, key: &str, value: impl std::fmt::Display) {
+        self.text(key, &format!("{value}%"));
+    }
+
+    fn comment(&mut self, text: &str) {
+        self.text.push_str(&format!("# {text}\n"));
+    }
+}
+
+fn write_node(w: &mut Writer, node: &Node) {
+    let Node {
+        name,
+        threads,
+        data_dir,
+        user,
+        group,
+        shutdown_timeout,
+        max_connections,
+    } = node;
+    w.header("[node]");
+    w.text("name", name);
+    match threads {
+        Some(threads) => w.raw("threads", threads),
+        None => w.comment("threads: one per core"),
+    }
+    let data_dir = data_dir.as_ref().map(|path| path.display().to_string());
+    w.optional("data_dir", data_dir.as_deref(), "chosen by the command line");
+    w.optional("user", user.as_deref(), "the user that started it");
+    w.optional("group", group.as_deref(), "the user's own");
+    w.duration("shutdown_timeout", *shutdown_timeout);
+    w.raw("max_connections", max_connections);
+}
+
+fn write_admin(w: &mut Writer, admin: &Admin) {
+    let Admin {
+        listen,
+        token,
+        token_file,
+    } = admin;
+    w.header("[admin]");
+    w.text("listen", &listen.to_string());
+    match (token, token_file) {
+        (_, Some(path)) => w.text("token_file", &path.display().to_string()),
+        (Some(_), None) => w.comment("token: set, and not shown"),
+        (None, None) => w.comment("token: none"),
+    }
+}
+
+fn write_load_balancer(w: &mut Writer, balancer: &LoadBalancer) {
+    let LoadBalancer {
+        name,
+        listeners,
+        routes,
+        pools,
+    } = balancer;
+    let path = format!("load_balancers.{}", bare_or_quoted(name.as_str()));
+    for listener in listeners {
+        write_listener(w, &format!("{path}.listeners"), listener);
+    }
+    for route in routes {
+        write_route(w, &format!("{path}.routes"), route);
+    }
+    for pool in pools.values() {
+        let path = format!("{path}.pools.{}", bare_or_quoted(pool.name.as_str()));
+        write_pool(w, &path, pool);
+    }
+}
+
+fn write_listener(w: &mut Writer, path: &str, listener: &Listener) {
+    let Listener {
+        name,
+        address,
+        trusted_proxies,
+        max_connections,
+        limits,
+        timeouts,
+    } = listener;
+    w.header(&format!("[[{path}]]"));
+    w.text("name", name.as_str());
+    w.text("address", &address.to_string());
+    w.text("protocol", "http");
+    w.raw(
+        "trusted_proxies",
+        list(trusted_proxies.iter().map(|net| quoted(&net.to_string()))),
+    );
+    w.raw("max_connections", max_connections);
+
+    let ListenerLimits {
+        header_bytes,
+        header_fields,
+        target_bytes,
+        body_bytes,
+    } = limits;
+    w.header(&format!("[{path}.limits]"));
+    w.size("header_bytes", u64::from(*header_bytes));
+    w.raw("header_fields", header_fields);
+    w.size("target_bytes", u64::from(*target_bytes));
+    match body_bytes {
+        Some(bytes) => w.size("body_bytes", *bytes),
+        None => w.comment("body_bytes: no limit"),
+    }
+
+    let ListenerTimeouts {
+        request_headers,
+        request_body_idle,
+        request_body_min_rate,
+        keep_alive,
+        response_write_idle,
+    } = timeouts;
+    w.header(&format!("[{path}.timeouts]"));
+    w.duration("request_headers", *request_headers);
+    w.duration("request_body_idle", *request_body_idle);
+    w.size("request_body_min_rate", u64::from(*request_body_min_rate));
+    w.duration("keep_alive", *keep_alive);
+    w.duration("response_write_idle", *response_write_idle);
+}
+
+fn write_route(w: &mut Writer, path: &str, route: &Route) {
+    let Route { name, matches, pool } = route;
+    let RouteMatch { host, path: wanted } = matches;
+    let host = host.iter().map(|host| format!("host = {}", quoted(host)));
+    let wanted = wanted.iter().map(|wanted| match wanted {
+        PathMatch::Exact(path) => format!("path = {}", quoted(path)),
+        PathMatch::Prefix(path) => format!("path_prefix = {}", quoted(path)),
+    });
+    w.header(&format!("[[{path}]]"));
+    w.text("name", name.as_str());
+    w.raw("match", inline_table(host.chain(wanted)));
+    w.text("pool", pool.as_str());
+}
+
+fn write_pool(w: &mut Writer, path: &str, pool: &Pool) {
+    let Pool {
+        name: _,
+        algorithm,
+        backends,
+        health,
+        passive,
+        slow_start,
+        all_down,
+        connections,
+        timeouts,
+        retries,
+    } = pool;
+    w.header(&format!("[{path}]"));
+    w.text("algorithm", algorithm.as_str());
+    w.raw("backend_servers", backend_list(backends));
+    w.duration("slow_start", *slow_start);
+    w.text("all_down", all_down.as_str());
+    if health.is_none() {
+        w.raw("health", false);
+    }
+    if passive.is_none() {
+        w.raw("passive", false);
+    }
+    if let Algorithm::ConsistentHash(hash) = algorithm {
+        w.header(&format!("[{path}.hash]"));
+        write_hash(w, hash);
+    }
+    if let Some(check) = health {
+        w.header(&format!("[{path}.health]"));
+        write_health(w, check);
+    }
+    if let Some(passive) = passive {
+        w.header(&format!("[{path}.passive]"));
+        write_passive(w, passive);
+    }
+
+    let Connections {
+        max_idle,
+        idle_timeout,
+    } = connections;
+    w.header(&format!("[{path}.connections]"));
+    w.raw("max_idle", max_idle);
+    w.duration("idle_timeout", *idle_timeout);
+
+    let PoolTimeouts {
+        connect,
+        first_byte,
+        stream_idle,
+        total,
+    } = timeouts;
+    w.header(&format!("[{path}.timeouts]"));
+    w.duration("connect", *connect);
+    w.duration("first_byte", *first_byte);
+    w.duration("stream_idle", *stream_idle);
+    w.duration("total", *total);
+
+    let Retries {
+        attempts,
+        budget,
+        replay_bytes,
+    } = retries;
+    w.header(&format!("[{path}.retries]"));
+    w.raw("attempts", attempts);
+    w.percent("budget", budget);
+    w.size("replay_bytes", u64::from(*replay_bytes));
+}
+
+fn backend_list(backends: &[Backend]) -> String {
+    let entries: Vec<String> = backends
+        .iter()
+        .map(|Backend { address, weight }| format!("  {{ address = \"{address}\", weight = {weight} }},\n"))
+        .collect();
+    match entries.is_empty() {
+        true => "[]".to_owned(),
+        false => format!("[\n{}]", entries.concat()),
+    }
+}
+
+fn write_hash(w: &mut Writer, hash: &ConsistentHash) {
+    let ConsistentHash {
+        key,
+        table,
+        bounded_load,
+    } = hash;
+    let key = match key {
+        HashKey::ClientAddress => "client_address".to_owned(),
+        HashKey::Path => "path".to_owned(),
+        HashKey::Header(name) => format!("header:{name}"),
+        HashKey::Cookie(name) => format!("cookie:{name}"),
+        HashKey::Query(name) => format!("query:{name}"),
+    };
+    w.text("key", &key);
+    let table = match table {
+        HashTable::Ring => "ring",
+        HashTable::Maglev => "maglev",
+    };
+    w.text("table", table);
+    match bounded_load {
+        Some(percent) => w.percent("bounded_load", percent),
+        None => w.comment("bounded_load: unbounded"),
+    }
+}
+
+fn write_health(w: &mut Writer, check: &HealthCheck) {
+    let HealthCheck {
+        kind,
+        port,
+        interval,
+        fast_interval,
+        timeout,
+        rise,
+        fall,
+        jitter,
+    } = check;
+    match kind {
+        CheckKind::Tcp => w.text("type", "tcp"),
+        CheckKind::Http(http) => {
+            w.text("type", "http");
+            write_http_check(w, http);
+        }
+    }
+    match port {
+        Some(port) => w.raw("port", port),
+        None => w.comment("port: the backend's"),
+    }
+    w.duration("interval", *interval);
+    w.duration("fast_interval", *fast_interval);
+    w.duration("timeout", *timeout);
+    w.raw("rise", rise);
+    w.raw("fall", fall);
+    w.percent("jitter", jitter);
+}
+
+fn write_http_check(w: &mut Writer, check: &HttpCheck) {
+    let HttpCheck {
+        path,
+        method,
+        host,
+        headers,
+        expected_status,
+        body_contains,
+    } = check;
+    w.text("path", path);
+    w.text("method", method);
+    w.optional("host", host.as_deref(), "the backend's address");
+    let fields = headers
+        .iter()
+        .map(|(name, value)| format!("{} = {}", quoted(name), quoted(value)));
+    w.raw("headers", inline_table(fields));
+    let ranges = expected_status.iter().map(|(first, last)| match first == last {
+        true => first.to_string(),
+        false => format!("\"{first}-{last}\""),
+    });
+    w.raw("expected_status", list(ranges));
+    w.optional("body_contains", body_contains.as_deref(), "any body");
+}
+
+fn write_passive(w: &mut Writer, passive: &Passive) {
+    let Passive {
+        consecutive_failures,
+        window,
+        failure_ratio,
+        minimum_requests,
+        ejection_time,
+        max_ejected,
+    } = passive;
+    w.raw("consecutive_failures", consecutive_failures);
+    w.duration("window", *window);
+    w.percent("failure_ratio", failure_ratio);
+    w.raw("minimum_requests", minimum_requests);
+    w.duration("ejection_time", *ejection_time);
+    w.percent("max_ejected", max_ejected);
+}
+
+fn list(items: impl Iterator<Item = String>) -> String {
+    format!("[{}]", items.collect::<Vec<_>>().join(", "))
+}
+
+fn inline_table(items: impl Iterator<Item = String>) -> String {
+    let items: Vec<String> = items.collect();
+    match items.is_empty() {
+        true => "{}".to_owned(),
+        false => format!("{{ {} }}", items.join(", ")),
+    }
+}
+
+/// A text as TOML writes it.
+fn quoted(text: &str) -> String {
+    toml::Value::String(text.to_owned()).to_string()
+}
+
+/// A part of a table's name: a [`crate::config::Name`] may have dots, which separate bare keys.
+fn bare_or_quoted(name: &str) -> String {
+    match name.contains('.') {
+        true => quoted(name),
+        false => name.to_owned(),
+    }
+}

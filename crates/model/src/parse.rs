@@ -1,0 +1,199 @@
+//! From text to a valid [`Config`], or to everything that is wrong with the text, at once.
+//!
+//! TOML and JSON become one tree with places; tables, keys, types and ranges are checked by what
+//! [`crate::schema`] declares; what must hold across keys is checked here. The short form of a load balancer and
+//! the full form meet in the same values. Nothing is read but the text: a `token_file` is named, not opened.
+
+mod health;
+mod load_balancer;
+mod pool;
+mod section;
+mod text;
+mod tree;
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::ops::Range;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use crate::config::{Admin, Config, LoadBalancer, Name, Node, Secret};
+use crate::diagnostic::{Diagnostic, Fault, Source};
+use crate::schema;
+use section::{Findings, Section, narrow};
+use tree::Value;
+
+/// Longest text that is read, in bytes.
+pub const MAX_TEXT_BYTES: usize = 16 * 1024 * 1024;
+
+/// Most diagnostics that are returned; one more says how many are left out.
+pub const MAX_DIAGNOSTICS: usize = 200;
+
+/// Most backends in a pool.
+pub const MAX_BACKENDS: usize = 10_000;
+
+/// Most listeners in a config: each has a socket per thread.
+pub const MAX_LISTENERS: usize = 1_000;
+
+/// Reads a config file. `file` names it in diagnostics.
+///
+/// # Errors
+/// Everything that is wrong, in the order of the text: errors of syntax and of meaning together, at most
+/// [`MAX_DIAGNOSTICS`] and a note on the rest.
+pub fn parse_toml(text: &str, file: &str) -> Result<Config, Vec<Diagnostic>> {
+    let source = Source::new(file, text);
+    refuse_too_long(&source, text)?;
+    let (root, errors) = tree::read_toml(&source, text);
+    let mut findings = Findings::new(&source, errors);
+    let config = document(&mut findings, &root);
+    findings.finish(config)
+}
+
+/// Reads the JSON form: the whole document, or just a map of load balancers by name when none of the document's
+/// keys (`node`, `admin`, `load_balancers`) is there.
+///
+/// # Errors
+/// As [`parse_toml`], but nothing can be said about what follows an error of syntax.
+pub fn parse_json(text: &str, file: &str) -> Result<Config, Vec<Diagnostic>> {
+    let source = Source::new(file, text);
+    refuse_too_long(&source, text)?;
+    let (root, errors) = tree::read_json(&source, text);
+    let mut findings = Findings::new(&source, errors);
+    let config = root.and_then(|root| match &root.value {
+        Value::Table(entries) if !entries.iter().any(|e| schema::ROOT.key(&e.key).is_some()) => {
+            let balancers = load_balancers(&mut findings, "", &root)?;
+            Some(Config {
+                node: Node::default(),
+                admin: Admin::default(),
+                load_balancers: balancers,
+            })
+        }
+        _ => document(&mut findings, &root),
+    });
+    findings.finish(config)
+}
+
+fn refuse_too_long(source: &Source<'_>, text: &str) -> Result<(), Vec<Diagnostic>> {
+    if text.len() <= MAX_TEXT_BYTES {
+        return Ok(());
+    }
+    let cause = format!(
+        "the text is {} bytes long; at most {} are read",
+        text.len(),
+        crate::units::format_size(MAX_TEXT_BYTES as u64)
+    );
+    Err(vec![source.about_all(Fault::new(cause))])
+}
+
+fn document(f: &mut Findings<'_>, root: &tree::Node) -> Option<Config> {
+    let root = Section::open(f, root, String::new(), &schema::ROOT)?;
+    let node = root.section(f, "node").map(|s| node(f, &s)).unwrap_or_default();
+    let admin = root.section(f, "admin").map(|s| admin(f, &s)).unwrap_or_default();
+    let entry = root.entry("load_balancers")?;
+    let load_balancers = load_balancers(f, "load_balancers", &entry.node)?;
+    Some(Config {
+        node,
+        admin,
+        load_balancers,
+    })
+}
+
+fn node(f: &mut Findings<'_>, s: &Section<'_>) -> Node {
+    let defaults = Node::default();
+    Node {
+        name: s.text(f, "name", text::words).unwrap_or(defaults.name),
+        threads: s.integer(f, "threads").map(narrow),
+        data_dir: s.text(f, "data_dir", text::file).map(PathBuf::from),
+        user: s.text(f, "user", text::account),
+        group: s.text(f, "group", text::account),
+        shutdown_timeout: s
+            .duration(f, "shutdown_timeout")
+            .unwrap_or(defaults.shutdown_timeout),
+        max_connections: s
+            .integer(f, "max_connections")
+            .map_or(defaults.max_connections, narrow),
+    }
+}
+
+fn admin(f: &mut Findings<'_>, s: &Section<'_>) -> Admin {
+    let listen = s.text(f, "listen", text::listen_address);
+    if let Some((entry, address)) = s.entry("listen").zip(listen) {
+        let has_token = s.entry("token").is_some() || s.entry("token_file").is_some();
+        if !address.ip().is_loopback() && !has_token {
+            let fault = Fault::new(format!(
+                "the admin API may not listen on {address} without a token"
+            ))
+            .suggest("add `token_file = \"…\"`, or listen on loopback: `listen = \"127.0.0.1:7700\"`");
+            f.report(entry.node.span.clone(), &s.path_of("listen"), fault);
+        }
+        f.claim(address, &s.path_of("listen"), entry.node.span.clone());
+    }
+    let defaults = Admin::default();
+    if listen.is_none() {
+        f.claim_unwritten(defaults.listen, "the default of admin.listen");
+    }
+    Admin {
+        listen: listen.unwrap_or(defaults.listen),
+        token: s.text(f, "token", text::token).map(Secret::new),
+        token_file: s.text(f, "token_file", text::file).map(PathBuf::from),
+    }
+}
+
+fn load_balancers(
+    f: &mut Findings<'_>,
+    path: &str,
+    node: &tree::Node,
+) -> Option<BTreeMap<Name, Arc<LoadBalancer>>> {
+    let named = section::named(f, node, path, &schema::LOAD_BALANCER)?;
+    let mut built = BTreeMap::new();
+    for (name, section) in named {
+        if let Some(balancer) = load_balancer::load_balancer(f, &name, &section) {
+            built.insert(name, Arc::new(balancer));
+        }
+    }
+    Some(built)
+}
+
+/// Where something that may be there only once first stands.
+#[derive(Clone, Debug)]
+struct First {
+    path: String,
+    line: Option<usize>,
+}
+
+impl Findings<'_> {
+    /// Takes a listening address for one listener; a second claim is an error.
+    fn claim(&mut self, address: SocketAddr, path: &str, span: Range<usize>) {
+        if address.port() == 0 {
+            return;
+        }
+        let line = Some(self.line(span.start));
+        let claimed = self.addresses.get(&address).cloned();
+        if let Some(first) = claimed {
+            let place = first
+                .line
+                .map_or_else(String::new, |line| format!(" in line {line}"));
+            let fault = Fault::new(format!(
+                "{address} is listened on twice; first by {}{place}",
+                first.path
+            ))
+            .suggest("give each listener an address or port of its own");
+            self.report(span, path, fault);
+            return;
+        }
+        let first = First {
+            path: path.to_owned(),
+            line,
+        };
+        self.addresses.insert(address, first);
+    }
+
+    /// Takes an address that is not written anywhere.
+    fn claim_unwritten(&mut self, address: SocketAddr, whose: &str) {
+        let first = First {
+            path: whose.to_owned(),
+            line: None,
+        };
+        self.addresses.entry(address).or_insert(first);
+    }
+}

@@ -1,0 +1,345 @@
+//! The keys of the config, declared once: the parser knows its keys, types and ranges from here, the JSON Schema
+//! and the tables of `docs/config.md` are written from here, so that the three cannot drift apart.
+
+mod json;
+mod keys;
+mod markdown;
+mod pool_keys;
+
+pub use json::json_schema;
+pub(crate) use keys::{ADMIN, LIMITS, LISTENER, LISTENER_TIMEOUTS, LOAD_BALANCER, MATCH, NODE, ROOT, ROUTE};
+pub use markdown::{key_tables, rewrite};
+pub(crate) use pool_keys::{
+    BACKEND, CONNECTIONS, HASH, HEALTH, HTTP_CHECK_KEYS, PASSIVE, POOL, POOL_TIMEOUTS, RETRIES,
+};
+
+use crate::config::MAX_WEIGHT;
+use crate::units;
+
+/// A table of the config: which keys it has and which go together.
+#[derive(Debug)]
+pub(crate) struct Table {
+    /// Name in the schema's `$defs`.
+    pub(crate) id: &'static str,
+    /// Heading in the documentation, as it stands in TOML.
+    pub(crate) heading: &'static str,
+    /// What it is for, in a sentence.
+    pub(crate) about: &'static str,
+    /// Its keys, in groups that tables share.
+    pub(crate) keys: &'static [&'static [Key]],
+    /// What must hold between keys, in groups that tables share.
+    pub(crate) rules: &'static [&'static [Rule]],
+}
+
+/// A key of a table.
+#[derive(Debug)]
+pub(crate) struct Key {
+    pub(crate) name: &'static str,
+    pub(crate) kind: Kind,
+    pub(crate) default: Default,
+    /// What it means: one or two sentences.
+    pub(crate) about: &'static str,
+}
+
+/// What holds when a key is not given.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Default {
+    /// This value, as TOML.
+    Is(&'static str),
+    /// In words.
+    Means(&'static str),
+    /// It must be given.
+    Required,
+}
+
+/// What a key takes.
+#[derive(Debug)]
+pub(crate) enum Kind {
+    Text(Form),
+    /// In milliseconds, both ends included; `or_zero` takes 0 too, below the range.
+    Duration {
+        min: u64,
+        max: u64,
+        or_zero: bool,
+    },
+    /// In bytes, both ends included.
+    Size {
+        min: u64,
+        max: u64,
+    },
+    /// Both ends included.
+    Percent {
+        min: u16,
+        max: u16,
+    },
+    /// Both ends included.
+    Integer {
+        min: u64,
+        max: u64,
+    },
+    OneOf(&'static [&'static str]),
+    Table(&'static Table),
+    TableOrFalse(&'static Table),
+    /// At least `min` items.
+    List {
+        of: &'static Self,
+        min: usize,
+    },
+    /// One item, or a list of at least one.
+    OneOrList(&'static Self),
+    Either(&'static [Self]),
+    /// Tables by name, at least one.
+    Named(&'static Table),
+    /// Values of header fields by name.
+    Fields,
+}
+
+/// What must hold between the keys of a table.
+#[derive(Debug)]
+pub(crate) enum Rule {
+    /// The two may not both be given; `instead` says what to do.
+    NotTogether {
+        key: &'static str,
+        other: &'static str,
+        instead: &'static str,
+    },
+    /// One of the two must be given.
+    OneOf(&'static str, &'static str),
+    /// `key` may be given only where `other` has this value.
+    OnlyWith {
+        key: &'static str,
+        other: &'static str,
+        value: &'static str,
+    },
+    /// `key` may be given only where `other` is.
+    Requires { key: &'static str, other: &'static str },
+    /// Where `other` has this value, none of the keys may be given.
+    NoneWith {
+        keys: &'static [&'static str],
+        other: &'static str,
+        value: &'static str,
+    },
+}
+
+/// What a text must look like.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Form {
+    Name,
+    Account,
+    Words,
+    File,
+    Token,
+    ListenAddress,
+    BackendAddress,
+    Network,
+    Host,
+    HostField,
+    RoutePath,
+    CheckPath,
+    HashKey,
+    StatusRange,
+    FieldName,
+    FieldValue,
+}
+
+impl Table {
+    /// All keys.
+    pub(crate) fn all_keys(&self) -> impl Iterator<Item = &'static Key> {
+        self.keys.iter().flat_map(|group| group.iter())
+    }
+
+    /// The key of this name.
+    pub(crate) fn key(&self, name: &str) -> Option<&'static Key> {
+        self.all_keys().find(|key| key.name == name)
+    }
+
+    /// All rules.
+    pub(crate) fn all_rules(&self) -> impl Iterator<Item = &'static Rule> {
+        self.rules.iter().flat_map(|group| group.iter())
+    }
+}
+
+impl Key {
+    /// An assignment to show, as TOML, where the value fits on a line.
+    pub(crate) fn example(&self) -> Option<String> {
+        let value = match (&self.default, &self.kind) {
+            (Default::Is(value), _) => (*value).to_owned(),
+            (_, kind) => kind.example()?,
+        };
+        Some(format!("{} = {value}", self.name))
+    }
+}
+
+impl Kind {
+    /// What is expected, in words that follow "must be".
+    pub(crate) fn expected(&self) -> String {
+        match self {
+            Self::Text(form) => form.expected().to_owned(),
+            Self::Duration { .. } => "a duration such as `\"5s\"`".to_owned(),
+            Self::Size { .. } => "a size such as `\"64KiB\"`".to_owned(),
+            Self::Percent { .. } => "a percentage such as `\"20%\"`".to_owned(),
+            Self::Integer { .. } => "a whole number".to_owned(),
+            Self::OneOf(values) => {
+                let quoted: Vec<String> = values.iter().map(|v| format!("`\"{v}\"`")).collect();
+                match quoted.as_slice() {
+                    [only] => only.clone(),
+                    _ => format!("one of {}", quoted.join(", ")),
+                }
+            }
+            Self::Table(_) => "a table".to_owned(),
+            Self::TableOrFalse(_) => "a table or `false`".to_owned(),
+            Self::List { of, .. } => format!("a list, each entry {}", of.expected()),
+            Self::OneOrList(of) => format!("{}, or a list of such", of.expected()),
+            Self::Either(kinds) => kinds.iter().map(Self::expected).collect::<Vec<_>>().join(", or "),
+            Self::Named(_) => "a table of tables by name".to_owned(),
+            Self::Fields => "a table of header fields such as `{ \"X-Check\" = \"1\" }`".to_owned(),
+        }
+    }
+
+    /// The range that a number must lie in, in words.
+    pub(crate) fn range(&self) -> Option<String> {
+        let duration = |ms| units::format_duration(std::time::Duration::from_millis(ms));
+        match self {
+            Self::Duration { min, max, or_zero } => {
+                let zero = if *or_zero && *min > 0 { "0, or " } else { "" };
+                Some(format!("{zero}{} to {}", duration(*min), duration(*max)))
+            }
+            Self::Size { min, max } => Some(format!(
+                "{} to {}",
+                units::format_size(*min),
+                units::format_size(*max)
+            )),
+            Self::Percent { min, max } => Some(format!("{min}% to {max}%")),
+            Self::Integer { min, max } => Some(format!("{min} to {max}")),
+            _ => None,
+        }
+    }
+
+    fn example(&self) -> Option<String> {
+        match self {
+            Self::Text(form) => Some(format!("\"{}\"", form.example())),
+            Self::Duration { .. } => Some("\"5s\"".to_owned()),
+            Self::Size { .. } => Some("\"1MiB\"".to_owned()),
+            Self::Percent { .. } => Some("\"20%\"".to_owned()),
+            Self::Integer { min, .. } => Some(min.to_string()),
+            Self::OneOf(values) => values.first().map(|v| format!("\"{v}\"")),
+            Self::List { of, .. } => of.example().map(|e| format!("[{e}]")),
+            Self::OneOrList(of) => of.example(),
+            Self::Either(kinds) => kinds.iter().find_map(Self::example),
+            Self::Fields => Some("{ \"X-Check\" = \"1\" }".to_owned()),
+            Self::Table(_) | Self::TableOrFalse(_) | Self::Named(_) => None,
+        }
+    }
+}
+
+/// Octet of an IPv4 address without leading zeros.
+const OCTET: &str = "(25[0-5]|2[0-4][0-9]|1[0-9][0-9]|[1-9]?[0-9])";
+
+impl Form {
+    /// What is expected, in words that follow "must be".
+    pub(crate) fn expected(self) -> &'static str {
+        match self {
+            Self::Name => "a name of 1 to 63 letters, digits, `_`, `-` or `.`",
+            Self::Account => "the name of a user or group",
+            Self::Words => "text of 1 to 1024 characters",
+            Self::File => "a path",
+            Self::Token => "a token of 1 to 1024 visible ASCII characters",
+            Self::ListenAddress => "an IP address and port such as `\"0.0.0.0:8080\"`",
+            Self::BackendAddress => "an IP address and port such as `\"10.0.0.1:9001\"`",
+            Self::Network => "an IP network such as `\"10.0.0.0/8\"`, or an IP address",
+            Self::Host => "a host name such as `\"shop.example.com\"`",
+            Self::HostField => "a host such as `\"shop.example.com\"` or `\"shop.example.com:8080\"`",
+            Self::RoutePath => "a path such as `\"/api\"`",
+            Self::CheckPath => "a path such as `\"/health\"`",
+            Self::HashKey => {
+                "`\"client_address\"`, `\"path\"`, `\"header:NAME\"`, `\"cookie:NAME\"` or `\"query:NAME\"`"
+            }
+            Self::StatusRange => "a range of statuses such as `\"200-299\"`",
+            Self::FieldName => "the name of a header field",
+            Self::FieldValue => "the value of a header field",
+        }
+    }
+
+    fn example(self) -> &'static str {
+        match self {
+            Self::Name => "shop",
+            Self::Account => "evenkeel",
+            Self::Words => "ok",
+            Self::File => "/etc/evenkeel/token",
+            Self::Token => "a-long-random-text",
+            Self::ListenAddress => "0.0.0.0:8080",
+            Self::BackendAddress => "10.0.0.1:9001",
+            Self::Network => "10.0.0.0/8",
+            Self::Host | Self::HostField => "shop.example.com",
+            Self::RoutePath => "/api",
+            Self::CheckPath => "/health",
+            Self::HashKey => "header:X-User",
+            Self::StatusRange => "200-299",
+            Self::FieldName => "X-Check",
+            Self::FieldValue => "1",
+        }
+    }
+
+    /// Pattern (ECMA 262) for the schema: takes all that the parser takes, and refuses what has the wrong
+    /// shape. Figures within the shape (a port, the length of a prefix) are the parser's alone.
+    fn pattern(self) -> String {
+        let v4 = format!("{OCTET}([.]{OCTET}){{3}}");
+        let v6 = "[0-9A-Fa-f:.]+";
+        match self {
+            Self::Name => "^[A-Za-z0-9_.-]{1,63}$".to_owned(),
+            Self::Account => "^[A-Za-z0-9_][A-Za-z0-9_.-]{0,31}$".to_owned(),
+            Self::Words => "^[^\\u0000-\\u001f\\u007f-\\u009f]{1,1024}$".to_owned(),
+            Self::File => "^[^\\u0000-\\u001f\\u007f-\\u009f]{1,4096}$".to_owned(),
+            Self::Token => "^[!-~]{1,1024}$".to_owned(),
+            Self::ListenAddress | Self::BackendAddress => {
+                format!("^({v4}|\\[{v6}(%[0-9]+)?\\]):[0-9]{{1,5}}$")
+            }
+            Self::Network => format!("^({v4}|{v6})(/[0-9]{{1,3}})?$"),
+            Self::Host => "^([A-Za-z0-9_.-]{1,253}|\\[[0-9A-Fa-f:.]+\\])$".to_owned(),
+            Self::HostField => "^([A-Za-z0-9_.-]{1,253}|\\[[0-9A-Fa-f:.]+\\])(:[0-9]{1,5})?$".to_owned(),
+            Self::RoutePath => "^/[!-\"$->@-~]{0,1023}$".to_owned(),
+            Self::CheckPath => "^/[!-\"$-~]{0,1023}$".to_owned(),
+            Self::HashKey => {
+                format!(
+                    "^(client_address|path|(header|cookie):{TOKEN}{{1,128}}|query:[!-\"$%'-<>-~]{{1,128}})$"
+                )
+            }
+            Self::StatusRange => "^[1-5][0-9]{2}(-[1-5][0-9]{2})?$".to_owned(),
+            Self::FieldName => format!("^{TOKEN}{{1,128}}$"),
+            Self::FieldValue => "^([!-~]|[!-~][ -~\\t]{0,1022}[!-~])$".to_owned(),
+        }
+    }
+}
+
+/// Headings of the tables that have a key of this name, for whoever wrote it elsewhere.
+pub(crate) fn tables_with_key(name: &str) -> Vec<&'static str> {
+    let homes = ALL.iter().filter(|table| table.key(name).is_some());
+    homes.map(|table| table.heading).collect()
+}
+
+/// Every table, in the order of the documentation.
+static ALL: [&Table; 17] = [
+    &ROOT,
+    &NODE,
+    &ADMIN,
+    &LOAD_BALANCER,
+    &LISTENER,
+    &LIMITS,
+    &LISTENER_TIMEOUTS,
+    &ROUTE,
+    &MATCH,
+    &POOL,
+    &BACKEND,
+    &HASH,
+    &HEALTH,
+    &PASSIVE,
+    &CONNECTIONS,
+    &POOL_TIMEOUTS,
+    &RETRIES,
+];
+
+/// Characters of a token (RFC 9110 section 5.6.2), as a class of a pattern.
+const TOKEN: &str = "[!#$%&'*+.^_`|~0-9A-Za-z-]";
+
+/// Greatest weight of a backend, as a range needs it.
+const WEIGHT: u64 = MAX_WEIGHT as u64;

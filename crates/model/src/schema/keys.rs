@@ -1,0 +1,411 @@
+//! The keys of the document, of the process, of load balancers and their listeners and routes: name, type, range,
+//! default, meaning.
+
+use super::Default::{Is, Means, Required};
+use super::Kind::{Duration, Integer, List, Named, OneOf, OneOrList, Size, Text};
+use super::pool_keys::{POOL, POOL_KEYS, POOL_RULES};
+use super::{Form, Key, Kind, Rule, Table};
+
+pub(super) const fn key(name: &'static str, kind: Kind, default: super::Default, about: &'static str) -> Key {
+    Key {
+        name,
+        kind,
+        default,
+        about,
+    }
+}
+
+/// Durations are declared in milliseconds.
+pub(super) const SECOND: u64 = 1_000;
+pub(super) const HOUR: u64 = 3_600 * SECOND;
+pub(super) const DAY: u64 = 24 * HOUR;
+/// Shortest timeout: below it a busy machine's scheduling decides, not the peer.
+pub(super) const SHORTEST: u64 = 10;
+pub(super) const KIB: u64 = 1024;
+pub(super) const MIB: u64 = 1024 * KIB;
+/// Greatest size of a body limit: a pebibyte.
+const PIB: u64 = 1024 * 1024 * 1024 * MIB;
+
+pub(super) const fn timeout(max: u64) -> Kind {
+    Duration {
+        min: SHORTEST,
+        max,
+        or_zero: false,
+    }
+}
+
+pub(crate) static ROOT: Table = Table {
+    id: "config",
+    heading: "The document",
+    about: "A file has load balancers and may have settings of the process.",
+    keys: &[&[
+        key(
+            "node",
+            Kind::Table(&NODE),
+            Means("all defaults"),
+            "Settings of this process.",
+        ),
+        key(
+            "admin",
+            Kind::Table(&ADMIN),
+            Means("all defaults"),
+            "The admin API.",
+        ),
+        key(
+            "load_balancers",
+            Named(&LOAD_BALANCER),
+            Required,
+            "Load balancers by name; at least one.",
+        ),
+    ]],
+    rules: &[],
+};
+
+pub(crate) static NODE: Table = Table {
+    id: "node",
+    heading: "[node]",
+    about: "Settings of this process. `shutdown_timeout` and `max_connections` change with a reload, the others need a restart.",
+    keys: &[&[
+        key(
+            "name",
+            Text(Form::Words),
+            Is("\"evenkeel\""),
+            "Shown in `status`, metrics and logs.",
+        ),
+        key(
+            "threads",
+            Integer { min: 1, max: 1024 },
+            Means("one per core"),
+            "Threads that forward, each with its own listening sockets and connections.",
+        ),
+        key(
+            "data_dir",
+            Text(Form::File),
+            Means("chosen by the command line"),
+            "Where operators' orders are kept over a restart.",
+        ),
+        key(
+            "user",
+            Text(Form::Account),
+            Means("the user that started it"),
+            "User to become after binding, when started as root.",
+        ),
+        key(
+            "group",
+            Text(Form::Account),
+            Means("the user's own"),
+            "Group to become after binding; needs `user`.",
+        ),
+        key(
+            "shutdown_timeout",
+            Duration {
+                min: 0,
+                max: HOUR,
+                or_zero: true,
+            },
+            Is("\"30s\""),
+            "How long SIGTERM waits for running requests.",
+        ),
+        key(
+            "max_connections",
+            Integer {
+                min: 1,
+                max: 10_000_000,
+            },
+            Is("100000"),
+            "Client connections over all listeners; beyond it new ones are closed at once and counted.",
+        ),
+    ]],
+    rules: &[&[Rule::Requires {
+        key: "group",
+        other: "user",
+    }]],
+};
+
+pub(crate) static ADMIN: Table = Table {
+    id: "admin",
+    heading: "[admin]",
+    about: "The admin API: status, metrics, orders. Off loopback it needs a token. Changes need a restart.",
+    keys: &[&[
+        key(
+            "listen",
+            Text(Form::ListenAddress),
+            Is("\"127.0.0.1:7700\""),
+            "Where it listens.",
+        ),
+        key(
+            "token",
+            Text(Form::Token),
+            Means("none; only loopback may then be listened on"),
+            "Bearer token that every request must carry. Better kept in a file of its own: `token_file`.",
+        ),
+        key(
+            "token_file",
+            Text(Form::File),
+            Means("none"),
+            "File whose first line is the token; read at start.",
+        ),
+    ]],
+    rules: &[&[Rule::NotTogether {
+        key: "token",
+        other: "token_file",
+        instead: "keep one of them; `token_file` keeps the secret out of this file",
+    }]],
+};
+
+pub(crate) static LOAD_BALANCER: Table = Table {
+    id: "load_balancer",
+    heading: "[load_balancers.NAME]",
+    about: "One load balancer. In the short form, `listen` is its listener and the keys of a pool describe its one pool, named `default`; in the full form, listeners, routes and pools are tables.",
+    keys: &[
+        &[
+            key(
+                "listen",
+                OneOrList(&Text(Form::ListenAddress)),
+                Is("\"0.0.0.0:8080\""),
+                "Address and port to listen on, or a list of them. Port 0 takes a free one, which `status` shows.",
+            ),
+            key(
+                "listeners",
+                List {
+                    of: &Kind::Table(&LISTENER),
+                    min: 1,
+                },
+                Means("what `listen` says"),
+                "Listeners in full.",
+            ),
+            key(
+                "routes",
+                List {
+                    of: &Kind::Table(&ROUTE),
+                    min: 1,
+                },
+                Means("everything goes to the one pool"),
+                "Which requests go to which pool. The most specific one wins: exact host before any host, then exact path before prefix, then the longer prefix, then the order written.",
+            ),
+            key(
+                "pools",
+                Named(&POOL),
+                Means("the pool `default`, described by the pool's keys right here"),
+                "Pools by name.",
+            ),
+        ],
+        &POOL_KEYS,
+    ],
+    rules: &[
+        &[
+            Rule::NotTogether {
+                key: "listen",
+                other: "listeners",
+                instead: "move it into `listeners` as the `address` of one",
+            },
+            Rule::OneOf("backend_servers", "pools"),
+            in_pool("algorithm"),
+            in_pool("hash"),
+            in_pool("backend_servers"),
+            in_pool("health"),
+            in_pool("health_endpoint"),
+            in_pool("poll_frequency"),
+            in_pool("passive"),
+            in_pool("slow_start"),
+            in_pool("all_down"),
+            in_pool("connections"),
+            in_pool("timeouts"),
+            in_pool("retries"),
+        ],
+        &POOL_RULES,
+    ],
+};
+
+const fn in_pool(key: &'static str) -> Rule {
+    Rule::NotTogether {
+        key,
+        other: "pools",
+        instead: "here it describes the pool `default` of the short form: move it into a table under `pools`",
+    }
+}
+
+pub(crate) static LISTENER: Table = Table {
+    id: "listener",
+    heading: "[[load_balancers.NAME.listeners]]",
+    about: "An address that clients connect to, with what it allows them.",
+    keys: &[&[
+        key(
+            "name",
+            Text(Form::Name),
+            Means("`http` for the first, `http-2` for the second and so on"),
+            "Shown in `status` and metrics; unique within the load balancer.",
+        ),
+        key(
+            "address",
+            Text(Form::ListenAddress),
+            Required,
+            "Address and port; unique within the config. Port 0 takes a free one.",
+        ),
+        key(
+            "protocol",
+            OneOf(&["http"]),
+            Is("\"http\""),
+            "What clients speak: HTTP/1.0 and HTTP/1.1.",
+        ),
+        key(
+            "trusted_proxies",
+            List {
+                of: &Text(Form::Network),
+                min: 0,
+            },
+            Is("[]"),
+            "Sources whose `X-Forwarded-*` and `Forwarded` fields are believed and kept.",
+        ),
+        key(
+            "max_connections",
+            Integer {
+                min: 1,
+                max: 10_000_000,
+            },
+            Is("100000"),
+            "Client connections on this listener; beyond it new ones are closed at once and counted.",
+        ),
+        key(
+            "limits",
+            Kind::Table(&LIMITS),
+            Means("all defaults"),
+            "Bounds on what a client may send.",
+        ),
+        key(
+            "timeouts",
+            Kind::Table(&LISTENER_TIMEOUTS),
+            Means("all defaults"),
+            "Bounds on how long a client may take.",
+        ),
+    ]],
+    rules: &[],
+};
+
+pub(crate) static LIMITS: Table = Table {
+    id: "limits",
+    heading: "limits of a listener",
+    about: "Bounds on a request.",
+    keys: &[&[
+        key(
+            "header_bytes",
+            Size { min: KIB, max: MIB },
+            Is("\"32KiB\""),
+            "Request line and header fields together. Beyond: 431.",
+        ),
+        key(
+            "header_fields",
+            Integer { min: 1, max: 1000 },
+            Is("100"),
+            "Number of header fields. Beyond: 431.",
+        ),
+        key(
+            "target_bytes",
+            Size { min: 64, max: MIB },
+            Means("`\"8KiB\"`, or `header_bytes` when that is less"),
+            "The request target; at most `header_bytes`. Beyond: 414.",
+        ),
+        key(
+            "body_bytes",
+            Size { min: 0, max: PIB },
+            Means("no limit"),
+            "A request body. Beyond: 413.",
+        ),
+    ]],
+    rules: &[],
+};
+
+pub(crate) static LISTENER_TIMEOUTS: Table = Table {
+    id: "listener_timeouts",
+    heading: "timeouts of a listener",
+    about: "How long a client may take.",
+    keys: &[&[
+        key(
+            "request_headers",
+            timeout(HOUR),
+            Is("\"10s\""),
+            "From the first byte of a request to the end of its header. Then 408.",
+        ),
+        key(
+            "request_body_idle",
+            timeout(DAY),
+            Is("\"30s\""),
+            "Between two reads of a request body. Then 408.",
+        ),
+        key(
+            "request_body_min_rate",
+            Size {
+                min: 0,
+                max: 1024 * MIB,
+            },
+            Is("\"500B\""),
+            "Least average rate of a request body per second, measured after 5 s; 0 switches it off. Below: 408.",
+        ),
+        key(
+            "keep_alive",
+            timeout(DAY),
+            Is("\"75s\""),
+            "An idle connection between two requests.",
+        ),
+        key(
+            "response_write_idle",
+            timeout(DAY),
+            Is("\"60s\""),
+            "A client that does not read its response; then the connection is closed.",
+        ),
+    ]],
+    rules: &[],
+};
+
+pub(crate) static ROUTE: Table = Table {
+    id: "route",
+    heading: "[[load_balancers.NAME.routes]]",
+    about: "Which requests go to which pool.",
+    keys: &[&[
+        key(
+            "name",
+            Text(Form::Name),
+            Means("`default` when it matches everything, else `route-N`, N being its place in the list"),
+            "Shown by `explain`; unique within the load balancer.",
+        ),
+        key(
+            "match",
+            Kind::Table(&MATCH),
+            Means("everything"),
+            "What it matches; all that is given must hold.",
+        ),
+        key("pool", Text(Form::Name), Required, "The pool that serves it."),
+    ]],
+    rules: &[],
+};
+
+pub(crate) static MATCH: Table = Table {
+    id: "match",
+    heading: "match of a route",
+    about: "What a route matches; all that is given must hold.",
+    keys: &[&[
+        key(
+            "host",
+            Text(Form::Host),
+            Means("any"),
+            "Host name without port, compared exactly, letters of either case.",
+        ),
+        key(
+            "path",
+            Text(Form::RoutePath),
+            Means("any"),
+            "The whole path, after normalisation.",
+        ),
+        key(
+            "path_prefix",
+            Text(Form::RoutePath),
+            Means("any"),
+            "Start of the path, up to a segment border: `/api` matches `/api` and `/api/x`, not `/apis`.",
+        ),
+    ]],
+    rules: &[&[Rule::NotTogether {
+        key: "path",
+        other: "path_prefix",
+        instead: "keep one of them",
+    }]],
+};
