@@ -89,7 +89,7 @@ pub(crate) async fn run(
         Ok(upstream) => upstream,
         Err(reason) => return failed(reason, Retry::Always, false),
     };
-    let mut buffer = shard.buffers.take();
+    let mut buffer = Vec::new();
     let mut exchange = Exchange {
         request,
         cell,
@@ -299,7 +299,12 @@ impl<'r> Exchange<'_, 'r> {
                     Ok(Parsed::Incomplete) => {}
                 }
             }
-            if buffer.len() == buffer.capacity() {
+            if buffer.capacity() == 0 {
+                // The buffer comes with the bytes: a backend that thinks for long holds none.
+                let stream = backend.as_ref();
+                let _ = timer.bound(poll_fn(|cx| stream.poll_read_ready(cx))).await;
+                *buffer = self.request.shard.buffers.take();
+            } else if buffer.len() == buffer.capacity() {
                 // Bounded by the parser, which refuses a header over its limit.
                 buffer.reserve(crate::buffers::BUFFER_BYTES);
             }

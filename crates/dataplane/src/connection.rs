@@ -4,7 +4,6 @@
 //! and kept for a burst of requests, so that a keep-alive connection under load allocates nothing and an idle
 //! one holds nothing.
 
-use std::cell::Cell;
 use std::future::poll_fn;
 use std::net::SocketAddr;
 use std::rc::Rc;
@@ -16,12 +15,13 @@ use model::reason::Reason;
 use tokio::io::AsyncReadExt;
 use tokio::net::TcpStream;
 
+use crate::buffers::BUFFER_BYTES;
 use crate::exchange::{self, Next, Work};
 use crate::shard::{ConnectionGuard, Shard, Slot};
 use crate::timers::{Expired, Timer};
 
-/// How long a connection without a request keeps its working memory.
-const BUSY_LINGER: Duration = Duration::from_secs(1);
+/// How long a connection without a request keeps the state it serves requests with.
+const BUSY_LINGER: Duration = Duration::from_millis(100);
 
 /// After a response that ends a connection early: how long and how much of the client's bytes we still take, so
 /// that a reset does not destroy the response before it is read (RFC 9112 section 9.6).
@@ -36,7 +36,8 @@ pub(crate) struct Client {
     pub(crate) peer: SocketAddr,
     /// The peer's address as text, for the forwarding fields.
     pub(crate) peer_text: Rc<str>,
-    first: Cell<bool>,
+    /// It has not sent a request yet.
+    first: bool,
 }
 
 /// How a busy time ended.
@@ -61,7 +62,7 @@ pub(crate) async fn run(
         timer,
         peer,
         peer_text,
-        first: Cell::new(true),
+        first: true,
     };
     while wait_for_bytes(&shard, &slot, &client).await {
         match Box::pin(serve(&shard, &slot, &mut client)).await {
@@ -80,7 +81,7 @@ pub(crate) async fn run(
 async fn wait_for_bytes(shard: &Shard, slot: &Slot, client: &Client) -> bool {
     let serving = slot.serving();
     let timeouts = &serving.config.timeouts;
-    client.timer.arm(if client.first.get() {
+    client.timer.arm(if client.first {
         timeouts.request_headers
     } else {
         timeouts.keep_alive
@@ -97,40 +98,58 @@ async fn wait_for_bytes(shard: &Shard, slot: &Slot, client: &Client) -> bool {
 
 /// Serves requests until the client pauses or the connection must end.
 async fn serve(shard: &Rc<Shard>, slot: &Slot, client: &mut Client) -> After {
-    let mut work = shard.take_work();
-    let mut buffer = shard.buffers.take();
-    let after = loop {
-        let serving = slot.serving();
-        match read_request(client, &serving.config, &mut work, &mut buffer).await {
-            Ok(()) => {}
-            Err(Unread::Idle) if slot.closes_idle(shard.timers.now_ms()) => break After::Close,
-            Err(Unread::Idle) => break After::Idle,
-            Err(Unread::Closed) => break After::Close,
-            Err(Unread::Refused(reason)) => {
-                break match exchange::refuse(shard, &serving, client, &mut work, reason).await {
-                    Next::Close => After::Close,
-                    Next::KeepAlive | Next::Linger => After::Linger,
-                };
-            }
+    // What the client sent ahead stays in the work area; without that there is none while we wait.
+    let mut ahead: Option<Work> = None;
+    loop {
+        if ahead.is_none() && !bytes_come_soon(client).await {
+            break if slot.closes_idle(shard.timers.now_ms()) {
+                After::Close
+            } else {
+                After::Idle
+            };
         }
-        client.first.set(false);
-        // Fetched anew: a change may have come while we waited for the request.
-        let serving = slot.serving();
-        match exchange::run(shard, &serving, slot, client, &mut work, &mut buffer).await {
+        let mut work = ahead.take().unwrap_or_else(|| shard.take_work());
+        let next = serve_one(shard, slot, client, &mut work).await;
+        if next == Next::KeepAlive && !work.buffer.is_empty() {
+            ahead = Some(work);
+        } else {
+            shard.give_work(work);
+        }
+        match next {
             Next::KeepAlive => {}
             Next::Close => break After::Close,
             Next::Linger => break After::Linger,
         }
-    };
-    shard.buffers.give(buffer);
-    shard.give_work(work);
-    after
+    }
+}
+
+/// Whether the client sends something within [`BUSY_LINGER`].
+async fn bytes_come_soon(client: &Client) -> bool {
+    client.timer.arm(BUSY_LINGER);
+    let ready = client
+        .timer
+        .bound(poll_fn(|cx| client.stream.poll_read_ready(cx)))
+        .await;
+    matches!(ready, Ok(Ok(())))
+}
+
+async fn serve_one(shard: &Rc<Shard>, slot: &Slot, client: &mut Client, work: &mut Work) -> Next {
+    let serving = slot.serving();
+    match read_request(client, &serving.config, work).await {
+        Ok(()) => {}
+        Err(Unread::Closed) => return Next::Close,
+        Err(Unread::Refused(reason)) => {
+            return exchange::refuse(shard, &serving, client, work, reason).await;
+        }
+    }
+    client.first = false;
+    // Fetched anew: a change may have come while we waited for the rest of the request.
+    let serving = slot.serving();
+    exchange::run(shard, &serving, slot, client, work).await
 }
 
 /// Why there is no request.
 enum Unread {
-    /// Nothing came for a while; nothing is buffered.
-    Idle,
     /// The client is gone.
     Closed,
     /// It must be refused.
@@ -141,37 +160,24 @@ async fn read_request(
     client: &mut Client,
     listener: &model::config::Listener,
     work: &mut Work,
-    buffer: &mut Vec<u8>,
 ) -> Result<(), Unread> {
     let Client { stream, timer, .. } = client;
-    let mut started = !buffer.is_empty();
-    work.request.reset();
-    timer.arm(if started {
-        listener.timeouts.request_headers
-    } else {
-        BUSY_LINGER
-    });
+    let Work { request, buffer, .. } = work;
+    request.reset();
+    timer.arm(listener.timeouts.request_headers);
     loop {
-        if started
-            && let Parsed::Complete = work
-                .request
-                .parse(buffer, &listener.limits)
-                .map_err(Unread::Refused)?
+        if !buffer.is_empty()
+            && let Parsed::Complete = request.parse(buffer, &listener.limits).map_err(Unread::Refused)?
         {
             return Ok(());
         }
         if buffer.len() == buffer.capacity() {
             // Bounded by the parser, which refuses a header over its limit.
-            buffer.reserve(crate::buffers::BUFFER_BYTES);
+            buffer.reserve(BUFFER_BYTES);
         }
         match timer.bound(stream.read_buf(buffer)).await {
-            Err(Expired) if started => return Err(Unread::Refused(Reason::RequestHeaderTimeout)),
-            Err(Expired) => return Err(Unread::Idle),
+            Err(Expired) => return Err(Unread::Refused(Reason::RequestHeaderTimeout)),
             Ok(Ok(0)) | Ok(Err(_)) => return Err(Unread::Closed),
-            Ok(Ok(_)) if !started => {
-                started = true;
-                timer.arm(listener.timeouts.request_headers);
-            }
             Ok(Ok(_)) => {}
         }
     }

@@ -12,6 +12,7 @@ use tokio::io::AsyncWriteExt;
 
 use crate::DataplaneEvent;
 use crate::attempt::{self, Attempt, Body, Failure, Retry};
+use crate::buffers::BUFFER_BYTES;
 use crate::connection::Client;
 use crate::counters::class_of;
 use crate::request_body::RequestBody;
@@ -21,9 +22,11 @@ use crate::shard::{Shard, Slot};
 /// Attempts one request may make in all, whatever the configuration and the staleness of connections.
 const MAX_ATTEMPTS: usize = 8;
 
-/// Memory of a busy connection that is reused from request to request.
+/// What a request is served with, borrowed from the shard for as long as it takes.
 #[derive(Debug)]
 pub(crate) struct Work {
+    /// What the client sent: the head, what came with it, and what follows.
+    pub(crate) buffer: Vec<u8>,
     pub(crate) request: RequestHead,
     pub(crate) response: ResponseHead,
     pub(crate) out: Vec<u8>,
@@ -32,6 +35,7 @@ pub(crate) struct Work {
 impl Default for Work {
     fn default() -> Self {
         Self {
+            buffer: Vec::with_capacity(BUFFER_BYTES),
             request: RequestHead::new(),
             response: ResponseHead::new(),
             out: Vec::with_capacity(4096),
@@ -92,16 +96,16 @@ struct Ended {
     sent: u64,
 }
 
-/// Serves the request whose head is in `work`, parsed from `buffer`; leaves in `buffer` what follows it.
+/// Serves the request whose head is in `work`; leaves in its buffer what follows the request.
 pub(crate) async fn run(
     shard: &Rc<Shard>,
     serving: &ListenerServing,
     slot: &Slot,
     client: &mut Client,
     work: &mut Work,
-    buffer: &mut Vec<u8>,
 ) -> Next {
     let Work {
+        buffer,
         request: head,
         response,
         out,

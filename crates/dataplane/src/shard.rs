@@ -16,7 +16,7 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{Notify, mpsc as async_mpsc};
 
 use crate::DataplaneEvent;
-use crate::buffers::Buffers;
+use crate::buffers::{BUFFER_BYTES, Buffers};
 use crate::connection;
 use crate::exchange::Work;
 use crate::serving::{ListenerCell, ListenerServing, Registry, Serving};
@@ -257,15 +257,16 @@ impl Shard {
         }
     }
 
-    /// A work area for a connection that becomes busy.
+    /// A work area for a request.
     pub(crate) fn take_work(&self) -> Work {
         self.works.borrow_mut().pop().unwrap_or_default()
     }
 
-    /// Takes a work area back.
-    pub(crate) fn give_work(&self, work: Work) {
+    /// Takes a work area back. One whose buffer grew (an unusual header) is dropped instead.
+    pub(crate) fn give_work(&self, mut work: Work) {
         let mut works = self.works.borrow_mut();
-        if works.len() < MAX_KEPT {
+        if works.len() < MAX_KEPT && work.buffer.capacity() == BUFFER_BYTES {
+            work.buffer.clear();
             works.push(work);
         }
     }

@@ -155,6 +155,10 @@ pub(crate) async fn acquire(
     let connected = timer.bound(TcpStream::connect(cell.id.address)).await;
     timer.disarm();
     let stream = match connected {
+        // Connecting to a free local port can meet itself (TCP simultaneous open, RFC 9293 section 3.5).
+        Ok(Ok(stream)) if stream.local_addr().is_ok_and(|own| own == cell.id.address) => {
+            return Err(Reason::ConnectRefused);
+        }
         Ok(Ok(stream)) => stream,
         Ok(Err(error)) if error.kind() == io::ErrorKind::ConnectionRefused => {
             return Err(Reason::ConnectRefused);

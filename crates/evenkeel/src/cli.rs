@@ -8,14 +8,19 @@ use model::config::{DEFAULT_ADMIN_LISTEN, MAX_WEIGHT, Name};
 
 /// Evenkeel: one address in front of many servers.
 #[derive(Debug, Parser)]
-#[command(name = "evenkeel", version, arg_required_else_help = true, after_help = "\
+#[command(
+    name = "evenkeel",
+    version,
+    arg_required_else_help = true,
+    after_help = "\
 Examples:
   evenkeel demo
   evenkeel run --listen 127.0.0.1:8080 --backend 127.0.0.1:9001 --backend 127.0.0.1:9002
   evenkeel run --config /etc/evenkeel/evenkeel.toml
   evenkeel status
 
-Exit codes: 0 done, 1 failed or invalid config, 2 wrong usage.")]
+Exit codes: 0 done, 1 failed or invalid config, 2 wrong usage."
+)]
 pub(crate) struct Cli {
     #[command(subcommand)]
     pub(crate) command: Command,
@@ -206,7 +211,7 @@ pub(crate) struct WeightArgs {
 Examples:
   evenkeel explain --listener shop GET /cart
   evenkeel explain --listener shop/http GET '/cart?id=7' -H 'Host: shop.example' -H 'Cookie: user=7'
-  evenkeel explain --listener 127.0.0.1:8080 GET / --client 192.0.2.7")]
+  evenkeel explain --listener 127.0.0.1:8080 GET / --client-address 192.0.2.7")]
 pub(crate) struct ExplainArgs {
     /// LB/LISTENER, the listener's address, or LB when it has one listener
     #[arg(long, value_name = "LISTENER")]
@@ -343,7 +348,12 @@ mod tests {
 
     #[test]
     fn usage_errors_exit_with_2() {
-        assert_eq!(parse("evenkeel backend weight shop 1.2.3.4:5 1001").unwrap_err().exit_code(), 2);
+        assert_eq!(
+            parse("evenkeel backend weight shop 1.2.3.4:5 1001")
+                .unwrap_err()
+                .exit_code(),
+            2
+        );
         assert_eq!(parse("evenkeel nonsense").unwrap_err().exit_code(), 2);
         assert_eq!(parse("evenkeel --help").unwrap_err().exit_code(), 0);
     }

@@ -28,7 +28,10 @@ impl Client {
     pub(crate) fn new(args: &ClientArgs) -> anyhow::Result<Self> {
         let base = args.admin.trim_end_matches('/');
         if !base.starts_with("http://") {
-            bail!("`{}` is not the URL of an admin API: it starts with http://", args.admin);
+            bail!(
+                "`{}` is not the URL of an admin API: it starts with http://",
+                args.admin
+            );
         }
         let token = args.token_file.as_deref().map(token::read).transpose()?;
         let config = Agent::config_builder()
@@ -100,13 +103,23 @@ impl Client {
 /// A problem document (RFC 9457) in words.
 fn problem(status: u16, text: &str) -> String {
     let document: Value = serde_json::from_str(text).unwrap_or_default();
-    let member = |name: &str| document.get(name).and_then(Value::as_str).filter(|s| !s.is_empty());
+    let member = |name: &str| {
+        document
+            .get(name)
+            .and_then(Value::as_str)
+            .filter(|s| !s.is_empty())
+    };
     let mut message = match (member("title"), member("detail")) {
         (Some(title), Some(detail)) => format!("{title}: {detail}"),
         (Some(one), None) | (None, Some(one)) => one.to_owned(),
         (None, None) => format!("the admin API answered with status {status}"),
     };
-    for error in document.get("errors").and_then(Value::as_array).into_iter().flatten() {
+    for error in document
+        .get("errors")
+        .and_then(Value::as_array)
+        .into_iter()
+        .flatten()
+    {
         message.push('\n');
         message.push_str(error.as_str().unwrap_or_default());
     }
@@ -127,8 +140,12 @@ mod tests {
         assert_eq!(problem(404, document), "Unknown backend: `shop` has 10.0.0.1:80");
         assert_eq!(problem(500, "<html>"), "the admin API answered with status 500");
         assert!(problem(401, "{}").ends_with("--token-file."));
-        let refused = r#"{"title":"The new config has errors","detail":"1 error","errors":["a.toml:1:1: no"]}"#;
-        assert_eq!(problem(422, refused), "The new config has errors: 1 error\na.toml:1:1: no");
+        let refused =
+            r#"{"title":"The new config has errors","detail":"1 error","errors":["a.toml:1:1: no"]}"#;
+        assert_eq!(
+            problem(422, refused),
+            "The new config has errors: 1 error\na.toml:1:1: no"
+        );
     }
 
     /// Nobody listens: the message names the URL and what to do.

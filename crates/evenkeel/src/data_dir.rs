@@ -56,7 +56,11 @@ struct VersionOnly {
 
 /// Where data is kept when nothing says otherwise: `/var/lib/evenkeel` for root, else below the user's state
 /// directory (XDG).
-pub(crate) fn default_path(root: bool, state_home: Option<PathBuf>, home: Option<PathBuf>) -> Option<PathBuf> {
+pub(crate) fn default_path(
+    root: bool,
+    state_home: Option<PathBuf>,
+    home: Option<PathBuf>,
+) -> Option<PathBuf> {
     if root {
         return Some(PathBuf::from("/var/lib/evenkeel"));
     }
@@ -301,10 +305,7 @@ mod tests {
         let newer = br#"{"version": 2, "orders": {}}"#;
         std::fs::write(dir.path().join(OVERRIDES), newer).unwrap();
         let error = data.load_overrides().unwrap_err().to_string();
-        assert!(
-            error.contains("format 2, written by a newer evenkeel"),
-            "{error}"
-        );
+        assert!(error.contains("format 2, written by a newer evenkeel"), "{error}");
         assert_eq!(std::fs::read(dir.path().join(OVERRIDES)).unwrap(), newer);
     }
 
@@ -331,10 +332,7 @@ mod tests {
         );
         let in_home = path("/home/a/.local/state/evenkeel");
         assert_eq!(default_path(false, None, path("/home/a")), in_home);
-        assert_eq!(
-            default_path(false, path("relative"), path("/home/a")),
-            in_home
-        );
+        assert_eq!(default_path(false, path("relative"), path("/home/a")), in_home);
         assert_eq!(default_path(false, None, None), None);
     }
 }

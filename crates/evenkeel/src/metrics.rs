@@ -116,7 +116,11 @@ impl ControlMetrics {
             ("client", figures.client_connections),
             ("backend", figures.backend_connections),
         ];
-        family(out, TCP, by_side.map(|(side, n)| (vec![("side", side)], n as f64)))?;
+        family(
+            out,
+            TCP,
+            by_side.map(|(side, n)| (vec![("side", side)], n as f64)),
+        )?;
         if let Some(time) = process::cpu_time() {
             single(out, CPU, time.as_secs_f64())?;
         }
@@ -162,14 +166,22 @@ fn backends(out: &mut DescriptorEncoder<'_>, view: &View) -> fmt::Result {
     family(out, UP, each(|m| flag(m.health.health != Health::Down)))?;
     let states = [Health::Up, Health::Down, Health::Unchecked];
     let health = members.iter().flat_map(|(m, address)| {
-        states.map(|s| (more(labels(m, address), "state", s.as_str()), flag(m.health.health == s)))
+        states.map(|s| {
+            (
+                more(labels(m, address), "state", s.as_str()),
+                flag(m.health.health == s),
+            )
+        })
     });
     family(out, HEALTH, health)?;
     family(out, ELIGIBLE, each(|m| flag(m.eligibility.takes_requests())))?;
     let state = members.iter().flat_map(|(m, address)| {
-        Eligibility::ALL
-            .iter()
-            .map(move |s| (more(labels(m, address), "state", s.as_str()), flag(m.eligibility == *s)))
+        Eligibility::ALL.iter().map(move |s| {
+            (
+                more(labels(m, address), "state", s.as_str()),
+                flag(m.eligibility == *s),
+            )
+        })
     });
     family(out, STATE, state)?;
     family(
@@ -259,7 +271,12 @@ mod tests {
     use crate::hub::fixture::{config, started};
 
     fn scrape() -> String {
-        let (core, _) = Core::new(started(), "test".into(), config(&[9001, 9002]), Default::default());
+        let (core, _) = Core::new(
+            started(),
+            "test".into(),
+            config(&[9001, 9002]),
+            Default::default(),
+        );
         let (_keep, view) = watch::channel(core.view());
         let listener = ListenerStatus {
             name: Name::parse("http").unwrap(),

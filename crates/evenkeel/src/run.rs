@@ -64,5 +64,7 @@ fn quoted(values: &[impl std::fmt::Display]) -> String {
 
 /// A basic string of TOML: the escapes of JSON are among its own.
 fn quote(text: &str) -> String {
-    serde_json::Value::from(text).to_string().replace('\u{7f}', "\\u007f")
+    serde_json::Value::from(text)
+        .to_string()
+        .replace('\u{7f}', "\\u007f")
 }

@@ -266,7 +266,8 @@ fn console(
         },
         started: shared.process.started,
     }));
-    let (status, ready, explain, effective) = (shared.clone(), shared.clone(), shared.clone(), shared.clone());
+    let (status, ready, explain, effective) =
+        (shared.clone(), shared.clone(), shared.clone(), shared.clone());
     Console {
         token,
         status: Arc::new(move || status.status()),
@@ -354,7 +355,9 @@ fn open_data_dir(config: &Config, identity: Option<&Identity>) -> anyhow::Result
                 variable("XDG_STATE_HOME"),
                 variable("HOME"),
             )
-            .ok_or_else(|| anyhow!("no place for data: HOME is not set; name one with --data-dir or node.data_dir"))?
+            .ok_or_else(|| {
+                anyhow!("no place for data: HOME is not set; name one with --data-dir or node.data_dir")
+            })?
         }
     };
     let data = DataDir::open(&path)?;

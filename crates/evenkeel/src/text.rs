@@ -15,6 +15,7 @@ pub(crate) fn duration(time: Duration) -> String {
         }
     };
     match seconds {
+        0 if time.is_zero() => "0s".to_owned(),
         0 => format!("{}ms", time.as_millis()),
         1..60 if time.subsec_millis() == 0 => format!("{seconds}s"),
         1..60 => format!("{:.1}s", time.as_secs_f64()),
@@ -29,8 +30,7 @@ pub(crate) fn ago(now: Timestamp, then: Timestamp) -> String {
     if then == Timestamp(0) {
         return "-".to_owned();
     }
-    duration(Duration::from_secs(now.since(then).as_secs()))
-        .replace("0ms", "0s")
+    duration(Duration::from_secs(now.since(then).as_secs())).replace("0ms", "0s")
 }
 
 /// A moment in UTC: `2026-03-01 12:34:56Z`.

@@ -123,7 +123,8 @@ impl RequestHead {
     ///
     /// # Errors
     /// The reason to refuse the request, as soon as it is certain. The connection cannot be used further, since
-    /// where the next request begins is unknown.
+    /// where the next request begins is unknown. Method and version are set as far as they were read, for the
+    /// answer's sake.
     pub fn parse(&mut self, buf: &[u8], limits: &ListenerLimits) -> Result<Parsed, Reason> {
         let outcome = self.advance(buf, limits);
         if outcome != Ok(Parsed::Incomplete) {

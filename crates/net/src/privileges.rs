@@ -15,9 +15,7 @@ use std::io;
 use std::path::Path;
 
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
-use nix::unistd::{
-    Gid, Group, Uid, User, getegid, geteuid, getgid, getuid, setgid, setgroups, setuid,
-};
+use nix::unistd::{Gid, Group, Uid, User, getegid, geteuid, getgid, getuid, setgid, setgroups, setuid};
 
 /// The user and group to become.
 #[derive(Clone, Debug, PartialEq, Eq)]

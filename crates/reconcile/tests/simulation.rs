@@ -11,8 +11,13 @@ use evenkeel_reconcile::health::{HealthMachine, ProbeResult, Transition};
 use model::config::HealthCheck;
 use model::state::Health;
 
-const SEEDS: u64 = 200;
 const STEPS: usize = 500;
+
+/// Seeds to run: more with `cargo xtask test --seeds N`.
+fn seeds() -> u64 {
+    let asked = std::env::var("EVENKEEL_SEEDS").ok().and_then(|n| n.parse().ok());
+    asked.unwrap_or(200)
+}
 
 /// SplitMix64: enough for a simulation, and the same everywhere.
 struct Random(u64);
@@ -157,7 +162,7 @@ fn milliseconds(duration: Duration) -> u64 {
 /// Rise, fall, reasons and gaps hold over random checks and random results.
 #[test]
 fn random_results_agree_with_the_shadow_model() {
-    (0..SEEDS).for_each(run);
+    (0..seeds()).for_each(run);
 }
 
 /// Jitter uses its whole range: over many draws both the early and the late tenth of it occur.

@@ -54,6 +54,7 @@ const PURE: &[&str] = &["model", "balance", "http", "reconcile"];
 /// What a pure room may use from outside: libraries that do no IO either.
 const PURE_MAY_USE: &[&str] = &[
     "httparse",
+    "jsonc-parser",
     "memchr",
     "serde",
     "serde_json",

@@ -67,7 +67,7 @@ fn every_path_exists() {
 
 /// `NAME`, `TARGET`: stands for something else.
 fn is_placeholder(part: &str) -> bool {
-    let stem = part.split('.').next().unwrap_or_default();
+    let stem = part.split(['.', '-']).next().unwrap_or_default();
     let known = ["README", "ARCHITECTURE", "CONTRIBUTING", "TESTING", "CHANGELOG"].contains(&stem);
     !known && stem.len() > 1 && stem.chars().all(|c| c.is_ascii_uppercase() || c == '_')
 }
@@ -256,7 +256,10 @@ fn headings(path: &str) -> Vec<String> {
 
 /// The path that a link in `document` leads to, from the top.
 fn beside(document: &str, target: &str) -> String {
-    let joined = Path::new(document).parent().unwrap_or(Path::new("")).join(target);
+    let joined = Path::new(document)
+        .parent()
+        .unwrap_or_else(|| Path::new(""))
+        .join(target);
     let mut path = PathBuf::new();
     for part in joined.components() {
         match part {

@@ -32,8 +32,8 @@ fn document() -> String {
     let mut text = String::from(
         "# Reason codes\n\n\
          Every failure that a user can meet has exactly one code. It stands in the response (field \
-         `X-Evenkeel-Reason` and the first line of the body), in the log, in the label `reason` of the metrics and \
-         in `evenkeel explain`; a code never changes its meaning.\n\n\
+         `X-Evenkeel-Reason` and the body), in the label `reason` of `evenkeel_request_failures_total`, and in \
+         `evenkeel explain`; a code never changes its meaning.\n\n\
          *Status* is what the client gets; `–` where no response can be sent any more, or where the response had \
          begun and its connection is closed instead. *Try again* says whether the same request may succeed later.\n\n\
          This page is generated from `crates/model/src/reason.rs` and held to it by a test.\n",

@@ -32,14 +32,17 @@ impl File {
         self.path
             .split('/')
             .any(|part| matches!(part, "tests" | "benches"))
-            || matches!(self.path.rsplit('/').next(), Some("tests.rs" | "test_support.rs"))
+            || matches!(
+                self.path.rsplit('/').next(),
+                Some("tests.rs" | "fixture.rs" | "simulation.rs")
+            )
     }
 
-    /// The lines before a trailing `#[cfg(test)] mod …`: what is shipped.
+    /// The lines before a trailing `#[cfg(test)] mod … {`: what is shipped.
     pub(crate) fn production(&self) -> Vec<&str> {
         let lines: Vec<&str> = self.text.lines().collect();
         let is_start = |pair: &[&str]| {
-            pair[0].trim() == "#[cfg(test)]" && (pair[1].starts_with("mod ") || pair[1].starts_with("#[path"))
+            pair[0] == "#[cfg(test)]" && pair[1].starts_with("mod ") && pair[1].ends_with('{')
         };
         let end = lines.windows(2).position(is_start).unwrap_or(lines.len());
         lines[..end].to_vec()

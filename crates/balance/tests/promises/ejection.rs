@@ -81,7 +81,7 @@ fn a_few_failures_are_no_reason() {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(128))]
+    #![proptest_config(ProptestConfig::with_cases(ProptestConfig::default().cases / 2))]
 
     /// Everybody fails at once: never more than the allowed share is out, and never the last one.
     #[test]

@@ -220,7 +220,7 @@ fn an_order_does_not_resize_a_large_ring() {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(32))]
+    #![proptest_config(ProptestConfig::with_cases(ProptestConfig::default().cases / 8))]
 
     /// Bounded load of `percent`: one key hammered, or many, nobody ever holds more than its share of all in flight
     /// times the bound, rounded up; and a key whose owner has room goes to its owner.

@@ -13,7 +13,7 @@ fn load_up(balancer: &Balancer, in_flight: &[u32]) {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(128))]
+    #![proptest_config(ProptestConfig::with_cases(ProptestConfig::default().cases / 2))]
 
     /// Whoever is picked: nobody else has fewer in flight per weight.
     #[test]

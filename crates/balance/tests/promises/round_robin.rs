@@ -17,7 +17,7 @@ fn picks(weights: &[u32], count: usize) -> Vec<usize> {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(64))]
+    #![proptest_config(ProptestConfig::with_cases(ProptestConfig::default().cases / 4))]
 
     /// Any window as long as the sum of the weights, wherever it starts, holds each member exactly as often as
     /// its weight says.

@@ -29,7 +29,7 @@ pub(crate) fn run(command: BackendCommand) -> anyhow::Result<ExitCode> {
     let answer = Client::new(&backend.client)?.post(&path(&backend), &signed(body, backend.by))?;
     let ordered: Ordered = serde_json::from_str(&answer)
         .context("the admin API's answer is not understood: are both sides of one version?")?;
-    println!("{}", in_force(&ordered));
+    super::print(&format!("{}\n", in_force(&ordered)))?;
     Ok(ExitCode::SUCCESS)
 }
 
@@ -46,7 +46,11 @@ fn body(action: &str, lasts: Option<String>, weight: Option<u32>) -> Value {
 
 /// With the name of who orders it: as given, else the user's, else the API's own default.
 fn signed(mut body: Value, by: Option<String>) -> Value {
-    let user = || ["SUDO_USER", "USER", "LOGNAME"].iter().find_map(|v| std::env::var(v).ok());
+    let user = || {
+        ["SUDO_USER", "USER", "LOGNAME"]
+            .iter()
+            .find_map(|v| std::env::var(v).ok())
+    };
     if let Some(by) = by.or_else(user).filter(|by| !by.is_empty()) {
         body["by"] = by.into();
     }
@@ -55,7 +59,11 @@ fn signed(mut body: Value, by: Option<String>) -> Value {
 
 fn path(backend: &BackendArgs) -> String {
     // The brackets of an IPv6 address are not for a path (RFC 3986 section 3.3).
-    let address = backend.address.to_string().replace('[', "%5B").replace(']', "%5D");
+    let address = backend
+        .address
+        .to_string()
+        .replace('[', "%5B")
+        .replace(']', "%5D");
     format!(
         "/api/v1/load-balancers/{}/backends/{address}/order",
         backend.load_balancer

@@ -14,17 +14,19 @@ use crate::text::counted;
 pub(crate) fn run(args: &CheckArgs) -> anyhow::Result<ExitCode> {
     let file = args.file.display();
     let text = source::read(&args.file).map_err(anyhow::Error::msg)?;
-    let text = String::from_utf8(text).map_err(|error| {
-        anyhow::anyhow!("{file}: byte {} is not UTF-8", error.utf8_error().valid_up_to())
-    })?;
+    let text = String::from_utf8(text)
+        .map_err(|error| anyhow::anyhow!("{file}: byte {} is not UTF-8", error.utf8_error().valid_up_to()))?;
     let result = source::diagnose(&text, &Source::File(args.file.clone()));
     if args.json {
-        println!("{}", serde_json::to_string_pretty(&as_json(&result))?);
+        super::print(&format!(
+            "{}\n",
+            serde_json::to_string_pretty(&as_json(&result))?
+        ))?;
         return Ok(exit_code(&result));
     }
     match &result {
-        Ok(config) if args.effective => print!("{}", model::effective::to_toml(config)),
-        Ok(config) => println!("{file}: ok ({})", summary(config)),
+        Ok(config) if args.effective => super::print(&model::effective::to_toml(config))?,
+        Ok(config) => super::print(&format!("{file}: ok ({})\n", summary(config)))?,
         Err(errors) => {
             for error in errors {
                 eprintln!("{error}\n");

@@ -21,13 +21,13 @@ pub(crate) fn run(args: ExplainArgs) -> anyhow::Result<ExitCode> {
     };
     let answer = Client::new(&args.client)?.post("/api/v1/explain", &serde_json::to_value(&query)?)?;
     if args.json {
-        println!("{}", answer.trim_end());
+        super::print(&format!("{}\n", answer.trim_end()))?;
         return Ok(ExitCode::SUCCESS);
     }
     let explanation: Explanation = serde_json::from_str(&answer)
         .context("the admin API's answer is not an explanation: are both sides of one version?")?;
     let paint = Paint::for_terminal(std::io::stdout().is_terminal());
-    print!("{}", render(&query, &explanation, paint));
+    super::print(&render(&query, &explanation, paint))?;
     Ok(ExitCode::SUCCESS)
 }
 

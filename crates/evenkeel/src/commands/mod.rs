@@ -7,3 +7,14 @@ pub(crate) mod explain;
 pub(crate) mod reload;
 pub(crate) mod schema;
 pub(crate) mod status;
+
+use std::io::{ErrorKind, Write};
+
+/// Prints to standard output. A reader that has seen enough (`| head`) is no error.
+pub(crate) fn print(text: &str) -> anyhow::Result<()> {
+    let mut out = std::io::stdout().lock();
+    match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
+        Err(error) if error.kind() != ErrorKind::BrokenPipe => Err(error.into()),
+        _ => Ok(()),
+    }
+}

@@ -13,9 +13,14 @@ pub(crate) fn run(args: &ClientArgs) -> anyhow::Result<ExitCode> {
     let answer = Client::new(args)?.post("/api/v1/reload", &json!({}))?;
     let result: ReloadStatus = serde_json::from_str(&answer)
         .context("the admin API's answer is not understood: are both sides of one version?")?;
-    println!("reloaded");
-    for message in result.messages {
-        println!("  {message}");
-    }
+    super::print(&told(&result))?;
     Ok(ExitCode::SUCCESS)
+}
+
+fn told(result: &ReloadStatus) -> String {
+    let mut text = String::from("reloaded\n");
+    for message in &result.messages {
+        text.push_str(&format!("  {message}\n"));
+    }
+    text
 }

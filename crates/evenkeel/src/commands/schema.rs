@@ -3,6 +3,9 @@
 use std::process::ExitCode;
 
 pub(crate) fn run() -> anyhow::Result<ExitCode> {
-    println!("{}", serde_json::to_string_pretty(&model::schema::json_schema())?);
+    super::print(&format!(
+        "{}\n",
+        serde_json::to_string_pretty(&model::schema::json_schema())?
+    ))?;
     Ok(ExitCode::SUCCESS)
 }

@@ -3,10 +3,13 @@
 use std::fmt::Write;
 use std::io::IsTerminal;
 use std::process::ExitCode;
+use std::time::Duration;
 
 use anyhow::Context;
 use model::state::{Health, Override, Timestamp};
-use model::status::{BackendStatus, ConfigStatus, Event, ListenerStatus, LoadBalancerStatus, PoolStatus, Status};
+use model::status::{
+    BackendStatus, ConfigStatus, Event, ListenerStatus, LoadBalancerStatus, PoolStatus, Status,
+};
 
 use crate::cli::StatusArgs;
 use crate::client::Client;
@@ -20,13 +23,13 @@ const EVENTS_SHOWN: usize = 10;
 pub(crate) fn run(args: &StatusArgs) -> anyhow::Result<ExitCode> {
     let answer = Client::new(&args.client)?.get("/api/v1/status")?;
     if args.json {
-        println!("{}", answer.trim_end());
+        super::print(&format!("{}\n", answer.trim_end()))?;
         return Ok(ExitCode::SUCCESS);
     }
     let status: Status = serde_json::from_str(&answer)
         .context("the admin API's answer is not a status: are both sides of one version?")?;
     let paint = Paint::for_terminal(std::io::stdout().is_terminal());
-    print!("{}", render(&status, paint));
+    super::print(&render(&status, paint))?;
     Ok(ExitCode::SUCCESS)
 }
 
@@ -164,7 +167,7 @@ fn state(backend: &BackendStatus, now: Timestamp) -> Cell {
     };
     match &backend.ejection {
         Some(ejection) if backend.eligibility == "ejected" => {
-            let left = duration(ejection.until.since(now));
+            let left = left(ejection.until, now);
             Cell::tone(format!("ejected for {left}: {}", ejection.reason), tone)
         }
         _ => Cell::tone(backend.eligibility.replace('_', " "), tone),
@@ -199,9 +202,14 @@ fn weight(backend: &BackendStatus) -> String {
 pub(crate) fn order(order: &Override, now: Timestamp) -> String {
     let mut text = format!("{}, {} ago", hub::describe(order), ago(now, order.since));
     if let Some(expires) = order.expires {
-        text.push_str(&format!(", ends in {}", ago(expires, now)));
+        text.push_str(&format!(", ends in {}", left(expires, now)));
     }
     text
+}
+
+/// Time to an end, in whole seconds begun.
+fn left(end: Timestamp, now: Timestamp) -> String {
+    duration(Duration::from_secs(end.0.saturating_sub(now.0).div_ceil(1000)))
 }
 
 fn events(events: &[Event], paint: Paint) -> String {
@@ -377,9 +385,6 @@ events
             weight: Some(5),
             ..drained().order.unwrap()
         };
-        assert_eq!(
-            order(&order_in_force, NOW),
-            "drain, weight 5 by alice, 2m ago"
-        );
+        assert_eq!(order(&order_in_force, NOW), "drain, weight 5 by alice, 2m ago");
     }
 }

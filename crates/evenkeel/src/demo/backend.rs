@@ -133,7 +133,11 @@ impl Backend {
             }
         };
         let connection = if request.close { "close" } else { "keep-alive" };
-        let sent = if request.method == "HEAD" { "" } else { body.as_str() };
+        let sent = if request.method == "HEAD" {
+            ""
+        } else {
+            body.as_str()
+        };
         format!(
             "HTTP/1.1 {status}\r\nContent-Type: text/plain; charset=utf-8\r\nX-Backend: {}\r\n\
              Content-Length: {}\r\nConnection: {connection}\r\n\r\n{sent}",
@@ -159,12 +163,19 @@ mod tests {
 
     #[test]
     fn requests_follow_each_other_on_one_connection() {
-        let bytes = b"POST /a HTTP/1.1\r\nContent-Length: 5\r\n\r\nhelloGET /b HTTP/1.1\r\nConnection: close\r\n\r\n";
+        let bytes =
+            b"POST /a HTTP/1.1\r\nContent-Length: 5\r\n\r\nhelloGET /b HTTP/1.1\r\nConnection: close\r\n\r\n";
         let mut input = BufReader::new(&bytes[..]);
         let first = read_request(&mut input).unwrap().unwrap();
-        assert_eq!((first.method.as_str(), first.path.as_str(), first.close), ("POST", "/a", false));
+        assert_eq!(
+            (first.method.as_str(), first.path.as_str(), first.close),
+            ("POST", "/a", false)
+        );
         let second = read_request(&mut input).unwrap().unwrap();
-        assert_eq!((second.method.as_str(), second.path.as_str(), second.close), ("GET", "/b", true));
+        assert_eq!(
+            (second.method.as_str(), second.path.as_str(), second.close),
+            ("GET", "/b", true)
+        );
         assert_eq!(read_request(&mut input).unwrap(), None);
     }
 

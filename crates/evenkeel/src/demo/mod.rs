@@ -19,6 +19,7 @@ use self::children::Children;
 use self::screen::Screen;
 use self::visitor::Visitor;
 use crate::cli::{DemoArgs, LogArgs, LogFormat};
+use crate::commands;
 use crate::logging;
 use crate::server::{Server, Setup};
 use crate::source::{self, Flags, Source};
@@ -81,7 +82,7 @@ pub(crate) fn run(args: &DemoArgs) -> anyhow::Result<ExitCode> {
         Ok(children) => children.stop(),
         Err(_) => bail!("the demo's view failed"),
     }
-    println!("demo ended");
+    commands::print("demo ended\n")?;
     Ok(ExitCode::SUCCESS)
 }
 

@@ -91,7 +91,14 @@ impl Screen {
         let mut text = self.introduction(children);
         text.push('\n');
         let mut table = Table::new(&[
-            "BACKEND", "ADDRESS", "PROCESS>", "STATE", "HEALTH", "PER SECOND>", "REQUESTS>", "FAILURES>",
+            "BACKEND",
+            "ADDRESS",
+            "PROCESS>",
+            "STATE",
+            "HEALTH",
+            "PER SECOND>",
+            "REQUESTS>",
+            "FAILURES>",
         ]);
         for b in backends(status) {
             table.row(vec![
@@ -111,8 +118,18 @@ impl Screen {
         }
         text.push('\n');
         for event in status.events.iter().rev().take(EVENTS_SHOWN).rev() {
-            let tone = if hub::is_bad(&event.kind) { Tone::Bad } else { Tone::Plain };
-            let line = format!("{} {} {}: {}", utc(event.at), event.kind, event.subject, event.message);
+            let tone = if hub::is_bad(&event.kind) {
+                Tone::Bad
+            } else {
+                Tone::Plain
+            };
+            let line = format!(
+                "{} {} {}: {}",
+                utc(event.at),
+                event.kind,
+                event.subject,
+                event.message
+            );
             let _ = writeln!(text, "  {}", self.paint.text(tone, &line));
         }
         // Home; each line cleared to its end; what is below, cleared: drawing over does not flicker.
@@ -178,7 +195,11 @@ impl Screen {
                 " ".repeat(8),
                 self.paint.text(
                     Tone::Faint,
-                    &format!("# {} dies; nobody notices; it is back in {}", backend.name, duration(AWAY))
+                    &format!(
+                        "# {} dies; nobody notices; it is back in {}",
+                        backend.name,
+                        duration(AWAY)
+                    )
                 )
             );
         }

@@ -132,7 +132,12 @@ pub(crate) fn describe(order: &Override) -> String {
 
 /// One line about a reload that took.
 pub(super) fn reload(revision: u64, messages: &[String], at_most: usize) -> String {
-    let named = messages.iter().take(at_most).cloned().collect::<Vec<_>>().join("; ");
+    let named = messages
+        .iter()
+        .take(at_most)
+        .cloned()
+        .collect::<Vec<_>>()
+        .join("; ");
     match messages.len().checked_sub(at_most) {
         Some(more) if more > 0 => format!("revision {revision}: {named}; and {more} more"),
         _ => format!("revision {revision}: {named}"),

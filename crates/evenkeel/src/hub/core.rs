@@ -173,7 +173,11 @@ impl Core {
     /// When [`Input::Time`] must be given next.
     pub(crate) fn deadline(&self, now: Timestamp) -> Option<Timestamp> {
         let listener_retry = self.listener_retry;
-        self.snapshot.next_change(now).into_iter().chain(listener_retry).min()
+        self.snapshot
+            .next_change(now)
+            .into_iter()
+            .chain(listener_retry)
+            .min()
     }
 
     /// All overrides as they would be with this order; nothing changes yet.
@@ -347,27 +351,28 @@ impl Core {
         let was_open = std::mem::replace(&mut self.open_listeners, open.clone());
         let was_failed = std::mem::replace(&mut self.failed_listeners, failed.clone());
         for (lb, name, address) in was_open.difference(&open) {
-            let what = (Kind::ListenerClosed, format!("{lb}/{name}"), address.to_string());
+            let what = (Kind::ListenerClosed, format!("{lb}/{name}"), format!("no longer listens on {address}"));
             self.record(now, what, effects);
         }
         for (lb, name, address) in open.difference(&was_open) {
-            let what = (Kind::ListenerOpen, format!("{lb}/{name}"), address.to_string());
+            let what = (Kind::ListenerOpen, format!("{lb}/{name}"), format!("listens on {address}"));
             self.record(now, what, effects);
         }
         for (key, error) in failed.iter().filter(|(key, _)| !was_failed.contains_key(*key)) {
             let (lb, name, address) = key;
             let message = format!("{address} could not be opened and is tried again: {error}");
-            self.record(now, (Kind::ListenerFailed, format!("{lb}/{name}"), message), effects);
+            self.record(
+                now,
+                (Kind::ListenerFailed, format!("{lb}/{name}"), message),
+                effects,
+            );
         }
         self.listener_retry = (!failed.is_empty()).then(|| now.plus(LISTENER_RETRY));
     }
 
     /// Removes orders whose time is over; says whether there were any.
     fn drop_lapsed_orders(&mut self, now: Timestamp, effects: &mut Vec<Effect>) -> bool {
-        let lapsed: Vec<_> = self
-            .overrides
-            .extract_if(.., |_, o| o.expires.is_some_and(|e| e <= now))
-            .collect();
+        let lapsed = take_out(&mut self.overrides, |_, o| o.expires.is_some_and(|e| e <= now));
         for (key, order) in &lapsed {
             self.record(now, changes::lapsed(key, order), effects);
         }
@@ -385,17 +390,14 @@ impl Core {
         if self.counts.keys().any(|id| !known(id)) {
             Arc::make_mut(&mut self.counts).retain(|id, _| known(id));
         }
-        let gone: Vec<_> = self
-            .overrides
-            .extract_if(.., |key, _| {
-                let lb = config.load_balancers.get(&key.load_balancer);
-                !lb.is_some_and(|lb| {
-                    lb.pools
-                        .keys()
-                        .any(|pool| pool_has(&config, &lb.name, pool, key.address))
-                })
+        let gone = take_out(&mut self.overrides, |key, _| {
+            let lb = config.load_balancers.get(&key.load_balancer);
+            !lb.is_some_and(|lb| {
+                lb.pools
+                    .keys()
+                    .any(|pool| pool_has(&config, &lb.name, pool, key.address))
             })
-            .collect();
+        });
         for (key, order) in &gone {
             self.record(now, changes::orphaned(key, order), effects);
         }
@@ -475,7 +477,9 @@ impl Core {
     fn check_invariants(&self) {
         debug_assert!(self.events.len() <= MAX_EVENTS);
         debug_assert_eq!(self.snapshot.revision, self.revision);
-        debug_assert!(Arc::ptr_eq(&self.snapshot.config, &self.config) || *self.snapshot.config == *self.config);
+        debug_assert!(
+            Arc::ptr_eq(&self.snapshot.config, &self.config) || *self.snapshot.config == *self.config
+        );
         debug_assert!(self.observed.health.keys().all(|id| self.has_backend(id)));
         debug_assert!(self.observed.ejections.keys().all(|id| self.has_backend(id)));
     }
@@ -490,4 +494,12 @@ fn has_check(config: &Config, id: &BackendId) -> bool {
     let lb = config.load_balancers.get(&id.load_balancer);
     let pool = lb.and_then(|lb| lb.pools.get(&id.pool));
     pool.is_some_and(|pool| pool.health.is_some())
+}
+
+fn take_out(overrides: &mut Overrides, which: impl Fn(&OverrideKey, &Override) -> bool) -> Overrides {
+    let (out, kept) = std::mem::take(overrides)
+        .into_iter()
+        .partition(|(key, order)| which(key, order));
+    *overrides = kept;
+    out
 }

@@ -7,12 +7,13 @@
 mod changes;
 mod core;
 #[cfg(test)]
-mod simulation;
-#[cfg(test)]
 pub(crate) mod fixture;
+#[cfg(test)]
+mod simulation;
 mod view;
 
 use std::collections::BTreeSet;
+use std::io::ErrorKind;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -117,18 +118,21 @@ impl Hub {
                 }
                 Effect::Probe(targets) => {
                     let target = |(backend, check)| Target { backend, check };
-                    self.targets.send_replace(targets.into_iter().map(target).collect());
+                    self.targets
+                        .send_replace(targets.into_iter().map(target).collect());
                 }
                 Effect::Store(overrides) => {
                     if let Err(error) = self.store(overrides).await {
-                        tracing::error!("the orders could not be stored, the file still has the old ones: {error}");
+                        tracing::error!(
+                            "the orders could not be stored, the file still has the old ones: {error}"
+                        );
                     }
                 }
                 Effect::Log(event) if is_bad(&event.kind) => {
-                    tracing::warn!(event = event.kind, subject = event.subject, "{}", event.message);
+                    tracing::warn!(event = event.kind, "{}: {}", event.subject, event.message);
                 }
                 Effect::Log(event) => {
-                    tracing::info!(event = event.kind, subject = event.subject, "{}", event.message);
+                    tracing::info!(event = event.kind, "{}: {}", event.subject, event.message);
                 }
             }
         }
@@ -199,7 +203,16 @@ impl Hub {
             }
             if let Err(error) = net::listen::check(address) {
                 let name = &listener.name;
-                reasons.push(format!("listener {lb}/{name} cannot open {address}: {error}"));
+                let help = match error.kind() {
+                    ErrorKind::PermissionDenied => {
+                        " (below port 1024 it needs CAP_NET_BIND_SERVICE, which giving up root took away)"
+                    }
+                    ErrorKind::AddrInUse => " (another process listens there)",
+                    _ => "",
+                };
+                reasons.push(format!(
+                    "listener {lb}/{name} cannot open {address}: {error}{help}"
+                ));
             }
         }
         reasons

@@ -138,8 +138,6 @@ mod tests {
     }
 
     proptest! {
-        #![proptest_config(ProptestConfig { cases: 256, ..ProptestConfig::default() })]
-
         #[test]
         fn hyper_reads_alike_whatever_is_accepted(bytes in damaged()) {
             compare(&bytes);

@@ -41,8 +41,6 @@ pub(crate) fn damaged() -> impl Strategy<Value = Vec<u8>> {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 256, ..ProptestConfig::default() })]
-
     /// Byte by byte or at once: the same head, or the same reason ([`parse_with`] compares).
     #[test]
     fn a_request_comes_to_the_same_in_any_pieces(bytes in damaged()) {

@@ -302,7 +302,7 @@ fn an_empty_piece_is_never_written_as_the_last_chunk() {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 64, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig::with_cases(ProptestConfig::default().cases / 4))]
 
     /// Whatever is written in chunks is read back, in pieces of any size.
     #[test]

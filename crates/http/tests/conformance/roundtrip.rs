@@ -40,8 +40,6 @@ fn the_samples_are_stable() {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 256, ..ProptestConfig::default() })]
-
     #[test]
     fn whatever_is_accepted_is_stable(bytes in damaged()) {
         if let Ok(Some(request)) = parse_with(&bytes, &ListenerLimits::default()) {

@@ -216,7 +216,7 @@ pub(crate) fn once(kind: CheckKind) -> HealthCheck {
         port: None,
         interval: Duration::from_secs(24 * 3600),
         fast_interval: Duration::from_secs(24 * 3600),
-        timeout: PATIENCE,
+        timeout: 10 * PATIENCE,
         rise: 2,
         fall: 3,
         jitter: 10,
