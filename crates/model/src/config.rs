@@ -298,7 +298,7 @@ pub struct Route {
 }
 
 /// What a route matches; all that is given must hold. Nothing given matches everything.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub struct RouteMatch {
     /// Host name without port, lower case, compared exactly.
     pub host: Option<String>,
@@ -307,7 +307,7 @@ pub struct RouteMatch {
 }
 
 /// How a path is compared.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum PathMatch {
     /// Equal to this.
     Exact(String),

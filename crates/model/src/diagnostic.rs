@@ -3,6 +3,7 @@
 //! Rendered in the manner of rustc. Secrets and terminal control characters of the source never get through,
 //! and a long line is shown only around the place meant.
 
+use std::cell::RefCell;
 use std::ops::Range;
 
 use serde::Serialize;
@@ -72,6 +73,8 @@ pub(crate) struct Source<'a> {
     file: &'a str,
     text: &'a str,
     line_starts: Vec<usize>,
+    /// The line last asked for and where a token starts in it: a whole document may be one line.
+    token_in_line: RefCell<(usize, Option<usize>)>,
 }
 
 /// What is wrong, before it is known where.
@@ -104,6 +107,7 @@ impl<'a> Source<'a> {
             file,
             text,
             line_starts: std::iter::once(0).chain(after_breaks).collect(),
+            token_in_line: RefCell::new((0, None)),
         }
     }
 
@@ -148,17 +152,18 @@ impl<'a> Source<'a> {
         let in_line = (at - line_start).min(line_text.len());
         let before = line_text.get(..in_line).unwrap_or("").chars().count();
         let on_line = span.end.min(line_start + line_text.len());
-        let width = self.slice(at..on_line.max(at)).chars().count().max(1);
-        let secret_from = secret_start(line_text, key);
+        let marked = self.slice(at..on_line.max(at));
+        let secret_from = self.secret_start(line, key);
         let hidden = secret_from.is_some_and(|from| in_line >= from) || key == "admin.token";
         let text = match hidden {
             true => "<secret>".to_owned(),
-            false => printable(self.slice(at..span.end.max(at)), 0, MAX_SHOWN_TEXT),
+            false => printable(self.slice(at..span.end.max(at)), MAX_SHOWN_TEXT),
         };
-        let shown = match secret_from.and_then(|from| line_text.get(..from)) {
-            Some(open) => format!("{open} <secret>"),
-            None => line_text.to_owned(),
-        };
+        let open = secret_from.and_then(|from| line_text.get(..from));
+        let mut excerpt = Excerpt::cut(open.unwrap_or(line_text), in_line, marked);
+        if open.is_some() {
+            excerpt.text.push_str("<secret>");
+        }
         Diagnostic {
             file: self.file.to_owned(),
             line: u32::try_from(line).unwrap_or(u32::MAX),
@@ -167,8 +172,27 @@ impl<'a> Source<'a> {
             key: key.to_owned(),
             cause: fault.cause,
             suggestion: fault.suggestion,
-            excerpt: Excerpt::cut(&shown, before, width),
+            excerpt,
         }
+    }
+
+    /// Where in a line a secret may start: after the separator that follows the word `token`, or, for what is
+    /// wrong with a key of `[admin]` that is not known to be harmless, after the first separator.
+    fn secret_start(&self, line: usize, key: &str) -> Option<usize> {
+        let text = self.line_text(line);
+        let mut cached = self.token_in_line.borrow_mut();
+        if cached.0 != line {
+            *cached = (line, token_start(text));
+        }
+        let harmless = ["admin.listen", "admin.token_file"]
+            .iter()
+            .any(|k| key.starts_with(k));
+        let of_admin = (key.starts_with("admin.") && !harmless)
+            .then(|| text.find(['=', ':']).map(|at| at + 1))
+            .flatten();
+        let from = [cached.1, of_admin].into_iter().flatten().min()?;
+        let rest = text.get(from..)?;
+        Some(text.len() - rest.trim_start().len())
     }
 
     fn floor_boundary(&self, at: usize) -> usize {
@@ -181,28 +205,32 @@ impl<'a> Source<'a> {
 }
 
 impl Excerpt {
-    /// The line, or what lies around its character `at`.
-    fn cut(line: &str, at: usize, width: usize) -> Self {
-        let length = line.chars().count();
-        let at = at.min(length);
-        let from = match length > MAX_SHOWN_LINE {
-            true => at.saturating_sub(KEPT_BEFORE),
-            false => 0,
+    /// The line, or what lies around its byte `at`, where the text `marked` starts.
+    fn cut(line: &str, at: usize, marked: &str) -> Self {
+        let (before, after) = line.split_at_checked(at).unwrap_or((line, ""));
+        let short = line.len() <= 4 * MAX_SHOWN_LINE && line.chars().count() <= MAX_SHOWN_LINE;
+        let start_of_kept = before.char_indices().rev().take(KEPT_BEFORE).last();
+        let from = match start_of_kept {
+            Some((from, _)) if !short => from,
+            _ => 0,
         };
         let lead = if from > 0 { "…" } else { "" };
-        let indent = at - from + lead.chars().count();
+        let head = printable(before.get(from..).unwrap_or(""), MAX_SHOWN_LINE);
+        let indent = lead.chars().count() + head.chars().count();
+        let tail = printable(after, MAX_SHOWN_LINE.saturating_sub(indent));
+        let width = marked.chars().take(tail.chars().count()).count();
         Self {
-            text: format!("{lead}{}", printable(line, from, MAX_SHOWN_LINE)),
+            text: format!("{lead}{head}{tail}"),
             indent,
-            width: width.min((length - at).max(1)).min(MAX_SHOWN_LINE),
+            width: width.max(1),
         }
     }
 }
 
-/// At most `limit` characters of `text` after `skip`, without control characters, so that what stands in a
-/// file cannot command the terminal that shows it.
-fn printable(text: &str, skip: usize, limit: usize) -> String {
-    let mut rest = text.chars().skip(skip);
+/// At most `limit` characters of `text`, without control characters, so that what stands in a file cannot
+/// command the terminal that shows it.
+fn printable(text: &str, limit: usize) -> String {
+    let mut rest = text.chars();
     let mut shown: String = rest
         .by_ref()
         .take(limit)
@@ -218,28 +246,15 @@ fn printable(text: &str, skip: usize, limit: usize) -> String {
     shown
 }
 
-/// Where in a line a secret may start: after the separator that follows the word `token`, or, for what is wrong
-/// with a key of `[admin]` that is not known to be harmless, after the first separator.
-fn secret_start(line: &str, key: &str) -> Option<usize> {
-    let after_separator = |from: usize| {
-        let rest = line.get(from..)?;
-        rest.find(['=', ':']).map(|at| from + at + 1)
-    };
-    let of_token = line
-        .match_indices("token")
-        .filter(|(at, _)| !line.get(at + 5..).is_some_and(|r| r.starts_with("_file")))
-        .find_map(|(at, word)| {
-            let rest = line.get(at + word.len()..)?;
-            let gap = rest.trim_start_matches(['"', '\'', ' ', '\t']);
-            gap.starts_with(['=', ':']).then(|| after_separator(at))?
-        });
-    let harmless = ["admin.listen", "admin.token_file"]
-        .iter()
-        .any(|k| key.starts_with(k));
-    let of_admin = (key.starts_with("admin.") && !harmless)
-        .then(|| after_separator(0))
-        .flatten();
-    [of_token, of_admin].into_iter().flatten().min()
+/// Where the value of a key `token` starts in a line: after its separator.
+fn token_start(line: &str) -> Option<usize> {
+    line.match_indices("token").find_map(|(at, word)| {
+        let after = at + word.len();
+        let rest = line.get(after..)?;
+        let gap = rest.trim_start_matches(['"', '\'', ' ', '\t']);
+        let skipped = rest.len() - gap.len();
+        gap.starts_with(['=', ':']).then_some(after + skipped + 1)
+    })
 }
 
 #[cfg(test)]

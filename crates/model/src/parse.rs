@@ -26,7 +26,7 @@ use tree::Value;
 /// Longest text that is read, in bytes.
 pub const MAX_TEXT_BYTES: usize = 16 * 1024 * 1024;
 
-/// Most diagnostics that are returned; one more says how many are left out.
+/// Most diagnostics that are returned; one more says that there are others.
 pub const MAX_DIAGNOSTICS: usize = 200;
 
 /// Most backends in a pool.
@@ -61,10 +61,12 @@ pub fn parse_json(text: &str, file: &str) -> Result<Config, Vec<Diagnostic>> {
     let mut findings = Findings::new(&source, errors);
     let config = root.and_then(|root| match &root.value {
         Value::Table(entries) if !entries.iter().any(|e| schema::ROOT.key(&e.key).is_some()) => {
+            let admin = Admin::default();
+            findings.claim_unwritten(admin.listen, "the default of admin.listen");
             let balancers = load_balancers(&mut findings, "", &root)?;
             Some(Config {
                 node: Node::default(),
-                admin: Admin::default(),
+                admin,
                 load_balancers: balancers,
             })
         }
@@ -89,6 +91,7 @@ fn document(f: &mut Findings<'_>, root: &tree::Node) -> Option<Config> {
     let root = Section::open(f, root, String::new(), &schema::ROOT)?;
     let node = root.section(f, "node").map(|s| node(f, &s)).unwrap_or_default();
     let admin = root.section(f, "admin").map(|s| admin(f, &s)).unwrap_or_default();
+    f.claim_unwritten(admin.listen, "the default of admin.listen");
     let entry = root.entry("load_balancers")?;
     let load_balancers = load_balancers(f, "load_balancers", &entry.node)?;
     Some(Config {
@@ -128,12 +131,8 @@ fn admin(f: &mut Findings<'_>, s: &Section<'_>) -> Admin {
         }
         f.claim(address, &s.path_of("listen"), entry.node.span.clone());
     }
-    let defaults = Admin::default();
-    if listen.is_none() {
-        f.claim_unwritten(defaults.listen, "the default of admin.listen");
-    }
     Admin {
-        listen: listen.unwrap_or(defaults.listen),
+        listen: listen.unwrap_or_else(|| Admin::default().listen),
         token: s.text(f, "token", text::token).map(Secret::new),
         token_file: s.text(f, "token_file", text::file).map(PathBuf::from),
     }

@@ -343,3 +343,6 @@ const TOKEN: &str = "[!#$%&'*+.^_`|~0-9A-Za-z-]";
 
 /// Greatest weight of a backend, as a range needs it.
 const WEIGHT: u64 = MAX_WEIGHT as u64;
+
+#[cfg(test)]
+mod tests;

@@ -291,7 +291,9 @@ fn effective_weight(member: &Member, slow_start: Duration, now: Timestamp) -> u3
     let Some(since) = member.ramp_since else {
         return full;
     };
-    let climbed = ramp_step(now.since(since), slow_start).saturating_add(1).min(RAMP_STEPS);
+    let climbed = ramp_step(now.since(since), slow_start)
+        .saturating_add(1)
+        .min(RAMP_STEPS);
     (full / RAMP_STEPS * climbed).max(1)
 }
 

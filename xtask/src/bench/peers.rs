@@ -133,7 +133,7 @@ impl Lab {
 
     /// Starts one origin on a core of the load's side.
     pub(crate) fn start_origin(&self, name: &str, cores: &str) -> Result<(Server, SocketAddr)> {
-        let address = free_address()?;
+        let [address] = free_addresses()?;
         let small = "x".repeat(128);
         // Each origin has its own scratch directory for nginx's pid and temporary files, and one tree of files.
         let dir = self.dir.join(name);
@@ -161,11 +161,11 @@ impl Lab {
         origins: [SocketAddr; 2],
         place: Placement<'_>,
     ) -> Result<(Server, SocketAddr)> {
-        let address = free_address()?;
+        let [address, admin] = free_addresses()?;
         let [workers, listen, admin] = [
             place.workers.to_string(),
             address.port().to_string(),
-            free_address()?.port().to_string(),
+            admin.port().to_string(),
         ];
         let [origin_a, origin_b] = origins.map(|origin| origin.port().to_string());
         let dir = self.dir.to_string_lossy();
@@ -270,7 +270,16 @@ fn pinned(program: &Path, cores: &str) -> Command {
     command
 }
 
-/// A free port on loopback, free again until somebody takes it.
-fn free_address() -> Result<SocketAddr> {
-    Ok(TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?.local_addr()?)
+/// Free ports on loopback, all different, free again until somebody takes them.
+fn free_addresses<const N: usize>() -> Result<[SocketAddr; N]> {
+    let any = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
+    let mut addresses = [any; N];
+    // Held until all are found: otherwise the same port may come twice.
+    let mut held = Vec::new();
+    for address in &mut addresses {
+        let socket = TcpListener::bind(any)?;
+        *address = socket.local_addr()?;
+        held.push(socket);
+    }
+    Ok(addresses)
 }

@@ -18,10 +18,7 @@ pub(crate) fn run(args: &CheckArgs) -> anyhow::Result<ExitCode> {
         .map_err(|error| anyhow::anyhow!("{file}: byte {} is not UTF-8", error.utf8_error().valid_up_to()))?;
     let result = source::diagnose(&text, &Source::File(args.file.clone()));
     if args.json {
-        super::print(&format!(
-            "{}\n",
-            serde_json::to_string_pretty(&as_json(&result))?
-        ))?;
+        super::print(&format!("{}\n", serde_json::to_string_pretty(&as_json(&result))?))?;
         return Ok(exit_code(&result));
     }
     match &result {

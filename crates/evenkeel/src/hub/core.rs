@@ -351,11 +351,19 @@ impl Core {
         let was_open = std::mem::replace(&mut self.open_listeners, open.clone());
         let was_failed = std::mem::replace(&mut self.failed_listeners, failed.clone());
         for (lb, name, address) in was_open.difference(&open) {
-            let what = (Kind::ListenerClosed, format!("{lb}/{name}"), format!("no longer listens on {address}"));
+            let what = (
+                Kind::ListenerClosed,
+                format!("{lb}/{name}"),
+                format!("no longer listens on {address}"),
+            );
             self.record(now, what, effects);
         }
         for (lb, name, address) in open.difference(&was_open) {
-            let what = (Kind::ListenerOpen, format!("{lb}/{name}"), format!("listens on {address}"));
+            let what = (
+                Kind::ListenerOpen,
+                format!("{lb}/{name}"),
+                format!("listens on {address}"),
+            );
             self.record(now, what, effects);
         }
         for (key, error) in failed.iter().filter(|(key, _)| !was_failed.contains_key(*key)) {

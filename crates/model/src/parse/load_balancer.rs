@@ -1,6 +1,6 @@
 //! One load balancer: listeners, routes and pools, in the short form or in full.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 use std::ops::Range;
 use std::sync::Arc;
@@ -21,13 +21,14 @@ const DEFAULT_NAME: &str = "default";
 pub(super) fn load_balancer(f: &mut Findings<'_>, name: &Name, s: &Section<'_>) -> Option<LoadBalancer> {
     let listeners = listeners(f, s);
     let declared = match s.entry("pools") {
-        Some(_) => pools_in_full(f, s),
-        None => default_pool(f, s),
+        Some(_) => pools_in_full(f, s)?,
+        None => default_pool(f, s)?,
     };
-    let routes = routes(f, s, declared.as_deref());
-    let pools = declared?
+    let routes = routes(f, s, &declared.names);
+    let pools = declared
+        .pools
         .into_iter()
-        .map(|(pool, _)| (pool.name.clone(), Arc::new(pool)));
+        .map(|pool| (pool.name.clone(), Arc::new(pool)));
     Some(LoadBalancer {
         name: name.clone(),
         listeners: listeners?,
@@ -174,65 +175,67 @@ fn timeouts(f: &mut Findings<'_>, s: &Section<'_>) -> ListenerTimeouts {
 
 // ---- pools ----
 
-/// Pools, each with the place of its name.
-type Declared = Vec<(Pool, Range<usize>)>;
+/// The pools of a load balancer.
+struct Declared {
+    /// Every name with its place, also of those that could not be built: a route there is no route to nowhere.
+    names: Vec<(Name, Range<usize>)>,
+    pools: Vec<Pool>,
+}
 
 fn default_pool(f: &mut Findings<'_>, s: &Section<'_>) -> Option<Declared> {
     let name = Name::parse(DEFAULT_NAME).ok()?;
-    Some(vec![(pool(f, name, s)?, s.span.clone())])
+    Some(Declared {
+        names: vec![(name.clone(), s.span.clone())],
+        pools: pool(f, name, s).into_iter().collect(),
+    })
 }
 
 fn pools_in_full(f: &mut Findings<'_>, s: &Section<'_>) -> Option<Declared> {
-    let sections = s.named(f, "pools")?;
-    let count = sections.len();
-    let built: Declared = sections
-        .into_iter()
-        .filter_map(|(name, section)| Some((pool(f, name, &section)?, section.span)))
-        .collect();
-    // What could not be built is reported; routes to it must not be called routes to nowhere.
-    (built.len() == count).then_some(built)
+    let mut declared = Declared {
+        names: Vec::new(),
+        pools: Vec::new(),
+    };
+    for (name, section) in s.named(f, "pools")? {
+        declared.names.push((name.clone(), section.span.clone()));
+        declared.pools.extend(pool(f, name, &section));
+    }
+    Some(declared)
 }
 
 // ---- routes ----
 
-fn routes(
-    f: &mut Findings<'_>,
-    s: &Section<'_>,
-    pools: Option<&[(Pool, Range<usize>)]>,
-) -> Option<Vec<Route>> {
+fn routes(f: &mut Findings<'_>, s: &Section<'_>, pools: &[(Name, Range<usize>)]) -> Option<Vec<Route>> {
     if s.entry("routes").is_none() {
-        return route_to_the_only_pool(f, s, pools?);
+        return route_to_the_only_pool(f, s, pools);
     }
-    let mut routes: Vec<(Route, Range<usize>)> = Vec::new();
-    let mut names = BTreeMap::new();
-    for (i, (path, node)) in s.items(f, "routes")?.into_iter().enumerate() {
+    let known: BTreeSet<&Name> = pools.iter().map(|(name, _)| name).collect();
+    let mut seen = Seen::default();
+    let mut routes: Vec<Route> = Vec::new();
+    let items = s.items(f, "routes")?;
+    let count = items.len();
+    for (i, (path, node)) in items.into_iter().enumerate() {
         let Some(section) = Section::open(f, node, path, &schema::ROUTE) else {
             continue;
         };
         let Some(route) = route(f, i, &section) else {
             continue;
         };
-        report_second(f, &mut names, &route.name, &section);
-        if let Some(pools) = pools {
-            report_unknown_pool(f, &route.pool, pools, &section);
+        if !known.contains(&route.pool) {
+            report_unknown_pool(f, &route.pool, &known, &section);
         }
-        report_never_reached(f, &route, &routes, &section);
-        routes.push((route, section.span));
+        seen.report_second(f, &route, &section);
+        routes.push(route);
     }
-    for (pool, span) in pools.unwrap_or_default() {
-        if !routes.iter().any(|(route, _)| route.pool == pool.name) {
-            let fault = Fault::new(format!("no route leads to the pool `{}`", pool.name)).suggest(format!(
-                "add a route with `pool = \"{}\"`, or remove the pool",
-                pool.name
-            ));
-            f.report(
-                span.clone(),
-                &format!("{}.{}", s.path_of("pools"), pool.name),
-                fault,
-            );
-        }
+    let reached: BTreeSet<&Name> = routes.iter().map(|route| &route.pool).collect();
+    // What is wrong with a route is reported; it may be the one that was meant to lead to the pool left over.
+    let all_lead_somewhere = routes.len() == count && reached.is_subset(&known);
+    let left_over = |pool: &Name| all_lead_somewhere && !reached.contains(pool);
+    for (pool, span) in pools.iter().filter(|(pool, _)| left_over(pool)) {
+        let fault = Fault::new(format!("no route leads to the pool `{pool}`")).suggest(format!(
+            "add a route with `pool = \"{pool}\"`, or remove the pool"
+        ));
+        f.report(span.clone(), &format!("{}.{pool}", s.path_of("pools")), fault);
     }
-    let mut routes: Vec<Route> = routes.into_iter().map(|(route, _)| route).collect();
     routes.sort_by_key(|route| rank(&route.matches));
     Some(routes)
 }
@@ -240,7 +243,7 @@ fn routes(
 fn route_to_the_only_pool(
     f: &mut Findings<'_>,
     s: &Section<'_>,
-    pools: &[(Pool, Range<usize>)],
+    pools: &[(Name, Range<usize>)],
 ) -> Option<Vec<Route>> {
     let [(pool, _)] = pools else {
         let fault = Fault::new("there are several pools, but no routes to say which requests go where");
@@ -254,7 +257,7 @@ fn route_to_the_only_pool(
     Some(vec![Route {
         name: Name::parse(DEFAULT_NAME).ok()?,
         matches: RouteMatch::default(),
-        pool: pool.name.clone(),
+        pool: pool.clone(),
     }])
 }
 
@@ -296,16 +299,15 @@ fn rank(matches: &RouteMatch) -> (bool, u8, std::cmp::Reverse<usize>) {
     (matches.host.is_none(), kind, std::cmp::Reverse(length))
 }
 
-fn report_unknown_pool(f: &mut Findings<'_>, wanted: &Name, pools: &[(Pool, Range<usize>)], s: &Section<'_>) {
-    if pools.iter().any(|(pool, _)| pool.name == *wanted) {
+fn report_unknown_pool(f: &mut Findings<'_>, wanted: &Name, known: &BTreeSet<&Name>, s: &Section<'_>) {
+    if f.is_full() {
         return;
     }
-    let known = || pools.iter().map(|(pool, _)| pool.name.as_str());
     let fault = Fault::new(format!("there is no pool `{wanted}`"));
-    let fault = match closest(wanted.as_str(), known()) {
+    let fault = match closest(wanted.as_str(), known.iter().map(|name| name.as_str())) {
         Some(close) => fault.suggest(format!("did you mean `{close}`?")),
         None => {
-            let shown: Vec<&str> = known().take(10).collect();
+            let shown: Vec<&str> = known.iter().map(|name| name.as_str()).take(10).collect();
             fault.suggest(format!("the pools are: {}", shown.join(", ")))
         }
     };
@@ -315,25 +317,29 @@ fn report_unknown_pool(f: &mut Findings<'_>, wanted: &Name, pools: &[(Pool, Rang
     f.report(span, &s.path_of("pool"), fault);
 }
 
-fn report_never_reached(
-    f: &mut Findings<'_>,
-    route: &Route,
-    before: &[(Route, Range<usize>)],
-    s: &Section<'_>,
-) {
-    let Some((same, span)) = before.iter().find(|(other, _)| other.matches == route.matches) else {
-        return;
-    };
-    let fault = Fault::new(format!(
-        "no request reaches this route: `{}` in line {} matches the same",
-        same.name,
-        f.line(span.start)
-    ));
-    f.report(
-        s.span.clone(),
-        &s.path,
-        fault.suggest("give it another `match`, or remove one of the two"),
-    );
+/// Routes seen so far.
+#[derive(Default)]
+struct Seen {
+    names: BTreeMap<Name, usize>,
+    /// Name and line of the first route for each match.
+    matches: BTreeMap<RouteMatch, (Name, usize)>,
+}
+
+impl Seen {
+    /// Reports a route that no request can reach, and else a name that is taken.
+    fn report_second(&mut self, f: &mut Findings<'_>, route: &Route, s: &Section<'_>) {
+        if let Some((same, line)) = self.matches.get(&route.matches) {
+            let fault = Fault::new(format!(
+                "no request reaches this route: `{same}` in line {line} matches the same"
+            ));
+            let fault = fault.suggest("give it another `match`, or remove one of the two");
+            f.report(s.span.clone(), &s.path, fault);
+            return;
+        }
+        let first = (route.name.clone(), f.line(s.span.start));
+        self.matches.insert(route.matches.clone(), first);
+        report_second(f, &mut self.names, &route.name, s);
+    }
 }
 
 /// Reports a name that stands for two things, and remembers where each first stands.

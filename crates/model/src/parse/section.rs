@@ -17,7 +17,8 @@ use crate::units;
 pub(super) struct Findings<'a> {
     source: &'a Source<'a>,
     diagnostics: Vec<Diagnostic>,
-    left_out: usize,
+    /// More was found than is kept.
+    overflown: bool,
     /// Lines with errors of syntax: what could be read there is a guess.
     unreadable: BTreeSet<u32>,
     /// Listening addresses taken.
@@ -29,12 +30,12 @@ pub(super) struct Findings<'a> {
 impl<'a> Findings<'a> {
     pub(super) fn new(source: &'a Source<'a>, mut syntax: Vec<Diagnostic>) -> Self {
         let unreadable = syntax.iter().map(|d| d.line).collect();
-        let left_out = syntax.len().saturating_sub(MAX_DIAGNOSTICS);
+        let overflown = syntax.len() > MAX_DIAGNOSTICS;
         syntax.truncate(MAX_DIAGNOSTICS);
         Self {
             source,
             diagnostics: syntax,
-            left_out,
+            overflown,
             unreadable,
             addresses: BTreeMap::new(),
             listeners: 0,
@@ -47,8 +48,8 @@ impl<'a> Findings<'a> {
         if self.unreadable.contains(&line) {
             return;
         }
-        if self.diagnostics.len() >= MAX_DIAGNOSTICS {
-            self.left_out += 1;
+        if self.is_full() {
+            self.overflown = true;
             return;
         }
         self.diagnostics.push(self.source.diagnose(span, path, fault));
@@ -59,6 +60,11 @@ impl<'a> Findings<'a> {
         if self.unreadable.is_empty() {
             self.report(span, path, fault);
         }
+    }
+
+    /// Whether nothing more is kept.
+    pub(super) fn is_full(&self) -> bool {
+        self.diagnostics.len() >= MAX_DIAGNOSTICS
     }
 
     pub(super) fn line(&self, at: usize) -> usize {
@@ -76,8 +82,8 @@ impl<'a> Findings<'a> {
             _ => {}
         }
         self.diagnostics.sort_by_key(|d| (d.line, d.column));
-        if self.left_out > 0 {
-            let more = Fault::new(format!("and {} more errors", self.left_out));
+        if self.overflown {
+            let more = Fault::new(format!("there are more errors than the {MAX_DIAGNOSTICS} shown"));
             self.diagnostics.push(self.source.about_all(more));
         }
         Err(self.diagnostics)
@@ -248,7 +254,9 @@ impl<'t> Section<'t> {
                 let numbered = items.iter().enumerate();
                 Some(numbered.map(|(i, item)| (format!("{path}[{i}]"), item)).collect())
             }
-            (Value::Text(_) | Value::Integer(_), Kind::OneOrList(_)) => Some(vec![(path, &entry.node)]),
+            (Value::Text(_), Kind::OneOrList(_)) | (Value::Integer(_), Kind::OneOrList(Kind::Either(_))) => {
+                Some(vec![(path, &entry.node)])
+            }
             _ => {
                 self.wrong_type(f, entry, declared);
                 None
@@ -324,13 +332,17 @@ impl<'t> Section<'t> {
 
     fn report_unknown(&self, f: &mut Findings<'_>) {
         for entry in self.entries.iter().filter(|e| self.table.key(&e.key).is_none()) {
+            if f.is_full() {
+                f.overflown = true;
+                return;
+            }
             let fault = Fault::new(format!("unknown key `{}` in {}", cut(&entry.key), self.title()));
             let known = || self.table.all_keys().map(|key| key.name);
             let suggestion = match closest(&entry.key, known()) {
                 Some(close) => format!("did you mean `{close}`?"),
                 None => match schema::tables_with_key(&entry.key).as_slice() {
                     [] => format!("the keys here are: {}", known().collect::<Vec<_>>().join(", ")),
-                    homes => format!("that is a key of {}", homes.join(" and of ")),
+                    homes => format!("that key belongs to {}", homes.join(", or to ")),
                 },
             };
             f.report(
@@ -350,7 +362,7 @@ impl<'t> Section<'t> {
         };
         for key in self.table.all_keys() {
             let needed = matches!(key.default, Default::Required) && !optional(key.name);
-            if needed && self.entry(key.name).is_none() {
+            if needed && self.entry(key.name).is_none() && !self.misspells(key.name) {
                 let fault = Fault::new(format!("{} needs the key `{}`", self.title(), key.name));
                 let fault = match key.example() {
                     Some(example) => fault.suggest(format!("add for example `{example}`")),
@@ -359,6 +371,14 @@ impl<'t> Section<'t> {
                 f.report_missing(self.span.clone(), &self.path_of(key.name), fault);
             }
         }
+    }
+
+    /// Whether a key that is not known here was probably meant to be this one; that is said already.
+    fn misspells(&self, key: &'static str) -> bool {
+        let unknown = self.entries.iter().filter(|e| self.table.key(&e.key).is_none());
+        unknown
+            .take(MAX_DIAGNOSTICS)
+            .any(|e| closest(&e.key, std::iter::once(key)).is_some())
     }
 
     fn check_rule(&self, f: &mut Findings<'_>, rule: &Rule) {
@@ -378,7 +398,10 @@ impl<'t> Section<'t> {
                 }
             }
             Rule::OneOf(key, other) => {
-                if self.entry(key).is_none() && self.entry(other).is_none() {
+                let given = [key, other]
+                    .iter()
+                    .any(|k| self.entry(k).is_some() || self.misspells(k));
+                if !given {
                     let fault = Fault::new(format!(
                         "{} needs `{key}`, or `{other}` in the full form",
                         self.title()
@@ -530,12 +553,8 @@ fn unit_fault(declared: &Key, text: &str, error: units::UnitError) -> Fault {
     };
     let fault = Fault::new(format!("`{key}`: {short}"));
     match &declared.kind {
-        Kind::Duration { .. } if digits => fault.suggest(format!(
-            "add a unit, as in `{key} = \"{text}s\"`, or write milliseconds without quotes: `{key} = {text}`"
-        )),
-        Kind::Size { .. } if digits => fault.suggest(format!(
-            "add a unit, as in `{key} = \"{text}KiB\"`, or write bytes without quotes: `{key} = {text}`"
-        )),
+        Kind::Duration { .. } if digits => fault.suggest(format!("add a unit, as in `{key} = \"{text}s\"`")),
+        Kind::Size { .. } if digits => fault.suggest(format!("add a unit, as in `{key} = \"{text}KiB\"`")),
         Kind::Percent { .. } if digits => fault.suggest(format!("add a percent sign: `{key} = \"{text}%\"`")),
         _ => fault,
     }

@@ -5,6 +5,7 @@ use std::ops::Range;
 use jsonc_parser::common::Ranged;
 use toml::de::{DeTable, DeValue};
 
+use super::MAX_DIAGNOSTICS;
 use crate::diagnostic::{Diagnostic, Fault, Source};
 
 /// A value and where it stands.
@@ -44,7 +45,8 @@ impl Value {
             Self::Text(_) => "text",
             Self::Integer(_) => "a whole number",
             Self::Decimal => "a decimal number",
-            Self::Bool(_) => "true or false",
+            Self::Bool(true) => "`true`",
+            Self::Bool(false) => "`false`",
             Self::Date => "a date",
             Self::Null => "null",
             Self::List(_) => "a list",
@@ -62,6 +64,7 @@ pub(super) fn read_toml(source: &Source<'_>, text: &str) -> (Node, Vec<Diagnosti
     };
     let diagnostics = errors
         .iter()
+        .take(MAX_DIAGNOSTICS + 1)
         .map(|e| toml_error(source, &tree, e.message(), e.span().unwrap_or(0..0)))
         .collect();
     (tree, diagnostics)
@@ -220,6 +223,9 @@ fn from_json_object(
         let key = property.name.into_string();
         let node = from_json(source, property.value, repeated);
         if let Some(first) = lines.get(&key) {
+            if repeated.len() > MAX_DIAGNOSTICS {
+                continue;
+            }
             let cause = format!("`{key}` is given twice; it is first given in line {first}");
             repeated.push(source.diagnose(key_span, "", Fault::new(cause)));
             continue;

@@ -95,10 +95,10 @@ fn kind(kind_of: &Kind) -> Value {
     match kind_of {
         Kind::Text(form) => text(*form),
         Kind::Duration { min, max, or_zero } => {
-            let least = if *or_zero { 0 } else { *min };
-            with_unit(DURATION_PATTERN, least, *max)
+            let zero = (*or_zero && *min > 0).then(|| json!({ "const": 0 }));
+            with_unit(DURATION_PATTERN, *min, *max, zero)
         }
-        Kind::Size { min, max } => with_unit(SIZE_PATTERN, *min, *max),
+        Kind::Size { min, max } => with_unit(SIZE_PATTERN, *min, *max, None),
         Kind::Percent { .. } => json!({ "type": "string", "pattern": PERCENT_PATTERN }),
         Kind::Integer { min, max } => json!({ "type": "integer", "minimum": min, "maximum": max }),
         Kind::OneOf(values) => json!({ "enum": values }),
@@ -131,9 +131,9 @@ fn text(form: Form) -> Value {
     json!({ "type": "string", "pattern": form.pattern() })
 }
 
-fn with_unit(pattern: &str, min: u64, max: u64) -> Value {
-    json!({ "anyOf": [
-        { "type": "string", "pattern": pattern, "minLength": 1 },
-        { "type": "integer", "minimum": min, "maximum": max },
-    ] })
+fn with_unit(pattern: &str, min: u64, max: u64, or: Option<Value>) -> Value {
+    let text = json!({ "type": "string", "pattern": pattern, "minLength": 1 });
+    let number = json!({ "type": "integer", "minimum": min, "maximum": max });
+    let forms: Vec<Value> = [text, number].into_iter().chain(or).collect();
+    json!({ "anyOf": forms })
 }

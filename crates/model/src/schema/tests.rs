@@ -1,0 +1,342 @@
+//! What is declared holds of the parser: every key is read, every default is true, every range is kept.
+
+use super::{ALL, Default, Form, Key, Kind, Table, json_schema};
+use crate::config::Config;
+use crate::diagnostic::Diagnostic;
+use crate::effective::to_toml;
+use crate::parse::parse_toml;
+use crate::units::{format_duration, format_size};
+
+/// A document in which `line` stands in the table, beside what the table needs for the line to have a meaning.
+fn document(table: &Table, key: &str, line: &str) -> String {
+    let without = |needed: &str, text: &str| {
+        if key == needed {
+            String::new()
+        } else {
+            format!("{text}\n")
+        }
+    };
+    let servers = without("backend_servers", "backend_servers = [\"10.0.0.1:9001\"]");
+    let listener = "[[load_balancers.x.listeners]]\naddress = \"0.0.0.0:80\"\n";
+    let balancer = format!("[load_balancers.x]\n{servers}");
+    match table.id {
+        "config" => format!("{line}\n{}", without("load_balancers", &balancer)),
+        "node" if key == "group" => format!("{balancer}[node]\nuser = \"x\"\n{line}\n"),
+        "node" | "admin" => format!("{balancer}[{}]\n{line}\n", table.id),
+        "load_balancer" if key == "pools" => format!("[load_balancers.x]\n{line}\n"),
+        "load_balancer" => format!("{balancer}{line}\n"),
+        "listener" => {
+            let address = without("address", "address = \"0.0.0.0:80\"");
+            format!("{balancer}[[load_balancers.x.listeners]]\n{address}{line}\n")
+        }
+        "limits" if key == "target_bytes" => {
+            format!("{balancer}{listener}limits.header_bytes = \"1MiB\"\nlimits.{line}\n")
+        }
+        "limits" => format!("{balancer}{listener}limits.{line}\n"),
+        "listener_timeouts" => format!("{balancer}{listener}timeouts.{line}\n"),
+        "route" => format!(
+            "{balancer}[[load_balancers.x.routes]]\n{}{line}\n",
+            without("pool", "pool = \"default\"")
+        ),
+        "match" => format!("{balancer}[[load_balancers.x.routes]]\npool = \"default\"\nmatch.{line}\n"),
+        "pool" => format!("[load_balancers.x.pools.p]\n{servers}{line}\n"),
+        "backend" => format!(
+            "[load_balancers.x]\nbackend_servers = [{{ {}{line} }}]\n",
+            without("address", "address = \"10.0.0.1:9001\",").trim_end()
+        ),
+        "hash" => format!("{balancer}algorithm = \"consistent_hash\"\nhash.{line}\n"),
+        "health" => {
+            let interval = match key {
+                "timeout" | "fast_interval" => "health.interval = \"1h\"\n",
+                _ => "",
+            };
+            format!(
+                "{balancer}{}{interval}health.{line}\n",
+                without("type", "health.type = \"http\"")
+            )
+        }
+        "pool_timeouts" => format!("{balancer}timeouts.{line}\n"),
+        other => format!("{balancer}{other}.{line}\n"),
+    }
+}
+
+fn read(table: &Table, key: &Key, line: &str) -> Result<Config, Vec<Diagnostic>> {
+    let text = document(table, key.name, line);
+    parse_toml(&text, "test.toml")
+}
+
+fn every_key() -> impl Iterator<Item = (&'static Table, &'static Key)> {
+    ALL.iter()
+        .flat_map(|table| table.all_keys().map(move |key| (*table, key)))
+}
+
+/// A date is a value that no key takes: each says what it wants instead, at its place.
+#[test]
+fn every_key_is_read_and_names_what_it_takes() {
+    for (table, key) in every_key() {
+        let found = read(table, key, &format!("{} = 1979-05-27", key.name)).unwrap_err();
+        let about = found.iter().find(|d| d.cause.contains("not a date"));
+        let about = about.unwrap_or_else(|| panic!("{}.{}: {found:?}", table.id, key.name));
+        assert!(about.key.ends_with(key.name), "{about}");
+        let shown = if key.name == "token" {
+            "<secret>"
+        } else {
+            "1979-05-27"
+        };
+        assert_eq!(about.text, shown, "{about}");
+        assert!(about.line > 0);
+    }
+}
+
+/// Written out, a default means the same as nothing.
+#[test]
+fn every_default_is_what_holds_without_it() {
+    let mut written = 0;
+    for (table, key) in every_key() {
+        if let Default::Is(value) = key.default {
+            let with = read(table, key, &format!("{} = {value}", key.name));
+            let without = read_without(table, key);
+            assert_eq!(with, without, "{}.{} = {value}", table.id, key.name);
+            written += 1;
+        }
+    }
+    assert!(written > 40, "{written}");
+}
+
+fn read_without(table: &Table, key: &Key) -> Result<Config, Vec<Diagnostic>> {
+    let text = document(table, key.name, "THE_LINE");
+    if table.id == "backend" {
+        return parse_toml(&text.replace("THE_LINE", ""), "test.toml");
+    }
+    let kept: Vec<&str> = text.lines().filter(|line| !line.contains("THE_LINE")).collect();
+    parse_toml(&kept.join("\n"), "test.toml")
+}
+
+/// Both ends of a range are taken and shown again unchanged; what lies just beyond is refused, with the range.
+#[test]
+fn every_range_is_kept() {
+    let mut ranges = 0;
+    for (table, key) in every_key() {
+        let (min, max) = match key.kind {
+            Kind::Duration { min, max, .. } | Kind::Size { min, max } | Kind::Integer { min, max } => {
+                (min, max)
+            }
+            Kind::Percent { min, max } => (u64::from(min), u64::from(max)),
+            _ => continue,
+        };
+        ranges += 1;
+        for number in [min, max] {
+            let config = read(
+                table,
+                key,
+                &format!("{} = {}", key.name, written(&key.kind, number)),
+            );
+            let config = config.unwrap_or_else(|e| panic!("{}.{} = {number}: {e:?}", table.id, key.name));
+            let shown = to_toml(&config);
+            let name = if key.name == "poll_frequency" {
+                "interval"
+            } else {
+                key.name
+            };
+            let line = format!("{name} = {}", written(&key.kind, number));
+            assert!(shown.contains(&line), "{}: `{line}` is not in\n{shown}", table.id);
+        }
+        let zero = matches!(key.kind, Kind::Duration { or_zero: true, .. });
+        let below = min.checked_sub(1).filter(|below| !(zero && *below == 0));
+        for number in below.into_iter().chain([max + 1]) {
+            let found = read(
+                table,
+                key,
+                &format!("{} = {}", key.name, written(&key.kind, number)),
+            )
+            .unwrap_err();
+            let range = key.kind.range().unwrap_or_default();
+            assert!(
+                found.iter().any(|d| d.cause.contains(&range)),
+                "{}.{}: {found:?}",
+                table.id,
+                key.name
+            );
+        }
+    }
+    assert!(ranges > 30, "{ranges}");
+}
+
+/// A number as the effective config writes it.
+fn written(kind: &Kind, number: u64) -> String {
+    match kind {
+        Kind::Duration { .. } => format!(
+            "\"{}\"",
+            format_duration(std::time::Duration::from_millis(number))
+        ),
+        Kind::Size { .. } => format!("\"{}\"", format_size(number)),
+        Kind::Percent { .. } => format!("\"{number}%\""),
+        _ => number.to_string(),
+    }
+}
+
+/// Texts good and bad for the forms; each is tried on every key that takes text.
+const TEXTS: &[&str] = &[
+    "",
+    " ",
+    "a",
+    "-",
+    ".",
+    "_x",
+    "x y",
+    "shop",
+    "Shop.Example.com",
+    "shop.example.com:8080",
+    "*.example.com",
+    "ä",
+    "a\u{7}b",
+    "a\u{7f}b",
+    "a\u{85}b",
+    "a/b",
+    "/",
+    "//",
+    "/a/../b",
+    "/a/./b",
+    "/api",
+    "/a?b=c",
+    "/a#b",
+    "/a b",
+    "/ä",
+    "/%20",
+    "/\"<>",
+    "http://x/",
+    "client_address",
+    "path",
+    "header:X-User",
+    "header:",
+    "header:a b",
+    "cookie:sid",
+    "cookie:a=b",
+    "query:id",
+    "query:a&b",
+    "query:ä",
+    "heder:x",
+    "200",
+    "200-299",
+    "299-200",
+    "99",
+    "600",
+    "100-599",
+    "0.0.0.0:8080",
+    "0.0.0.0",
+    "10.0.0.1:0",
+    "10.0.0.1:65535",
+    "10.0.0.1:65536",
+    "10.0.0.1:",
+    "10.0.0.1:123456",
+    "10.0.0.01:80",
+    "256.0.0.1:80",
+    "[::1]:80",
+    "::1:80",
+    "[::1]",
+    "[fe80::1%3]:80",
+    "[fe80::1%eth0]:80",
+    "[::ffff:10.0.0.1]:80",
+    "[:::]:80",
+    ":80",
+    "localhost:80",
+    "10.0.0.0/8",
+    "10.0.0.1/8",
+    "10.0.0.0/33",
+    "10.0.0.0/+8",
+    "2001:db8::/32",
+    "::/0",
+    "::/129",
+    "::g/1",
+    "text/html; q=1",
+    " x",
+    "x ",
+    "a\tb",
+    "X-Check",
+    "X_Check",
+    "root",
+    "1000",
+    "user$",
+    "[::1]:x",
+    "[zz]:80",
+    "+80",
+    "10.0.0.1:+80",
+];
+
+/// What only the parser can tell: the shape is right, the figures are not.
+fn only_the_parser_knows(form: Form, text: &str) -> bool {
+    match form {
+        Form::ListenAddress => ["10.0.0.1:65536", "[:::]:80"].contains(&text),
+        Form::BackendAddress => ["0.0.0.0:8080", "10.0.0.1:0", "10.0.0.1:65536", "[:::]:80"].contains(&text),
+        Form::Network => [
+            "a",
+            ".",
+            "10.0.0.1:0",
+            "10.0.0.1:80",
+            "::1:80",
+            ":80",
+            "10.0.0.1/8",
+            "10.0.0.0/33",
+            "::/129",
+            "200",
+            "99",
+            "600",
+            "1000",
+            "10.0.0.1:",
+            "10.0.0.1:65535",
+            "10.0.0.1:65536",
+            "10.0.0.1:123456",
+            "10.0.0.01:80",
+            "256.0.0.1:80",
+            "0.0.0.0:8080",
+        ]
+        .contains(&text),
+        Form::RoutePath => ["/a/../b", "/a/./b"].contains(&text),
+        Form::StatusRange => text == "299-200",
+        Form::HostField => ["[:::]:80", "10.0.0.1:65536"].contains(&text),
+        _ => false,
+    }
+}
+
+/// The schema takes every text that the parser takes, and refuses the others unless only their figures are wrong.
+#[test]
+fn texts_have_the_same_form_for_schema_and_parser() {
+    let validator = jsonschema::validator_for(&json_schema()).unwrap();
+    let long = [
+        "x".repeat(32),
+        "x".repeat(33),
+        "x".repeat(63),
+        "x".repeat(64),
+        "x".repeat(1024),
+        "x".repeat(1025),
+    ];
+    let texts = || TEXTS.iter().copied().chain(long.iter().map(String::as_str));
+    let mut tried = 0;
+    let mut differing = Vec::new();
+    for (table, key) in every_key() {
+        let Kind::Text(form) = key.kind else { continue };
+        for text in texts() {
+            let line = format!("{} = {}", key.name, toml::Value::String(text.to_owned()));
+            let document = document(table, key.name, &line);
+            let found = parse_toml(&document, "test.toml").err().unwrap_or_default();
+            let refused = found.iter().any(|d| !about_more_than_the_text(d));
+            let json: serde_json::Value =
+                serde_json::to_value(toml::from_str::<toml::Table>(&document).unwrap()).unwrap();
+            let refused_by_schema = !validator.is_valid(&json);
+            let explained = refused && only_the_parser_knows(form, text);
+            if refused != refused_by_schema && !explained {
+                differing.push(format!("{}.{} = {text:?}: parser {refused}", table.id, key.name));
+            }
+            tried += 1;
+        }
+    }
+    assert!(differing.is_empty(), "{differing:#?}");
+    assert!(tried > 1000, "{tried}");
+}
+
+/// Errors about a key that are not about its text: another pool or listener would make it right.
+fn about_more_than_the_text(diagnostic: &Diagnostic) -> bool {
+    ["there is no pool", "without a token", "listened on twice"]
+        .iter()
+        .any(|cause| diagnostic.cause.contains(cause))
+}

@@ -1,0 +1,363 @@
+//! Configs made at random: every field of every struct, within its range.
+
+use std::collections::BTreeMap;
+use std::net::{IpAddr, SocketAddr};
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use evenkeel_model::config::{
+    Admin, Algorithm, AllDown, Backend, CheckKind, Config, Connections, ConsistentHash, HashKey, HashTable,
+    HealthCheck, HttpCheck, IpNet, Listener, ListenerLimits, ListenerTimeouts, LoadBalancer, MAX_WEIGHT,
+    Name, Node, Passive, PathMatch, Pool, PoolTimeouts, Retries, Route, RouteMatch,
+};
+use proptest::collection::{btree_map, btree_set, vec};
+use proptest::option;
+use proptest::prelude::*;
+
+fn name() -> impl Strategy<Value = Name> {
+    "[A-Za-z0-9_.-]{1,12}".prop_map(|text| Name::parse(&text).unwrap())
+}
+
+fn ms(range: std::ops::RangeInclusive<u64>) -> impl Strategy<Value = Duration> {
+    range.prop_map(Duration::from_millis)
+}
+
+fn address() -> impl Strategy<Value = SocketAddr> {
+    let ip = prop_oneof![
+        any::<[u8; 4]>().prop_map(IpAddr::from),
+        any::<[u8; 16]>().prop_map(IpAddr::from)
+    ];
+    (ip, 1..=u16::MAX)
+        .prop_filter("an address of a server", |(ip, _)| !ip.is_unspecified())
+        .prop_map(SocketAddr::from)
+}
+
+fn network() -> impl Strategy<Value = IpNet> {
+    let v4 = (any::<[u8; 4]>().prop_map(IpAddr::from), 0..=32u8);
+    let v6 = (any::<[u8; 16]>().prop_map(IpAddr::from), 0..=128u8);
+    prop_oneof![v4, v6].prop_map(|(ip, prefix)| IpNet::new(ip, prefix).unwrap())
+}
+
+fn node() -> impl Strategy<Value = Node> {
+    (
+        "[^\\pC]{1,20}",
+        option::of(1..=1024u16),
+        option::of("/[^\\pC]{0,20}".prop_map(PathBuf::from)),
+        option::of(("[a-z_][a-z0-9_-]{0,8}", option::of("[a-z_][a-z0-9_-]{0,8}"))),
+        ms(0..=3_600_000),
+        1..=10_000_000u32,
+    )
+        .prop_map(
+            |(name, threads, data_dir, account, shutdown_timeout, max_connections)| {
+                let (user, group) = account.unzip();
+                Node {
+                    name,
+                    threads,
+                    data_dir,
+                    user,
+                    group: group.flatten(),
+                    shutdown_timeout,
+                    max_connections,
+                }
+            },
+        )
+}
+
+fn admin() -> impl Strategy<Value = Admin> {
+    (address(), "[^\\pC]{1,20}").prop_map(|(listen, token_file)| Admin {
+        listen,
+        token: None,
+        token_file: Some(token_file.into()),
+    })
+}
+
+fn listener() -> impl Strategy<Value = Listener> {
+    let limits = (
+        1024..=1_048_576u32,
+        1..=1000u16,
+        0.0..=1.0f64,
+        option::of(0..1u64 << 50),
+    )
+        .prop_map(
+            |(header_bytes, header_fields, share, body_bytes)| ListenerLimits {
+                header_bytes,
+                header_fields,
+                target_bytes: 64 + (f64::from(header_bytes - 64) * share) as u32,
+                body_bytes,
+            },
+        );
+    let timeout = || ms(10..=3_600_000);
+    let timeouts = (timeout(), timeout(), 0..=1u32 << 30, timeout(), timeout()).prop_map(
+        |(request_headers, request_body_idle, request_body_min_rate, keep_alive, response_write_idle)| {
+            ListenerTimeouts {
+                request_headers,
+                request_body_idle,
+                request_body_min_rate,
+                keep_alive,
+                response_write_idle,
+            }
+        },
+    );
+    (
+        name(),
+        address(),
+        vec(network(), 0..3),
+        1..=10_000_000u32,
+        limits,
+        timeouts,
+    )
+        .prop_map(
+            |(name, address, trusted_proxies, max_connections, limits, timeouts)| Listener {
+                name,
+                address,
+                trusted_proxies,
+                max_connections,
+                limits,
+                timeouts,
+            },
+        )
+}
+
+fn route_match() -> impl Strategy<Value = RouteMatch> {
+    let path = || "/[a-z0-9/\"'\\\\%_~-]{0,10}";
+    let path = prop_oneof![
+        path().prop_map(PathMatch::Exact),
+        path().prop_map(PathMatch::Prefix)
+    ];
+    (option::of("[a-z0-9.-]{1,12}"), option::of(path)).prop_map(|(host, path)| RouteMatch { host, path })
+}
+
+fn algorithm() -> impl Strategy<Value = Algorithm> {
+    let token = || "[A-Za-z0-9!#$%&'*+.^_`|~-]{1,10}";
+    let key = prop_oneof![
+        Just(HashKey::ClientAddress),
+        Just(HashKey::Path),
+        token().prop_map(|name| HashKey::Header(name.to_ascii_lowercase())),
+        token().prop_map(HashKey::Cookie),
+        "[!-\"$%'-<>-~]{1,10}".prop_map(HashKey::Query),
+    ];
+    let table = prop_oneof![Just(HashTable::Ring), Just(HashTable::Maglev)];
+    let hash = (key, table, option::of(101..=10_000u16)).prop_map(|(key, table, bounded_load)| {
+        Algorithm::ConsistentHash(ConsistentHash {
+            key,
+            table,
+            bounded_load,
+        })
+    });
+    prop_oneof![
+        Just(Algorithm::RoundRobin),
+        Just(Algorithm::LeastConnections),
+        Just(Algorithm::Random),
+        Just(Algorithm::PowerOfTwo),
+        Just(Algorithm::PeakEwma),
+        Just(Algorithm::IpHash),
+        hash,
+    ]
+}
+
+fn http_check() -> impl Strategy<Value = HttpCheck> {
+    let method = prop_oneof![Just("GET"), Just("HEAD"), Just("OPTIONS"), Just("POST")];
+    let headers = btree_map("x-[a-z]{1,8}", "[!-~]([ -~\\t]{0,6}[!-~])?", 0..3);
+    let statuses = vec(
+        (100..=599u16, 100..=599u16).prop_map(|(a, b)| (a.min(b), a.max(b))),
+        1..4,
+    );
+    (
+        "/[a-z0-9/?=&\"'\\\\]{0,10}",
+        method,
+        option::of("[a-z0-9.-]{1,10}(:[1-9][0-9]{0,3})?"),
+        headers,
+        statuses,
+        option::of("[^\\pC]{1,10}"),
+    )
+        .prop_map(|(path, method, host, headers, expected_status, body)| HttpCheck {
+            path,
+            method: method.to_owned(),
+            host,
+            headers: headers.into_iter().collect(),
+            expected_status,
+            body_contains: body.filter(|_| method != "HEAD"),
+        })
+}
+
+fn health() -> impl Strategy<Value = HealthCheck> {
+    let kind = prop_oneof![Just(CheckKind::Tcp), http_check().prop_map(CheckKind::Http)];
+    let port = option::of(1..=u16::MAX);
+    (
+        kind,
+        port,
+        100..=3_600_000u64,
+        0.0..=1.0f64,
+        0.0..=1.0f64,
+        1..=100u16,
+        1..=100u16,
+        0..=50u8,
+    )
+        .prop_map(|(kind, port, interval, fast, timeout, rise, fall, jitter)| {
+            let part = |least: u64, share: f64| least + ((interval - least) as f64 * share) as u64;
+            HealthCheck {
+                kind,
+                port,
+                interval: Duration::from_millis(interval),
+                fast_interval: Duration::from_millis(part(50, fast)),
+                timeout: Duration::from_millis(part(10, timeout)),
+                rise,
+                fall,
+                jitter,
+            }
+        })
+}
+
+fn passive() -> impl Strategy<Value = Passive> {
+    (
+        1..=1000u16,
+        ms(1_000..=3_600_000),
+        1..=100u8,
+        1..=1_000_000u32,
+        ms(100..=3_600_000),
+        0..=100u8,
+    )
+        .prop_map(
+            |(consecutive_failures, window, failure_ratio, minimum_requests, ejection_time, max_ejected)| {
+                Passive {
+                    consecutive_failures,
+                    window,
+                    failure_ratio,
+                    minimum_requests,
+                    ejection_time,
+                    max_ejected,
+                }
+            },
+        )
+}
+
+fn backends() -> impl Strategy<Value = Vec<Backend>> {
+    btree_map(address(), 0..=MAX_WEIGHT, 0..5).prop_map(|weights| {
+        let backends = weights.into_iter();
+        backends
+            .map(|(address, weight)| Backend { address, weight })
+            .collect()
+    })
+}
+
+fn pool() -> impl Strategy<Value = Pool> {
+    let connections = (any::<u16>(), ms(10..=86_400_000)).prop_map(|(max_idle, idle_timeout)| Connections {
+        max_idle,
+        idle_timeout,
+    });
+    let total = prop_oneof![Just(Duration::ZERO), ms(10..=86_400_000)];
+    let timeouts = (
+        ms(10..=3_600_000),
+        ms(10..=86_400_000),
+        ms(10..=86_400_000),
+        total,
+    )
+        .prop_map(|(connect, first_byte, stream_idle, total)| PoolTimeouts {
+            connect,
+            first_byte,
+            stream_idle,
+            total,
+        });
+    let retries =
+        (0..=5u8, 0..=100u8, 0..=16 * 1024 * 1024u32).prop_map(|(attempts, budget, replay_bytes)| Retries {
+            attempts,
+            budget,
+            replay_bytes,
+        });
+    let all_down = prop_oneof![Just(AllDown::FailOpen), Just(AllDown::FailClosed)];
+    (
+        (
+            name(),
+            algorithm(),
+            backends(),
+            option::of(health()),
+            option::of(passive()),
+        ),
+        (ms(0..=3_600_000), all_down, connections, timeouts, retries),
+    )
+        .prop_map(
+            |(
+                (name, algorithm, backends, health, passive),
+                (slow_start, all_down, connections, timeouts, retries),
+            )| Pool {
+                name,
+                algorithm,
+                backends,
+                health,
+                passive,
+                slow_start,
+                all_down,
+                connections,
+                timeouts,
+                retries,
+            },
+        )
+}
+
+fn load_balancer() -> impl Strategy<Value = LoadBalancer> {
+    (
+        name(),
+        vec(listener(), 1..3),
+        vec(pool(), 1..4),
+        btree_set(route_match(), 3..6),
+        btree_set(name(), 6),
+    )
+        .prop_map(|(name, mut listeners, pools, matches, names)| {
+            listeners.dedup_by(|a, b| a.name == b.name);
+            let pools: BTreeMap<Name, Arc<Pool>> = pools
+                .into_iter()
+                .map(|pool| (pool.name.clone(), Arc::new(pool)))
+                .collect();
+            let leads_to = pools.keys().cycle();
+            let mut routes: Vec<Route> = names
+                .into_iter()
+                .zip(matches)
+                .zip(leads_to)
+                .map(|((name, matches), pool)| Route {
+                    name,
+                    matches,
+                    pool: pool.clone(),
+                })
+                .collect();
+            routes.sort_by_key(|route| rank(&route.matches));
+            LoadBalancer {
+                name,
+                listeners: listeners.into_iter().map(Arc::new).collect(),
+                routes,
+                pools,
+            }
+        })
+}
+
+/// The order that [`RouteMatch`] documents.
+fn rank(matches: &RouteMatch) -> (bool, u8, std::cmp::Reverse<usize>) {
+    let (kind, length) = match &matches.path {
+        Some(PathMatch::Exact(_)) => (0, 0),
+        Some(PathMatch::Prefix(prefix)) => (1, prefix.len()),
+        None => (2, 0),
+    };
+    (matches.host.is_none(), kind, std::cmp::Reverse(length))
+}
+
+/// A valid config without an inline token.
+pub(crate) fn config() -> impl Strategy<Value = Config> {
+    (node(), admin(), vec(load_balancer(), 1..3))
+        .prop_map(|(node, admin, balancers)| Config {
+            node,
+            admin,
+            load_balancers: balancers
+                .into_iter()
+                .map(|lb| (lb.name.clone(), Arc::new(lb)))
+                .collect(),
+        })
+        .prop_filter("listening addresses differ", |config| {
+            let listeners = config.load_balancers.values().flat_map(|lb| &lb.listeners);
+            let mut addresses: Vec<SocketAddr> = listeners.map(|l| l.address).collect();
+            addresses.push(config.admin.listen);
+            let count = addresses.len();
+            addresses.sort();
+            addresses.dedup();
+            addresses.len() == count
+        })
+}
