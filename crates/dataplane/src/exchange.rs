@@ -332,7 +332,6 @@ fn record_failure(request: &Request<'_>, index: usize, what: &'static str) {
 pub(crate) fn record(request: &Request<'_>, index: usize, outcome: Outcome) {
     let Request { shard, pool, .. } = *request;
     if let Some(ejected) = pool.balancer.record(index, outcome, shard.timers.recent_us()) {
-        tracing::warn!(backend = %ejected.backend, reason = %ejected.reason, "ejected");
         shard.event(DataplaneEvent::Ejected(ejected));
     }
 }

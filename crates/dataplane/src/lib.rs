@@ -22,7 +22,7 @@ mod shard;
 mod timers;
 mod upstream;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::net::SocketAddr;
 use std::sync::atomic::Ordering::Relaxed;
@@ -145,12 +145,13 @@ impl Dataplane {
         let mut bound = BTreeMap::new();
         for listener in &serving.listeners {
             let address = listener.config.address;
-            let opened = net::listen::bind_shared(address, threads).map_err(|error| StartError::Listen {
-                load_balancer: listener.lb.config.name.clone(),
-                listener: listener.config.name.clone(),
-                address,
-                cause: explain_bind(&error),
-            })?;
+            let opened =
+                net::listen::bind_shared(address, threads, false).map_err(|error| StartError::Listen {
+                    load_balancer: listener.lb.config.name.clone(),
+                    listener: listener.config.name.clone(),
+                    address,
+                    cause: explain_bind(&error),
+                })?;
             bound.insert(address, Ok(local_address(&opened, address)));
             sockets.push((address, opened));
         }
@@ -200,6 +201,8 @@ impl Dataplane {
             .store(serving.max_connections, Relaxed);
         let mut failures = Vec::new();
         let mut sockets = Vec::new();
+        let ports = state.bound.values().filter_map(|b| b.as_ref().ok());
+        let held: BTreeSet<u16> = ports.map(SocketAddr::port).collect();
         state
             .bound
             .retain(|address, result| result.is_ok() && serving.listener(*address).is_some());
@@ -208,7 +211,8 @@ impl Dataplane {
             if state.bound.contains_key(&address) {
                 continue;
             }
-            match net::listen::bind_shared(address, self.shards.len()) {
+            let beside_own = held.contains(&address.port());
+            match net::listen::bind_shared(address, self.shards.len(), beside_own) {
                 Ok(opened) => {
                     state.bound.insert(address, Ok(local_address(&opened, address)));
                     sockets.push((address, opened));
@@ -372,7 +376,7 @@ fn retired(before: &Serving, after: &Serving) -> Arc<[u64]> {
         let members = &pool.balancer.state().members;
         members.get(index).is_some_and(|m| m.eligibility.takes_requests())
     };
-    let now: std::collections::BTreeSet<u64> = after
+    let now: BTreeSet<u64> = after
         .backends()
         .filter(|(p, i, _)| takes(p, *i))
         .map(|(_, _, b)| b.serial)

@@ -28,6 +28,7 @@ use crate::hub::{Core, Hub, Inputs, Process, View};
 use crate::metrics::{ControlMetrics, Figures};
 use crate::now;
 use crate::source::{self, Flags, Request, Source};
+use crate::text::{counted, duration};
 use crate::token;
 
 /// Threads for all that is not forwarding.
@@ -53,11 +54,16 @@ pub(crate) struct Setup {
 pub(crate) struct Server {
     runtime: Runtime,
     shared: Arc<Shared>,
-    admin: SocketAddr,
+    api: AdminApi,
     signals: Signals,
     reloads: mpsc::Sender<Request>,
-    console_stop: oneshot::Sender<()>,
-    console_done: tokio::task::JoinHandle<()>,
+}
+
+/// The admin API at work.
+struct AdminApi {
+    address: SocketAddr,
+    stop: oneshot::Sender<()>,
+    done: tokio::task::JoinHandle<()>,
 }
 
 /// What readers of the state share.
@@ -113,8 +119,6 @@ impl Server {
             .enable_all()
             .build()
             .context("cannot start the control runtime")?;
-        let _inside = runtime.enter();
-        let signals = Signals::new()?;
         let (view_out, view) = watch::channel(core.view());
         let shared = Arc::new(Shared {
             dataplane: dataplane.clone(),
@@ -122,11 +126,7 @@ impl Server {
             process,
             ready: AtomicBool::new(true),
         });
-        let (orders, orders_in) = mpsc::channel(CHANNEL);
-        let (candidates_out, candidates) = mpsc::channel(1);
-        let (verdicts_out, verdicts) = mpsc::channel(CHANNEL);
         let (targets, targets_in) = watch::channel(Vec::new());
-        let (reloads, reloads_in) = mpsc::channel(CHANNEL);
         let hub = Hub {
             core,
             dataplane,
@@ -134,6 +134,13 @@ impl Server {
             targets,
             view: view_out,
         };
+        // Signals, sockets and tasks are made inside the runtime.
+        let inside = runtime.enter();
+        let signals = Signals::new()?;
+        let (orders, orders_in) = mpsc::channel(CHANNEL);
+        let (candidates_out, candidates) = mpsc::channel(1);
+        let (verdicts_out, verdicts) = mpsc::channel(CHANNEL);
+        let (reloads, reloads_in) = mpsc::channel(CHANNEL);
         let inputs = Inputs {
             orders: orders_in,
             candidates,
@@ -142,37 +149,23 @@ impl Server {
         };
         runtime.spawn(hub.run(first, inputs));
         runtime.spawn(orchestrator::run(targets_in, verdicts_out));
-        runtime.spawn(source::watch(
-            setup.source,
-            setup.flags,
-            setup.text,
-            reloads_in,
-            candidates_out,
-        ));
-        let console = console(&shared, token, orders, reloads.clone());
-        let admin_address = admin.local_addr()?;
-        let admin = tokio::net::TcpListener::from_std(admin)?;
-        let (console_stop, stopped) = oneshot::channel();
-        let console_done = runtime.spawn(console::serve(admin, console, async {
-            // Dropped unsent means the same.
-            let _ = stopped.await;
-        }));
-        drop(_inside);
-        tracing::info!("the admin API listens on http://{admin_address}");
+        let watched = source::watch(setup.source, setup.flags, setup.text, reloads_in, candidates_out);
+        runtime.spawn(watched);
+        let api = AdminApi::start(admin, console(&shared, token, orders, reloads.clone()))?;
+        drop(inside);
+        tracing::info!("the admin API listens on http://{}", api.address);
         Ok(Self {
             runtime,
             shared,
-            admin: admin_address,
+            api,
             signals,
             reloads,
-            console_stop,
-            console_done,
         })
     }
 
     /// Where the admin API listens.
     pub(crate) fn admin(&self) -> SocketAddr {
-        self.admin
+        self.api.address
     }
 
     /// Asks for the state at any time, from any thread.
@@ -187,11 +180,9 @@ impl Server {
         let Self {
             runtime,
             shared,
+            api,
             mut signals,
             reloads,
-            console_stop,
-            console_done,
-            ..
         } = self;
         runtime.block_on(async {
             signals.until_stop(&reloads).await;
@@ -202,19 +193,36 @@ impl Server {
                     tracing::warn!("a second signal: ending at once");
                 }
             }
-            let _ = console_stop.send(());
+            let _ = api.stop.send(());
             // The answer being written gets its chance; the end does not depend on it.
-            let _ = tokio::time::timeout(LAST_WAIT, console_done).await;
+            let _ = tokio::time::timeout(LAST_WAIT, api.done).await;
         });
         runtime.shutdown_timeout(LAST_WAIT);
         tracing::info!("stopped");
     }
 }
 
+impl AdminApi {
+    fn start(listener: TcpListener, console: Console) -> std::io::Result<Self> {
+        let address = listener.local_addr()?;
+        let listener = tokio::net::TcpListener::from_std(listener)?;
+        let (stop, stopped) = oneshot::channel();
+        let done = tokio::spawn(console::serve(listener, console, async {
+            // Dropped unsent means the same.
+            let _ = stopped.await;
+        }));
+        Ok(Self { address, stop, done })
+    }
+}
+
 async fn drain(shared: &Shared) {
     let deadline = shared.view.borrow().snapshot.config.node.shutdown_timeout;
-    let open = shared.dataplane.connections();
-    tracing::info!("stopping: accepting no more, {open} client connections are open, deadline {deadline:?}");
+    let open = usize::try_from(shared.dataplane.connections()).unwrap_or(usize::MAX);
+    tracing::info!(
+        "stopping: accepting no more; {} open, deadline {}",
+        counted(open, "client connection"),
+        duration(deadline)
+    );
     let report = shared.dataplane.shutdown(deadline).await;
     if !report.finished {
         tracing::warn!(

@@ -154,7 +154,7 @@ fn node_changes(changes: &mut Vec<Change>, old: &Node, new: &Node) {
         max_connections,
     } = new;
     let compared = [
-        ("node.name", old.name == *name, true),
+        ("node.name", old.name == *name, false),
         ("node.threads", old.threads == *threads, true),
         ("node.data_dir", old.data_dir == *data_dir, true),
         ("node.user", old.user == *user, true),

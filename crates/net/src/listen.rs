@@ -15,8 +15,11 @@ const BACKLOG: i32 = 4096;
 /// # Errors
 /// Whatever `bind` says; `AddrInUse` also when another process listens there with `SO_REUSEPORT`, which the
 /// kernel alone would let us share by accident.
-pub fn bind_shared(address: SocketAddr, count: usize) -> io::Result<Vec<TcpListener>> {
-    if address.port() != 0 {
+///
+/// `beside_own`: this process already listens on that port (of another address that may overlap), so the check
+/// for others is left out: it would find ourselves.
+pub fn bind_shared(address: SocketAddr, count: usize, beside_own: bool) -> io::Result<Vec<TcpListener>> {
+    if address.port() != 0 && !beside_own {
         // Without SO_REUSEPORT a bind succeeds only where nobody listens.
         bind(address, false)?;
     }
@@ -62,16 +65,28 @@ mod tests {
 
     #[test]
     fn port_zero_gives_every_shard_the_same_port() {
-        let listeners = bind_shared("127.0.0.1:0".parse().unwrap(), 3).unwrap();
+        let listeners = bind_shared("127.0.0.1:0".parse().unwrap(), 3, false).unwrap();
         let ports: Vec<u16> = listeners.iter().map(|l| l.local_addr().unwrap().port()).collect();
         assert_eq!(ports.len(), 3);
         assert!(ports[0] != 0 && ports.iter().all(|p| *p == ports[0]), "{ports:?}");
     }
 
     #[test]
+    fn an_address_that_overlaps_our_own_is_bound_beside_it() {
+        let ours = bind_shared("127.0.0.1:0".parse().unwrap(), 1, false).unwrap();
+        let port = ours[0].local_addr().unwrap().port();
+        let wider = SocketAddr::from(([0, 0, 0, 0], port));
+        assert_eq!(
+            bind_shared(wider, 1, false).unwrap_err().kind(),
+            io::ErrorKind::AddrInUse
+        );
+        assert_eq!(bind_shared(wider, 2, true).unwrap().len(), 2);
+    }
+
+    #[test]
     fn an_address_somebody_listens_on_is_refused_even_if_they_share() {
-        let theirs = bind_shared("127.0.0.1:0".parse().unwrap(), 1).unwrap();
-        let error = bind_shared(theirs[0].local_addr().unwrap(), 2).unwrap_err();
+        let theirs = bind_shared("127.0.0.1:0".parse().unwrap(), 1, false).unwrap();
+        let error = bind_shared(theirs[0].local_addr().unwrap(), 2, false).unwrap_err();
         assert_eq!(error.kind(), io::ErrorKind::AddrInUse);
     }
 }

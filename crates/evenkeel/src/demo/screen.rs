@@ -184,6 +184,8 @@ impl Screen {
         } else {
             format!(" --admin http://{}", self.admin)
         };
+        // By the name it was started with: who runs it from a build directory has no `evenkeel` in the path.
+        let me = std::env::args().next().unwrap_or_else(|| "evenkeel".to_owned());
         let mut text = format!(
             "{} {url}\n\n  Try, in another terminal:\n    curl {url}\n",
             self.paint.text(Tone::Title, "Evenkeel demo: open")
@@ -204,11 +206,11 @@ impl Screen {
             );
         }
         if let Some(last) = children.addresses().last() {
-            let _ = writeln!(text, "    evenkeel backend drain demo {last}{admin}");
-            let _ = writeln!(text, "    evenkeel backend ready demo {last}{admin}");
+            let _ = writeln!(text, "    {me} backend drain demo {last}{admin}");
+            let _ = writeln!(text, "    {me} backend ready demo {last}{admin}");
         }
-        let _ = writeln!(text, "    evenkeel status{admin}");
-        let _ = writeln!(text, "    evenkeel explain --listener demo GET /{admin}");
+        let _ = writeln!(text, "    {me} status{admin}");
+        let _ = writeln!(text, "    {me} explain --listener demo GET /{admin}");
         let _ = writeln!(text, "    curl http://{}/metrics", self.admin);
         text.push_str("  Ctrl-C ends it and everything it started.\n");
         text

@@ -166,23 +166,6 @@ pub(super) fn of_config(old: &Config, new: &Config) -> Vec<String> {
         .collect()
 }
 
-/// Changed keys that only a restart brings into force.
-pub(super) fn needing_restart(old: &Config, new: &Config) -> Vec<String> {
-    let changed = [
-        ("node.threads", old.node.threads != new.node.threads),
-        ("node.user", old.node.user != new.node.user),
-        ("node.group", old.node.group != new.node.group),
-        ("node.data_dir", old.node.data_dir != new.node.data_dir),
-        ("admin.listen", old.admin.listen != new.admin.listen),
-        ("admin.token", old.admin.token != new.admin.token),
-        ("admin.token_file", old.admin.token_file != new.admin.token_file),
-    ];
-    let named = changed.iter().filter(|(_, changed)| *changed);
-    named
-        .map(|(key, _)| format!("{key} is changed: it takes effect after a restart"))
-        .collect()
-}
-
 /// What a reader of two successive snapshots would want to be told.
 pub(super) fn between(before: Option<&Snapshot>, after: &Snapshot) -> Vec<Change> {
     let mut changes = Vec::new();

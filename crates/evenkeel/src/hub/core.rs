@@ -297,8 +297,7 @@ impl Core {
         let mut messages = if *config == *self.config {
             vec!["nothing changed".to_owned()]
         } else {
-            let mut messages = changes::of_config(&self.config, &config);
-            messages.extend(changes::needing_restart(&self.config, &config));
+            let messages = changes::of_config(&self.config, &config);
             self.revision += 1;
             self.config = config;
             self.config_since = now;

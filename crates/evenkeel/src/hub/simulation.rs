@@ -286,7 +286,7 @@ fn keys_that_need_a_restart_are_named() {
     world.give(Input::Loaded(Arc::new(changed)));
     let messages = world.core.view().config.last_reload.unwrap().messages;
     for key in ["node.threads", "admin.listen"] {
-        let line = format!("{key} is changed: it takes effect after a restart");
+        let line = format!("{key} changed; it takes effect after a restart");
         assert!(messages.contains(&line), "{messages:?}");
     }
 }

@@ -1,0 +1,28 @@
+//! End to end: the program as a black box, through real sockets, against servers and clients that were not written
+//! here and against scripted ones that misbehave to the byte. Filed by topic; each test says its scenario first.
+
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+mod support;
+
+mod algorithms;
+mod all_down;
+mod bodies;
+mod command_line;
+mod connections;
+mod death;
+mod demo;
+mod expectations;
+mod forwarding;
+mod hostile;
+mod hygiene;
+mod limits;
+mod orders;
+mod privileges;
+mod reload;
+mod responses;
+mod retries;
+mod scrape;
+mod shutdown;
+mod start;
+mod timeouts;

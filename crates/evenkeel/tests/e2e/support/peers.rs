@@ -1,0 +1,157 @@
+//! Servers and clients that were not written here.
+
+use std::fs;
+use std::net::SocketAddr;
+use std::path::Path;
+use std::process::{Child, Command, Output, Stdio};
+use std::sync::Mutex;
+
+use tempfile::TempDir;
+
+use super::{free_address, wait_until};
+
+/// Finds a program of a Debian package, or says how to get it.
+fn need(name: &str, package: &str) -> String {
+    let usual = ["/usr/sbin", "/usr/bin", "/usr/local/bin", "/opt/homebrew/bin"];
+    let path = std::env::var("PATH").unwrap_or_default();
+    let mut dirs = path.split(':').chain(usual);
+    let found = dirs.map(|d| Path::new(d).join(name)).find(|p| p.is_file());
+    found
+        .unwrap_or_else(|| panic!("this test needs `{name}`: apt-get install {package} (cargo xtask test does it)"))
+        .to_string_lossy()
+        .into_owned()
+}
+
+/// A process that is killed when dropped, and can be started again.
+struct Server {
+    command: Mutex<Command>,
+    child: Mutex<Option<Child>>,
+    address: SocketAddr,
+}
+
+impl Server {
+    fn start(&self) {
+        let mut command = self.command.lock().unwrap();
+        let child = command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).spawn();
+        *self.child.lock().unwrap() = Some(child.expect("the server starts"));
+        wait_until("the server listens", || std::net::TcpStream::connect(self.address).is_ok());
+    }
+
+    fn kill(&self) {
+        if let Some(mut child) = self.child.lock().unwrap().take() {
+            let _ = child.kill();
+            let _ = child.wait();
+        }
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        self.kill();
+    }
+}
+
+/// nginx with keep-alive, in one process, so that `kill -9` ends all of it.
+pub(crate) struct Nginx {
+    pub(crate) address: SocketAddr,
+    server: Server,
+    dir: TempDir,
+}
+
+impl Nginx {
+    /// Answers every path with `name` (also in `X-Backend`), `/files/` with files and `/upload` by taking a body.
+    pub(crate) fn start(name: &str) -> Self {
+        let program = need("nginx", "nginx");
+        let address = free_address();
+        let dir = tempfile::tempdir().expect("a temporary directory");
+        let root = dir.path().display();
+        fs::create_dir(dir.path().join("files")).expect("a directory");
+        let config = format!(
+            "daemon off;\nmaster_process off;\nuser root;\npid {root}/pid;\nerror_log {root}/error.log;\n\
+             events {{ worker_connections 1024; }}\n\
+             http {{\naccess_log off;\nclient_body_temp_path {root}/body;\nproxy_temp_path {root}/proxy;\n\
+             fastcgi_temp_path {root}/fastcgi;\nuwsgi_temp_path {root}/uwsgi;\nscgi_temp_path {root}/scgi;\n\
+             keepalive_requests 1000000;\nclient_max_body_size 0;\n\
+             server {{\nlisten {address};\nadd_header X-Backend {name};\n\
+             location / {{ return 200 \"{name}\"; }}\n\
+             location /files/ {{ root {root}; }}\n\
+             location /put/ {{ alias {root}/files/; dav_methods PUT; }}\n}}\n}}\n"
+        );
+        fs::write(dir.path().join("nginx.conf"), config).expect("its config");
+        let mut command = Command::new(program);
+        command.arg("-p").arg(dir.path()).arg("-c").arg(dir.path().join("nginx.conf"));
+        let server = Server {
+            command: Mutex::new(command),
+            child: Mutex::new(None),
+            address,
+        };
+        server.start();
+        Self { address, server, dir }
+    }
+
+    /// Puts a file below `/files/`.
+    pub(crate) fn file(&self, name: &str, content: &[u8]) {
+        fs::write(self.dir.path().join("files").join(name), content).expect("a file");
+    }
+
+    /// What was put below `/put/`.
+    pub(crate) fn uploaded(&self, name: &str) -> Vec<u8> {
+        fs::read(self.dir.path().join("files").join(name)).expect("an uploaded file")
+    }
+
+    /// `kill -9`.
+    pub(crate) fn kill(&self) {
+        self.server.kill();
+    }
+
+    /// Starts again on the same address.
+    pub(crate) fn restart(&self) {
+        self.server.start();
+    }
+}
+
+/// Python's `http.server`: an HTTP/1.0 origin that closes after each answer.
+pub(crate) struct Python {
+    pub(crate) address: SocketAddr,
+    dir: TempDir,
+    _server: Server,
+}
+
+impl Python {
+    pub(crate) fn start() -> Self {
+        let program = need("python3", "python3");
+        let address = free_address();
+        let dir = tempfile::tempdir().expect("a temporary directory");
+        let mut command = Command::new(program);
+        command
+            .args(["-m", "http.server", "--bind", &address.ip().to_string(), &address.port().to_string()])
+            .current_dir(dir.path());
+        let server = Server {
+            command: Mutex::new(command),
+            child: Mutex::new(None),
+            address,
+        };
+        server.start();
+        Self {
+            address,
+            dir,
+            _server: server,
+        }
+    }
+
+    pub(crate) fn file(&self, name: &str, content: &[u8]) {
+        fs::write(self.dir.path().join(name), content).expect("a file");
+    }
+}
+
+/// Runs curl.
+pub(crate) fn curl(args: &[&str]) -> Output {
+    let program = need("curl", "curl");
+    let output = Command::new(program)
+        .args(["--silent", "--show-error", "--noproxy", "*", "--max-time", "20"])
+        .args(args)
+        .output()
+        .expect("curl runs");
+    assert!(output.status.success(), "curl {args:?}: {}", String::from_utf8_lossy(&output.stderr));
+    output
+}
