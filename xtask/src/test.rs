@@ -180,6 +180,7 @@ fn doc_tests(_: &Args, tally: &mut Tally) -> Result<()> {
 }
 
 fn docs(_: &Args, tally: &mut Tally) -> Result<()> {
+    // Libraries only: the documentation of a command line is its help.
     let mut doc = command(
         "cargo",
         &[
@@ -188,6 +189,7 @@ fn docs(_: &Args, tally: &mut Tally) -> Result<()> {
             "--workspace",
             "--locked",
             "--no-deps",
+            "--lib",
             "--document-private-items",
         ],
     );

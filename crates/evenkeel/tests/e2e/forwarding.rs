@@ -1,22 +1,17 @@
 //! The main path: what a request looks like at the backend, and what its answer looks like at the client.
 
-use crate::support::{Backend, Client, Evenkeel, Nginx, Python, QUIET, curl, free_ip, shop};
+use crate::support::{Backend, Client, Evenkeel, Nginx, Python, QUIET, curl, free_ip, pattern, shop, shop_on, shop_with_listener};
 
 /// An even spread over servers that were not written here, seen by a client that was not either.
 #[test]
 fn round_robin_spreads_evenly_over_nginx() {
     let servers = ["one", "two", "three"].map(Nginx::start);
-    let list: Vec<String> = servers.iter().map(|s| format!("\"{}\"", s.address)).collect();
-    let config = format!(
-        "[load_balancers.shop]\nlisten = \"{}:0\"\nbackend_servers = [{}]\n",
-        free_ip(),
-        list.join(",")
-    );
-    let evenkeel = Evenkeel::start(&config);
+    let addresses = servers.each_ref().map(|s| s.address);
+    let evenkeel = Evenkeel::start(&shop_on(&format!("{}:0", free_ip()), &addresses, ""));
     let url = format!("http://{}/?[1-30]", evenkeel.address());
     let seen = String::from_utf8(curl(&[&url]).stdout).unwrap();
-    for (name, length) in [("one", 3), ("two", 3), ("three", 5)] {
-        assert_eq!(seen.matches(name).count(), 10, "{seen} ({length})");
+    for name in ["one", "two", "three"] {
+        assert_eq!(seen.matches(name).count(), 10, "{seen}");
     }
 }
 
@@ -67,13 +62,8 @@ fn spoofed_origins_are_stripped() {
 #[test]
 fn a_trusted_proxys_report_is_kept() {
     let one = Backend::named("one");
-    let config = format!(
-        "[load_balancers.shop]\nbackend_servers = [\"{}\"]\n{QUIET}\
-         [[load_balancers.shop.listeners]]\naddress = \"{}:0\"\ntrusted_proxies = [\"127.0.0.0/8\"]\n",
-        one.address,
-        free_ip()
-    );
-    let evenkeel = Evenkeel::start(&config);
+    let listener = "trusted_proxies = [\"127.0.0.0/8\"]";
+    let evenkeel = Evenkeel::start(&shop_with_listener(&[&one], listener, QUIET));
     evenkeel.client().ask(CLAIMS);
     let got = one.last();
     assert_eq!(got.all("x-forwarded-for"), ["192.0.2.7, 127.0.0.1"]);
@@ -117,15 +107,10 @@ fn a_client_that_wants_to_close_is_closed() {
 #[test]
 fn an_http_1_0_origin_serves_a_client_that_stays() {
     let python = Python::start();
-    let content = crate::support::pattern(300_000);
+    let content = pattern(300_000);
     python.file("small.txt", b"small");
     python.file("large.bin", &content);
-    let config = format!(
-        "[load_balancers.shop]\nlisten = \"{}:0\"\nbackend_servers = [\"{}\"]\n{QUIET}",
-        free_ip(),
-        python.address
-    );
-    let evenkeel = Evenkeel::start(&config);
+    let evenkeel = Evenkeel::start(&shop_on(&format!("{}:0", free_ip()), &[python.address], QUIET));
     let mut client = evenkeel.client();
     for _ in 0..5 {
         assert_eq!(client.get("/small.txt").text(), "small");
@@ -198,8 +183,7 @@ fn ipv6() {
         stream.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 3\r\n\r\nsix").unwrap();
         String::from_utf8_lossy(&bytes[..n]).into_owned()
     });
-    let config = format!("[load_balancers.shop]\nlisten = \"[::1]:0\"\nbackend_servers = [\"{backend}\"]\n{QUIET}");
-    let evenkeel = Evenkeel::start(&config);
+    let evenkeel = Evenkeel::start(&shop_on("[::1]:0", &[backend], QUIET));
     let answer = Client::connect(evenkeel.address()).get("/");
     assert_eq!(answer.text(), "six");
     let got = served.join().unwrap();

@@ -64,7 +64,7 @@ pub(crate) static ROOT: Table = Table {
 pub(crate) static NODE: Table = Table {
     id: "node",
     heading: "[node]",
-    about: "Settings of this process. `shutdown_timeout` and `max_connections` change with a reload, the others need a restart.",
+    about: "Settings of this process. `name`, `shutdown_timeout` and `max_connections` change with a reload, the others need a restart.",
     keys: &[&[
         key(
             "name",

@@ -84,6 +84,7 @@ async fn a_list_change_keeps_the_count_of_failures() {
             break verdict;
         }
         runner.targets.send(vec![kept.clone()]).unwrap();
+        // condition poll
         tokio::time::sleep(Duration::from_millis(1)).await;
     };
     assert_eq!(verdict.reason, "status 500");

@@ -227,6 +227,16 @@ impl Conversation {
         while self.read_some(4096) > 0 {}
     }
 
+    /// Whether the other side has gone, without reading what it sent.
+    pub(crate) fn is_ended(&self) -> bool {
+        match self.reader.stream.take_error() {
+            Ok(Some(_)) | Err(_) => return true,
+            Ok(None) => {}
+        }
+        let handle = &self.shared.open;
+        !handle.lock().unwrap().contains_key(&self.number) || is_half_closed(&self.reader.stream)
+    }
+
     /// Lets the end of the script be a reset.
     pub(crate) fn reset(&mut self) {
         let _ = SockRef::from(&self.reader.stream).set_linger(Some(Duration::ZERO));

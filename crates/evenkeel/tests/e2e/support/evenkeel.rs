@@ -26,11 +26,25 @@ pub(crate) fn program() -> Command {
 /// A config in the short form: the load balancer `shop` on an address of its own in front of `backends`. `more`
 /// are further keys.
 pub(crate) fn shop(backends: &[&Backend], more: &str) -> String {
+    let addresses: Vec<SocketAddr> = backends.iter().map(|b| b.address).collect();
+    shop_on(&format!("{}:0", free_ip()), &addresses, more)
+}
+
+/// The same on a given address, so that a changed config can keep it.
+pub(crate) fn shop_on(listen: &str, backends: &[SocketAddr], more: &str) -> String {
+    let backends: Vec<String> = backends.iter().map(|b| format!("\"{b}\"")).collect();
+    let backends = backends.join(", ");
+    format!("[load_balancers.shop]\nlisten = \"{listen}\"\nbackend_servers = [{backends}]\n{more}")
+}
+
+/// A config whose listener has further keys.
+pub(crate) fn shop_with_listener(backends: &[&Backend], listener: &str, more: &str) -> String {
     let backends: Vec<String> = backends.iter().map(|b| format!("\"{}\"", b.address)).collect();
     format!(
-        "[load_balancers.shop]\nlisten = \"{}:0\"\nbackend_servers = [{}]\n{more}",
-        free_ip(),
-        backends.join(", ")
+        "[load_balancers.shop]\nbackend_servers = [{}]\n{more}\n\
+         [[load_balancers.shop.listeners]]\naddress = \"{}:0\"\n{listener}\n",
+        backends.join(", "),
+        free_ip()
     )
 }
 

@@ -16,7 +16,7 @@ use std::time::{Duration, Instant};
 pub(crate) use self::address::{free_address, free_ip};
 pub(crate) use self::backend::{Backend, Conversation};
 pub(crate) use self::client::Client;
-pub(crate) use self::evenkeel::{Evenkeel, Place, program, shop};
+pub(crate) use self::evenkeel::{Evenkeel, Place, program, shop, shop_on, shop_with_listener};
 pub(crate) use self::gate::Gate;
 pub(crate) use self::load::{Load, Report};
 pub(crate) use self::message::{Broken, Message};
@@ -47,6 +47,17 @@ pub(crate) fn wait_for<T>(what: &str, mut look: impl FnMut() -> Option<T>) -> T 
 /// Asks again and again until `condition` holds.
 pub(crate) fn wait_until(what: &str, mut condition: impl FnMut() -> bool) {
     wait_for(what, || condition().then_some(()));
+}
+
+/// Waits until a figure has begun to grow and grows no more.
+pub(crate) fn wait_until_still(what: &str, mut look: impl FnMut() -> u64) -> u64 {
+    let (mut last, mut same) = (0, 0);
+    wait_for(what, || {
+        let now = look();
+        same = if now == last && now > 0 { same + 1 } else { 0 };
+        last = now;
+        (same > 40).then_some(now)
+    })
 }
 
 /// Bytes that differ from place to place, so that a lost, doubled or swapped piece is noticed.
