@@ -100,7 +100,8 @@ pub(crate) async fn run(
     };
     let (attempt, reusable) = match body {
         Body::Whole(length) => exchange.whole(*length, client, &mut upstream, &mut buffer).await,
-        Body::Streaming(body) => exchange.streaming(body, client, &mut upstream, &mut buffer).await,
+        // Boxed: the rare and larger state must not make every connection larger.
+        Body::Streaming(body) => Box::pin(exchange.streaming(body, client, &mut upstream, &mut buffer)).await,
     };
     shard.buffers.give(buffer);
     if reusable {

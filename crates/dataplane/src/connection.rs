@@ -69,7 +69,7 @@ pub(crate) async fn run(
             After::Idle => {}
             After::Close => break,
             After::Linger => {
-                linger(&shard, &mut client).await;
+                Box::pin(linger(&shard, &mut client)).await;
                 break;
             }
         }
@@ -99,7 +99,7 @@ async fn wait_for_bytes(shard: &Shard, slot: &Slot, client: &Client) -> bool {
 /// Serves requests until the client pauses or the connection must end.
 async fn serve(shard: &Rc<Shard>, slot: &Slot, client: &mut Client) -> After {
     // What the client sent ahead stays in the work area; without that there is none while we wait.
-    let mut ahead: Option<Work> = None;
+    let mut ahead: Option<Box<Work>> = None;
     loop {
         if ahead.is_none() && !bytes_come_soon(client).await {
             break if slot.closes_idle(shard.timers.now_ms()) {

@@ -229,28 +229,21 @@ async fn forward(
     body: &mut Body,
 ) -> Ended {
     let Request { shard, pool, .. } = *request;
-    let retries = &pool.config.retries;
-    let counters = pool.cell.counters.of(shard.index);
     let key = key_of(request);
     client.timer.limit(pool.config.timeouts.total);
-    pool.balancer
-        .pool()
-        .note_request(request.started_us, retries.budget);
-    let mut tried = [0; MAX_ATTEMPTS];
-    let mut tries = 0;
-    let mut fresh = false;
-    let mut last: Option<Failure> = None;
+    let budget = pool.config.retries.budget;
+    pool.balancer.pool().note_request(request.started_us, budget);
+    let mut tries = Tries::default();
+    let mut now_us = request.started_us;
     loop {
-        let now = if tries == 0 {
-            request.started_us
-        } else {
-            shard.timers.now_us()
-        };
-        let Some(index) = pick(request, key, tried.get(..tries).unwrap_or_default(), fresh, now) else {
-            let reason = last.map_or(Reason::NoBackend, |f| f.reason);
+        let Some(index) = pick(request, key, &tries, now_us) else {
+            let reason = tries.last.map_or(Reason::NoBackend, |f| f.reason);
             return give_up(request, client, out, body, reason).await;
         };
-        let failure = match attempt::run(request, index, fresh, client, response, out, body).await {
+        if tries.count > 0 {
+            pool.cell.counters.of(shard.index).retries.add(1);
+        }
+        let failure = match attempt::run(request, index, tries.fresh, client, response, out, body).await {
             Attempt::Failed(failure) => failure,
             Attempt::Refused(reason) => return give_up(request, client, out, body, reason).await,
             Attempt::Answered { status, keep, sent } => {
@@ -263,9 +256,7 @@ async fn forward(
                 };
             }
             Attempt::Broken { status, reason, sent } => {
-                if reason.fault() == Fault::Backend {
-                    record_failure(request, index, reason.words());
-                }
+                record_failure(request, index, reason);
                 return Ended {
                     next: Next::Close,
                     status,
@@ -274,35 +265,74 @@ async fn forward(
                 };
             }
         };
-        if !failure.stale && failure.reason.fault() == Fault::Backend {
-            record_failure(request, index, failure.reason.words());
+        if !failure.stale {
+            record_failure(request, index, failure.reason);
         }
-        if let Some(slot) = tried.get_mut(tries) {
+        now_us = shard.timers.now_us();
+        if client.timer.limit_passed() || !tries.again(request, body, index, failure, now_us) {
+            return give_up(request, client, out, body, failure.reason).await;
+        }
+    }
+}
+
+/// The attempts of one request.
+#[derive(Debug, Default)]
+struct Tries {
+    members: [usize; MAX_ATTEMPTS],
+    count: usize,
+    /// A kept connection was found closed: from now on only new ones.
+    fresh: bool,
+    last: Option<Failure>,
+}
+
+impl Tries {
+    /// Members tried so far.
+    fn members(&self) -> &[usize] {
+        self.members.get(..self.count).unwrap_or_default()
+    }
+
+    /// Notes a failed attempt and says whether there may be another. The first stale connection is free: it is
+    /// no failure of a backend, so it takes nothing from the budget.
+    fn again(
+        &mut self,
+        request: &Request<'_>,
+        body: &Body,
+        index: usize,
+        failure: Failure,
+        now_us: u64,
+    ) -> bool {
+        if let Some(slot) = self.members.get_mut(self.count) {
             *slot = index;
         }
-        tries += 1;
-        let free = failure.stale && !fresh;
-        let allowed = tries < MAX_ATTEMPTS && is_safe(request, body, failure) && !client.timer.limit_passed();
-        if !allowed || !(free || tries <= usize::from(retries.attempts) + usize::from(fresh)) {
-            return give_up(request, client, out, body, failure.reason).await;
+        self.count += 1;
+        let free = failure.stale && !self.fresh;
+        self.fresh |= failure.stale;
+        self.last = Some(failure);
+        let pool = request.pool;
+        let retries = &pool.config.retries;
+        let within = free || self.count <= usize::from(retries.attempts) + usize::from(self.fresh);
+        if self.count >= MAX_ATTEMPTS || !within || !is_safe(request, body, failure) {
+            return false;
         }
-        if !free && !pool.balancer.pool().try_retry(now, retries.budget) {
-            counters.retries_over_budget.add(1);
-            return give_up(request, client, out, body, failure.reason).await;
+        let allowed = free || pool.balancer.pool().try_retry(now_us, retries.budget);
+        if !allowed {
+            pool.cell
+                .counters
+                .of(request.shard.index)
+                .retries_over_budget
+                .add(1);
         }
-        counters.retries.add(1);
-        fresh |= failure.stale;
-        last = Some(failure);
+        allowed
     }
 }
 
 /// The backend for this try. A stale connection says nothing against its backend, so where there is no other,
 /// the same one is tried again on a fresh connection.
-fn pick(request: &Request<'_>, key: u64, tried: &[usize], fresh: bool, now_us: u64) -> Option<usize> {
+fn pick(request: &Request<'_>, key: u64, tries: &Tries, now_us: u64) -> Option<usize> {
     let balancer = &request.pool.balancer;
     let rng = &mut *request.shard.rng.borrow_mut();
-    balancer.pick(key, tried, now_us, rng).or_else(|| {
-        let again = fresh && tried.len() == 1;
+    balancer.pick(key, tries.members(), now_us, rng).or_else(|| {
+        let again = tries.fresh && tries.count == 1;
         again.then(|| balancer.pick(key, &[], now_us, rng)).flatten()
     })
 }
@@ -320,12 +350,16 @@ fn is_safe(request: &Request<'_>, body: &Body, failure: Failure) -> bool {
         }
 }
 
-fn record_failure(request: &Request<'_>, index: usize, what: &'static str) {
+/// Counts a failure of the member at `index`; what the client did is nobody else's failure.
+fn record_failure(request: &Request<'_>, index: usize, reason: Reason) {
     let Request { shard, pool, .. } = *request;
+    if reason.fault() != Fault::Backend {
+        return;
+    }
     if let Some(cell) = pool.backends.get(index) {
         cell.counters.of(shard.index).failures.add(1);
     }
-    record(request, index, Outcome::Failure { what });
+    record(request, index, Outcome::Failure { what: reason.words() });
 }
 
 /// Tells the balancer what an attempt met, and the process when that ejects the backend.

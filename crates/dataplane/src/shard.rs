@@ -74,7 +74,11 @@ pub(crate) struct Shard {
     pub(crate) upstreams: Upstreams,
     pub(crate) rng: RefCell<Rng>,
     pipes: RefCell<Vec<Pipe>>,
-    works: RefCell<Vec<Work>>,
+    #[expect(
+        clippy::vec_box,
+        reason = "moved with every request: a pointer is cheaper than the struct"
+    )]
+    works: RefCell<Vec<Box<Work>>>,
     listeners: RefCell<BTreeMap<SocketAddr, Rc<Slot>>>,
     /// When to wake everybody so that idle connections of closing listeners end.
     close_idle_at_ms: Cell<Option<u64>>,
@@ -258,12 +262,12 @@ impl Shard {
     }
 
     /// A work area for a request.
-    pub(crate) fn take_work(&self) -> Work {
+    pub(crate) fn take_work(&self) -> Box<Work> {
         self.works.borrow_mut().pop().unwrap_or_default()
     }
 
     /// Takes a work area back. One whose buffer grew (an unusual header) is dropped instead.
-    pub(crate) fn give_work(&self, mut work: Work) {
+    pub(crate) fn give_work(&self, mut work: Box<Work>) {
         let mut works = self.works.borrow_mut();
         if works.len() < MAX_KEPT && work.buffer.capacity() == BUFFER_BYTES {
             work.buffer.clear();

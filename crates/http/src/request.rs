@@ -169,40 +169,46 @@ impl RequestHead {
                 lines,
             };
         }
-        if let Progress::Fields {
+        self.advance_fields(buf, limits)
+    }
+
+    /// Goes on with the field lines, once the request line is read.
+    fn advance_fields(&mut self, buf: &[u8], limits: &ListenerLimits) -> Result<Parsed, Reason> {
+        let Progress::Fields {
             start,
             block,
             mut count,
             mut lines,
         } = self.progress
-        {
-            let window = window(buf, start, limits);
-            loop {
-                let Some((line, end)) = lines.next(window)? else {
-                    self.progress = Progress::Fields {
-                        start,
-                        block,
-                        count,
-                        lines,
-                    };
-                    return incomplete(window, start, limits);
+        else {
+            return Ok(Parsed::Complete);
+        };
+        let window = window(buf, start, limits);
+        loop {
+            let Some((line, end)) = lines.next(window)? else {
+                self.progress = Progress::Fields {
+                    start,
+                    block,
+                    count,
+                    lines,
                 };
-                if line == end {
-                    break;
-                }
-                if matches!(window.get(line), Some(b' ' | b'\t')) {
-                    return Err(Reason::ObsoleteFolding);
-                }
-                count += 1;
-                if count > usize::from(limits.header_fields) {
-                    return Err(Reason::TooManyHeaders);
-                }
+                return incomplete(window, start, limits);
+            };
+            if line == end {
+                break;
             }
-            self.head_len = lines.position();
-            let bytes = buf.get(block..self.head_len).unwrap_or_default();
-            fields::tokenise(bytes, block, count, fields::request_kind, &mut self.fields)?;
-            self.interpret(buf, limits)?;
+            if matches!(window.get(line), Some(b' ' | b'\t')) {
+                return Err(Reason::ObsoleteFolding);
+            }
+            count += 1;
+            if count > usize::from(limits.header_fields) {
+                return Err(Reason::TooManyHeaders);
+            }
         }
+        self.head_len = lines.position();
+        let bytes = buf.get(block..self.head_len).unwrap_or_default();
+        fields::tokenise(bytes, block, count, fields::request_kind, &mut self.fields)?;
+        self.interpret(buf, limits)?;
         Ok(Parsed::Complete)
     }
 
