@@ -254,10 +254,13 @@ impl<'r> Exchange<'_, 'r> {
         let (mut relay, mut close) = self.relay(timer, matches!(uploaded, Some(Ok(()))), buffer);
         let at = self.response.head_len;
         let relaying = relay.run(&mut from_backend, buffer, at, &mut to_client, self.out);
-        let relayed = match beside(upload, &mut uploaded, |_| None, relaying).await {
-            Ok(relayed) => relayed,
-            Err(attempt) => return (attempt, false),
+        // What the backend does with half a body is no answer to this request, and not its fault.
+        let ends = |result: &Result<(), UploadError>| match result {
+            Err(UploadError::Client(reason)) => Some(Broken::Client(*reason)),
+            _ => None,
         };
+        let relayed = beside(upload, &mut uploaded, ends, relaying).await;
+        let relayed = relayed.unwrap_or_else(Err);
         let complete = matches!(uploaded, Some(Ok(())));
         close |= !complete;
         let sent = relay.sent;
@@ -287,7 +290,7 @@ impl<'r> Exchange<'_, 'r> {
             let no_head = |reason| NoHead { reason, begun };
             if !buffer.is_empty() {
                 match self.response.parse(buffer, method) {
-                    Err(_) => return Err(no_head(Reason::BadResponse)),
+                    Err(reason) => return Err(no_head(reason)),
                     Ok(Parsed::Complete) if self.response.status >= 200 => return Ok(()),
                     Ok(Parsed::Complete) => {
                         interim += 1;
@@ -440,12 +443,12 @@ impl NoHead {
 }
 
 /// Drives `upload` beside `work` until `work` is done, keeping the upload's result. `ends` may end both early.
-async fn beside<W: Future>(
+async fn beside<W: Future, E>(
     mut upload: Pin<&mut impl Future<Output = Result<(), UploadError>>>,
     uploaded: &mut Option<Result<(), UploadError>>,
-    ends: impl Fn(&Result<(), UploadError>) -> Option<Attempt>,
+    ends: impl Fn(&Result<(), UploadError>) -> Option<E>,
     work: W,
-) -> Result<W::Output, Attempt> {
+) -> Result<W::Output, E> {
     let mut work = pin!(work);
     poll_fn(|cx| {
         if uploaded.is_none()
@@ -453,8 +456,8 @@ async fn beside<W: Future>(
         {
             let end = ends(&result);
             *uploaded = Some(result);
-            if let Some(attempt) = end {
-                return Poll::Ready(Err(attempt));
+            if let Some(end) = end {
+                return Poll::Ready(Err(end));
             }
         }
         work.as_mut().poll(cx).map(Ok)

@@ -17,7 +17,7 @@ use tokio::net::TcpStream;
 
 use crate::buffers::BUFFER_BYTES;
 use crate::exchange::{self, Next, Work};
-use crate::shard::{ConnectionGuard, Shard, Slot};
+use crate::shard::{ConnectionGuard, Shard, Slot, now_or_never};
 use crate::timers::{Expired, Timer};
 
 /// How long a connection without a request keeps the state it serves requests with.
@@ -109,7 +109,10 @@ async fn serve(shard: &Rc<Shard>, slot: &Slot, client: &mut Client) -> After {
             };
         }
         let mut work = ahead.take().unwrap_or_else(|| shard.take_work());
-        let next = serve_one(shard, slot, client, &mut work).await;
+        let Some(next) = serve_one(shard, slot, client, &mut work).await else {
+            shard.give_work(work);
+            break After::Idle;
+        };
         if next == Next::KeepAlive && !work.buffer.is_empty() {
             ahead = Some(work);
         } else {
@@ -133,23 +136,27 @@ async fn bytes_come_soon(client: &Client) -> bool {
     matches!(ready, Ok(Ok(())))
 }
 
-async fn serve_one(shard: &Rc<Shard>, slot: &Slot, client: &mut Client, work: &mut Work) -> Next {
+/// Serves the next request; `None` when there is none yet.
+async fn serve_one(shard: &Rc<Shard>, slot: &Slot, client: &mut Client, work: &mut Work) -> Option<Next> {
     let serving = slot.serving();
     match read_request(client, &serving.config, work).await {
         Ok(()) => {}
-        Err(Unread::Closed) => return Next::Close,
+        Err(Unread::Nothing) => return None,
+        Err(Unread::Closed) => return Some(Next::Close),
         Err(Unread::Refused(reason)) => {
-            return exchange::refuse(shard, &serving, client, work, reason).await;
+            return Some(exchange::refuse(shard, &serving, client, work, reason).await);
         }
     }
     client.first = false;
     // Fetched anew: a change may have come while we waited for the rest of the request.
     let serving = slot.serving();
-    exchange::run(shard, &serving, slot, client, work).await
+    Some(exchange::run(shard, &serving, slot, client, work).await)
 }
 
 /// Why there is no request.
 enum Unread {
+    /// Nothing has come: a new socket counts as readable until it is read.
+    Nothing,
     /// The client is gone.
     Closed,
     /// It must be refused.
@@ -175,7 +182,14 @@ async fn read_request(
             // Bounded by the parser, which refuses a header over its limit.
             buffer.reserve(BUFFER_BYTES);
         }
-        match timer.bound(stream.read_buf(buffer)).await {
+        let read = if buffer.is_empty() {
+            Ok(now_or_never(stream.read_buf(buffer))
+                .await
+                .ok_or(Unread::Nothing)?)
+        } else {
+            timer.bound(stream.read_buf(buffer)).await
+        };
+        match read {
             Err(Expired) => return Err(Unread::Refused(Reason::RequestHeaderTimeout)),
             Ok(Ok(0)) | Ok(Err(_)) => return Err(Unread::Closed),
             Ok(Ok(_)) => {}

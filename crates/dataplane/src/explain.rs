@@ -14,9 +14,14 @@ use crate::serving::{ListenerServing, PoolServing, Serving};
 /// Any seed will do: an explanation of a random choice shows one of its outcomes.
 const SEED: u64 = 1;
 
-/// Explains `query` against what is in force.
-pub(crate) fn explain(serving: &Serving, query: &ExplainQuery, now_us: u64) -> Result<Explanation, String> {
-    let listener = find_listener(serving, &query.listener)?;
+/// Explains `query` against what is in force. `bound` tells the real address of a listener.
+pub(crate) fn explain(
+    serving: &Serving,
+    bound: impl Fn(&SocketAddr) -> SocketAddr,
+    query: &ExplainQuery,
+    now_us: u64,
+) -> Result<Explanation, String> {
+    let listener = find_listener(serving, bound, &query.listener)?;
     let text = request_text(query)?;
     let mut head = RequestHead::new();
     let mut explanation = Explanation {
@@ -74,20 +79,26 @@ fn refusal(reason: Reason) -> Refusal {
     }
 }
 
-fn find_listener<'a>(serving: &'a Serving, wanted: &str) -> Result<&'a ListenerServing, String> {
+fn find_listener<'a>(
+    serving: &'a Serving,
+    bound: impl Fn(&SocketAddr) -> SocketAddr,
+    wanted: &str,
+) -> Result<&'a ListenerServing, String> {
     let all = || serving.listeners.iter();
     let full = |l: &ListenerServing| format!("{}/{}", l.lb.config.name, l.config.name);
     let address: Option<SocketAddr> = wanted.parse().ok();
     let found: Vec<_> = all()
         .filter(|l| {
-            Some(l.config.address) == address || full(l) == wanted || l.lb.config.name.as_str() == wanted
+            Some(bound(&l.config.address)) == address
+                || full(l) == wanted
+                || l.lb.config.name.as_str() == wanted
         })
         .collect();
     match found.as_slice() {
         [one] => Ok(one),
         [] => {
             let known: Vec<_> = all()
-                .map(|l| format!("{} ({})", full(l), l.config.address))
+                .map(|l| format!("{} ({})", full(l), bound(&l.config.address)))
                 .collect();
             Err(format!("no listener `{wanted}`; there are: {}", known.join(", ")))
         }

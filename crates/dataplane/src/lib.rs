@@ -286,9 +286,16 @@ impl Dataplane {
     /// # Errors
     /// A sentence that says what is wrong with the query.
     pub fn explain(&self, query: &ExplainQuery) -> Result<Explanation, String> {
-        let serving = self.serving();
+        let (serving, bound) = {
+            let state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+            (state.serving.clone(), state.bound.clone())
+        };
+        let bound = |configured: &SocketAddr| match bound.get(configured) {
+            Some(Ok(real)) => *real,
+            _ => *configured,
+        };
         let now_us = u64::try_from(self.shared.epoch.elapsed().as_micros()).unwrap_or(u64::MAX);
-        explain::explain(&serving, query, now_us)
+        explain::explain(&serving, bound, query, now_us)
     }
 
     /// The metrics of the data plane, for the registry.

@@ -100,6 +100,11 @@ impl RequestBody {
         timer: &Timer,
         timers: &Timers,
     ) -> Result<(), UploadError> {
+        if self.done {
+            // An earlier attempt took all of it; what was kept is sent already.
+            timer.disarm();
+            return Ok(());
+        }
         let mut encoded = Vec::new();
         loop {
             self.encode(&mut encoded, listener).map_err(UploadError::Client)?;

@@ -312,7 +312,8 @@ fn is_clients_fault(error: &io::Error) -> bool {
     )
 }
 
-async fn now_or_never<F: Future>(work: F) -> Option<F::Output> {
+/// What `work` gives without waiting.
+pub(crate) async fn now_or_never<F: Future>(work: F) -> Option<F::Output> {
     let mut work = std::pin::pin!(work);
     std::future::poll_fn(|cx| {
         std::task::Poll::Ready(match work.as_mut().poll(cx) {

@@ -4,7 +4,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use crate::support::{
-    Backend, Broken, Client, Evenkeel, Gate, Nginx, QUIET, free_ip, pattern, shop, shop_on, wait_until, wait_until_still,
+    Backend, Broken, Client, Evenkeel, Gate, Nginx, QUIET, free_ip, pattern, shop, shop_on,
+    shop_with_listener, wait_until, wait_until_still,
 };
 
 const MIB: usize = 1024 * 1024;
@@ -33,7 +34,18 @@ fn chunked(body: &[u8], tail: &str) -> Vec<u8> {
 /// Sizes around every border: nothing, one byte, buffers, where splicing begins, many buffers.
 #[test]
 fn downloads_arrive_whole() {
-    let sizes = [0, 1, 16_383, 16_384, 16_385, 65_535, 65_536, 65_537, 300_000, 10 * MIB];
+    let sizes = [
+        0,
+        1,
+        16_383,
+        16_384,
+        16_385,
+        65_535,
+        65_536,
+        65_537,
+        300_000,
+        10 * MIB,
+    ];
     let content = Arc::new(pattern(10 * MIB));
     let nginx = Nginx::start("nginx");
     for size in sizes {
@@ -62,8 +74,14 @@ fn downloads_arrive_whole() {
         assert!(answer.body == content[..size] && answer.is_chunked(), "{size}");
     }
     let answer = old.ask(&format!("GET /{} HTTP/1.0\r\n\r\n", 10 * MIB));
-    assert!(answer.body == *content && !answer.is_chunked(), "an HTTP/1.0 client knows no chunks");
-    assert_eq!(coding.accepted(), 1);
+    assert!(
+        answer.body == *content && !answer.is_chunked(),
+        "an HTTP/1.0 client knows no chunks"
+    );
+    assert!(
+        coding.accepted() <= 2,
+        "two shards at most need no more connections"
+    );
 }
 
 /// The same the other way, with a length and in chunks, to a server that was not written here.
@@ -74,12 +92,23 @@ fn uploads_arrive_whole() {
     let content = pattern(10 * MIB);
     let mut client = evenkeel.client();
     for size in [0, 1, 16_384, 65_537, 300_000, 10 * MIB] {
-        client.send(format!("PUT /put/{size} HTTP/1.1\r\nHost: a\r\nContent-Length: {size}\r\n\r\n"));
+        client.send(format!(
+            "PUT /put/{size} HTTP/1.1\r\nHost: a\r\nContent-Length: {size}\r\n\r\n"
+        ));
         assert_eq!(client.send(&content[..size]).response().status(), 201, "{size}");
         assert!(nginx.uploaded(&size.to_string()) == content[..size], "{size}");
-        client.send(format!("PUT /put/c{size} HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n"));
-        assert_eq!(client.send(chunked(&content[..size], "")).response().status(), 201, "{size} in chunks");
-        assert!(nginx.uploaded(&format!("c{size}")) == content[..size], "{size} in chunks");
+        client.send(format!(
+            "PUT /put/c{size} HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n"
+        ));
+        assert_eq!(
+            client.send(chunked(&content[..size], "")).response().status(),
+            201,
+            "{size} in chunks"
+        );
+        assert!(
+            nginx.uploaded(&format!("c{size}")) == content[..size],
+            "{size} in chunks"
+        );
     }
 }
 
@@ -103,7 +132,10 @@ fn trailers() {
          2\r\nhi\r\n0\r\nX-Sum: 2\r\nHost: evil\r\nX-Forwarded-For: evil\r\nAuthorization: evil\r\n\r\n",
     );
     let got = one.last();
-    assert_eq!((got.body.as_slice(), got.trailers.as_slice()), (&b"hi"[..], &[("X-Sum".to_owned(), "2".to_owned())][..]));
+    assert_eq!(
+        (got.body.as_slice(), got.trailers.as_slice()),
+        (&b"hi"[..], &[("X-Sum".to_owned(), "2".to_owned())][..])
+    );
 }
 
 /// A client that reads slowly holds its backend back instead of filling our memory: spliced, and in chunks.
@@ -141,11 +173,22 @@ fn a_slow_reader_holds_the_backend_back() {
         client.send("GET / HTTP/1.1\r\nHost: a\r\n\r\n");
         let mut answer = client.head();
         let held = wait_until_still("the backend is held back", || written.load(Ordering::Acquire));
-        assert!(held < HUGE as u64 / 2, "{coding}: {held} bytes were taken ahead of the client");
+        assert!(
+            held < HUGE as u64 / 2,
+            "{coding}: {held} bytes were taken ahead of the client"
+        );
         client.body(&mut answer).unwrap();
         assert_eq!(answer.body.len(), HUGE);
-        let peak: u64 = evenkeel.proc_status("VmHWM:").trim_end_matches("kB").trim().parse().unwrap();
-        assert!(peak < before + GROWTH_KIB, "{coding}: from {before} to {peak} KiB");
+        let peak: u64 = evenkeel
+            .proc_status("VmHWM:")
+            .trim_end_matches("kB")
+            .trim()
+            .parse()
+            .unwrap();
+        assert!(
+            peak < before + GROWTH_KIB,
+            "{coding}: from {before} to {peak} KiB"
+        );
     }
 }
 
@@ -156,11 +199,15 @@ fn a_slow_backend_holds_the_client_back() {
         let gate = Gate::default();
         let go = gate.clone();
         let one = Backend::scripted(move |conversation| {
-            let Some(mut request) = conversation.head() else { return };
+            let Some(mut request) = conversation.head() else {
+                return;
+            };
             go.pass();
             let whole = conversation.body(&mut request);
             let length = request.body.len();
-            conversation.send(format!("HTTP/1.1 200 OK\r\nContent-Length: 0\r\nX-Got: {length} {whole}\r\n\r\n"));
+            conversation.send(format!(
+                "HTTP/1.1 200 OK\r\nContent-Length: 0\r\nX-Got: {length} {whole}\r\n\r\n"
+            ));
             conversation.hold();
         });
         let evenkeel = Evenkeel::start(&shop(&[&one], QUIET));
@@ -187,12 +234,27 @@ fn a_slow_backend_holds_the_client_back() {
             client.response()
         });
         let held = wait_until_still("the client is held back", || sent.load(Ordering::Acquire));
-        assert!(held < HUGE as u64 / 2, "{coding}: {held} bytes were taken ahead of the backend");
+        assert!(
+            held < HUGE as u64 / 2,
+            "{coding}: {held} bytes were taken ahead of the backend"
+        );
         gate.open();
         let answer = sender.join().unwrap();
-        assert_eq!(answer.field("x-got"), Some(format!("{HUGE} true").as_str()), "{coding}");
-        let peak: u64 = evenkeel.proc_status("VmHWM:").trim_end_matches("kB").trim().parse().unwrap();
-        assert!(peak < before + GROWTH_KIB, "{coding}: from {before} to {peak} KiB");
+        assert_eq!(
+            answer.field("x-got"),
+            Some(format!("{HUGE} true").as_str()),
+            "{coding}"
+        );
+        let peak: u64 = evenkeel
+            .proc_status("VmHWM:")
+            .trim_end_matches("kB")
+            .trim()
+            .parse()
+            .unwrap();
+        assert!(
+            peak < before + GROWTH_KIB,
+            "{coding}: from {before} to {peak} KiB"
+        );
     }
 }
 
@@ -228,16 +290,12 @@ fn an_answer_may_stream_while_the_body_comes() {
         conversation.send("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n");
         for _ in 0..3 {
             // One chunk of the request is one of the response.
-            let mut got = 0;
-            while got < 7 {
-                match conversation.read_some(7 - got) {
-                    0 => return,
-                    n => got += n,
-                }
+            if !conversation.read_all(7) {
+                return;
             }
             conversation.send("2\r\nok\r\n");
         }
-        conversation.read_some(5);
+        conversation.read_all(5);
         conversation.send("0\r\n\r\n");
         conversation.hold();
     });
@@ -249,13 +307,16 @@ fn an_answer_may_stream_while_the_body_comes() {
         if n == 0 {
             assert_eq!(client.head().status(), 200);
         }
-        let mut got = 0;
-        while got < 7 {
-            got += client.read_some(7 - got).unwrap();
+        let mut chunk = Vec::new();
+        while chunk.len() < 7 {
+            let more = client.read_some(7 - chunk.len());
+            assert!(!more.is_empty(), "it was cut");
+            chunk.extend(more);
         }
+        assert_eq!(chunk, b"2\r\nok\r\n");
     }
     client.send("0\r\n\r\n");
-    assert_eq!(client.read_some(64).unwrap(), 5);
+    assert_eq!(client.read_some(64), b"0\r\n\r\n");
 }
 
 /// A client that stops within its body: the backend sees a broken request, never a whole one.
@@ -265,7 +326,10 @@ fn a_client_that_aborts_its_upload() {
         conversation.request();
     });
     let evenkeel = Evenkeel::start(&shop(&[&one], QUIET));
-    for part in ["Content-Length: 10\r\n\r\nabc", "Transfer-Encoding: chunked\r\n\r\n5\r\nab"] {
+    for part in [
+        "Content-Length: 10\r\n\r\nabc",
+        "Transfer-Encoding: chunked\r\n\r\n5\r\nab",
+    ] {
         let mut client = evenkeel.client();
         client.send(format!("PUT / HTTP/1.1\r\nHost: a\r\n{part}"));
         wait_until("the backend is asked", || one.open_connections() == 1);
@@ -274,11 +338,17 @@ fn a_client_that_aborts_its_upload() {
     }
     evenkeel.wait_for_failures("client_gone", 2);
     let mut client = evenkeel.client();
-    client.send("PUT / HTTP/1.1\r\nHost: a\r\nContent-Length: 10\r\n\r\nabc").finish_sending();
+    client
+        .send("PUT / HTTP/1.1\r\nHost: a\r\nContent-Length: 10\r\n\r\nabc")
+        .finish_sending();
     let answer = client.response();
     assert_eq!((answer.status(), answer.reason()), (400, "truncated_request"));
     assert_eq!(one.count(), 0);
-    assert_eq!(evenkeel.metric("evenkeel_backend_failures_total", &[]), 0.0, "it was not the backend's fault");
+    assert_eq!(
+        evenkeel.metric("evenkeel_backend_failures_total", &[]),
+        0.0,
+        "it was not the backend's fault"
+    );
 }
 
 /// A backend that dies within its answer: the client can tell, in every framing that can say so.
@@ -308,10 +378,16 @@ fn a_truncated_answer_is_seen_as_such() {
             let mut answer = client.head();
             gate.open();
             let end = client.body(&mut answer);
-            assert!(matches!(end, Err(Broken::Truncated(_))), "{framing}, {body:?}: {end:?}");
+            assert!(
+                matches!(end, Err(Broken::Truncated(_))),
+                "{framing}, {body:?}: {end:?}"
+            );
             evenkeel.wait_for_failures("backend_truncated", 1);
             let label = one.address.to_string();
-            assert_eq!(evenkeel.metric("evenkeel_backend_failures_total", &[("backend", &label)]), 1.0);
+            assert_eq!(
+                evenkeel.metric("evenkeel_backend_failures_total", &[("backend", &label)]),
+                1.0
+            );
         }
     }
 }
@@ -321,8 +397,40 @@ fn a_truncated_answer_is_seen_as_such() {
 fn a_malformed_chunk_in_an_answer_is_cut() {
     let one = Backend::saying("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nok\r\nzz\r\n");
     let evenkeel = Evenkeel::start(&shop(&[&one], QUIET));
-    let end = evenkeel.client().send("GET / HTTP/1.1\r\nHost: a\r\n\r\n").try_response();
-    assert!(matches!(end, Err(Broken::Truncated(_) | Broken::Closed | Broken::Reset)), "{end:?}");
+    let end = evenkeel
+        .client()
+        .send("GET / HTTP/1.1\r\nHost: a\r\n\r\n")
+        .try_response();
+    assert!(
+        matches!(end, Err(Broken::Truncated(_) | Broken::Closed | Broken::Reset)),
+        "{end:?}"
+    );
     evenkeel.wait_for_failures("bad_response", 1);
     wait_until("its connection is not kept", || one.open_connections() == 0);
+}
+
+/// A client whose body turns out bad, or stops, after the answer has begun: the exchange is cut at once, and the
+/// backend, which still waits for the body, is not blamed.
+#[test]
+fn a_body_that_goes_wrong_after_the_answer_began() {
+    let one = Backend::scripted(|conversation| {
+        if conversation.head().is_some() {
+            conversation.send("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nok\r\n");
+            conversation.hold();
+        }
+    });
+    let listener = "timeouts = { request_body_idle = \"300ms\" }";
+    let evenkeel = Evenkeel::start(&shop_with_listener(&[&one], listener, QUIET));
+    for (bytes, reason) in [("zz\r\n", "bad_chunk"), ("5\r\nhi", "request_body_timeout")] {
+        let mut client = evenkeel.client();
+        client.send("POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n");
+        let mut answer = client.head();
+        assert_eq!(answer.status(), 200);
+        client.send(bytes);
+        let end = client.body(&mut answer);
+        assert_eq!(end, Err(Broken::Truncated(b"ok".to_vec())), "{reason}");
+        evenkeel.wait_for_failures(reason, 1);
+        wait_until("the backend is left alone", || one.open_connections() == 0);
+    }
+    assert_eq!(evenkeel.metric("evenkeel_backend_failures_total", &[]), 0.0);
 }

@@ -1,7 +1,7 @@
 //! RFC 9112 section 9: connections to clients and to backends.
 
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use crate::support::{Backend, Broken, Evenkeel, Gate, Message, QUIET, shop, shop_with_listener, wait_until};
 
@@ -9,7 +9,11 @@ const OK: &str = "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok";
 
 fn echo_target(request: &Message) -> Vec<u8> {
     let target = request.target();
-    format!("HTTP/1.1 200 OK\r\nContent-Length: {}\r\n\r\n{target}", target.len()).into_bytes()
+    format!(
+        "HTTP/1.1 200 OK\r\nContent-Length: {}\r\n\r\n{target}",
+        target.len()
+    )
+    .into_bytes()
 }
 
 /// Section 9.3.2: requests sent ahead are answered in order, however long each backend takes.
@@ -24,10 +28,13 @@ fn pipelined_requests_are_answered_in_order() {
     let fast = Backend::answering(echo_target);
     let evenkeel = Evenkeel::start(&shop(&[&slow, &fast], QUIET));
     let mut client = evenkeel.client();
-    let requests: String =
-        (1..=6).map(|n| format!("GET /{n} HTTP/1.1\r\nHost: a\r\n\r\n")).collect();
+    let requests: String = (1..=6)
+        .map(|n| format!("GET /{n} HTTP/1.1\r\nHost: a\r\n\r\n"))
+        .collect();
     client.send(requests);
-    wait_until("the slow backend has the first", || slow_may_go.came() == 1 || fast.count() == 1);
+    wait_until("the slow backend has the first", || {
+        slow_may_go.came() == 1 || fast.count() == 1
+    });
     slow_may_go.open();
     for n in 1..=6 {
         assert_eq!(client.response().text(), format!("/{n}"));
@@ -59,7 +66,8 @@ fn a_bad_request_ends_the_pipeline() {
     let one = Backend::answering(echo_target);
     let evenkeel = Evenkeel::start(&shop(&[&one], QUIET));
     let mut client = evenkeel.client();
-    client.send("GET /1 HTTP/1.1\r\nHost: a\r\n\r\nGET /2 HTTP/1.1\r\n\r\nGET /3 HTTP/1.1\r\nHost: a\r\n\r\n");
+    client
+        .send("GET /1 HTTP/1.1\r\nHost: a\r\n\r\nGET /2 HTTP/1.1\r\n\r\nGET /3 HTTP/1.1\r\nHost: a\r\n\r\n");
     assert_eq!(client.response().text(), "/1");
     assert_eq!(client.response().reason(), "bad_host");
     assert!(client.is_ended());
@@ -87,7 +95,9 @@ fn a_half_closed_client_is_answered() {
     let one = Backend::answering(echo_target);
     let evenkeel = Evenkeel::start(&shop(&[&one], QUIET));
     let mut client = evenkeel.client();
-    client.send("GET /last HTTP/1.1\r\nHost: a\r\n\r\n").finish_sending();
+    client
+        .send("GET /last HTTP/1.1\r\nHost: a\r\n\r\n")
+        .finish_sending();
     assert_eq!(client.response().text(), "/last");
     assert!(client.is_ended());
 }
@@ -105,9 +115,17 @@ fn backend_connections_are_reused() {
         }
     }
     assert_eq!(one.accepted(), 1);
-    assert_eq!(evenkeel.metric("evenkeel_backend_connections_opened_total", &[]), 1.0);
-    assert_eq!(evenkeel.metric("evenkeel_backend_connections_reused_total", &[]), 14.0);
-    assert_eq!(evenkeel.backend(one.address)["idle_connections"], 1);
+    assert_eq!(
+        evenkeel.metric("evenkeel_backend_connections_opened_total", &[]),
+        1.0
+    );
+    assert_eq!(
+        evenkeel.metric("evenkeel_backend_connections_reused_total", &[]),
+        14.0
+    );
+    wait_until("one is kept", || {
+        evenkeel.backend(one.address)["idle_connections"] == 1
+    });
 }
 
 /// A backend that closes idle connections: the next request of any kind is served as if nothing had been.
@@ -134,7 +152,11 @@ fn a_backend_that_wants_to_close_is_not_asked_again() {
     let mut client = evenkeel.client();
     for _ in 0..3 {
         let answer = client.get("/");
-        assert!(answer.text() == "ok" && !answer.closes(), "the client's side goes on: {}", answer.head);
+        assert!(
+            answer.text() == "ok" && !answer.closes(),
+            "the client's side goes on: {}",
+            answer.head
+        );
     }
     assert_eq!(one.accepted(), 3);
 }
@@ -184,7 +206,11 @@ fn a_backends_keep_alive_time_is_respected() {
     let mut client = evenkeel.client();
     for _ in 0..3 {
         let answer = client.get("/");
-        assert_eq!(answer.field("keep-alive"), None, "that was between the backend and us");
+        assert_eq!(
+            answer.field("keep-alive"),
+            None,
+            "that was between the backend and us"
+        );
     }
     assert_eq!(one.accepted(), 3);
 }
@@ -224,13 +250,18 @@ fn a_client_that_leaves_early_leaves_nothing_behind() {
         conversation.send("HTTP/1.1 200 OK\r\nContent-Length: 1000000\r\n\r\nbegin");
         conversation.hold();
     });
-    let evenkeel = Evenkeel::start(&shop(&[&one], &format!("{QUIET}timeouts = {{ stream_idle = \"1s\" }}\n")));
+    let evenkeel = Evenkeel::start(&shop(
+        &[&one],
+        &format!("{QUIET}timeouts = {{ stream_idle = \"1s\" }}\n"),
+    ));
     let mut client = evenkeel.client();
     client.send("GET / HTTP/1.1\r\nHost: a\r\n\r\n");
     assert_eq!(client.head().status(), 200);
     client.reset();
     wait_until("the backend's connection ends", || one.open_connections() == 0);
-    wait_until("nothing is in flight", || evenkeel.backend(one.address)["in_flight"] == 0);
+    wait_until("nothing is in flight", || {
+        evenkeel.backend(one.address)["in_flight"] == 0
+    });
     wait_until("no connection is counted", || {
         evenkeel.metric("evenkeel_open_tcp_connections", &[]) == 0.0
     });

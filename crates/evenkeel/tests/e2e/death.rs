@@ -30,11 +30,27 @@ fn a_killed_server_is_not_noticed_by_any_client() {
     assert_eq!(status["health_reason"], "connection refused");
     assert_eq!(status["effective_weight"], 0.0);
     let down = evenkeel.events("backend_down");
-    assert!(down.iter().any(|e| e.contains(&label) && e.contains("connection refused")), "{down:?}");
+    assert!(
+        down.iter()
+            .any(|e| e.contains(&label) && e.contains("connection refused")),
+        "{down:?}"
+    );
     let metrics = evenkeel.metrics();
     assert_eq!(metrics.sum("evenkeel_backend_up", &[("backend", &label)]), 0.0);
-    assert_eq!(metrics.sum("evenkeel_backend_state", &[("backend", &label), ("state", "down")]), 1.0);
-    assert_eq!(metrics.sum("evenkeel_backend_state_changes_total", &[("backend", &label), ("to", "down")]), 1.0);
+    assert_eq!(
+        metrics.sum(
+            "evenkeel_backend_state",
+            &[("backend", &label), ("state", "down")]
+        ),
+        1.0
+    );
+    assert_eq!(
+        metrics.sum(
+            "evenkeel_backend_state_changes_total",
+            &[("backend", &label), ("to", "down")]
+        ),
+        1.0
+    );
     assert_eq!(metrics.sum("evenkeel_backend_eligible", &[]), 2.0);
 
     servers[1].restart();
@@ -43,7 +59,9 @@ fn a_killed_server_is_not_noticed_by_any_client() {
         let weight = evenkeel.backend(dead)["effective_weight"].as_f64().unwrap();
         (0.05..0.95).contains(&weight)
     });
-    wait_until("its slow start is over", || evenkeel.backend(dead)["effective_weight"] == 1.0);
+    wait_until("its slow start is over", || {
+        evenkeel.backend(dead)["effective_weight"] == 1.0
+    });
     load.wait_for_more(300);
     let report = load.stop();
     report.assert_nothing_failed();
@@ -85,15 +103,22 @@ fn a_dead_server_is_ejected_by_what_requests_meet() {
     for _ in 0..20 {
         assert_eq!(client.get("/").text(), "one");
     }
-    wait_until("the ejection is reported", || !evenkeel.events("backend_ejected").is_empty());
+    wait_until("the ejection is reported", || {
+        !evenkeel.events("backend_ejected").is_empty()
+    });
     let ejected = evenkeel.events("backend_ejected");
     assert!(ejected[0].contains(&label), "{ejected:?}");
-    assert!(ejected[0].contains("3 failures in a row (last: connection refused)"), "{ejected:?}");
+    assert!(
+        ejected[0].contains("3 failures in a row (last: connection refused)"),
+        "{ejected:?}"
+    );
     assert!(evenkeel.metric("evenkeel_backend_ejections_total", &[("backend", &label)]) >= 1.0);
     assert_eq!(evenkeel.backend(two.address)["health"], "unchecked");
     two.start();
     wait_until("it serves again", || client.get("/").text() == "two");
-    wait_until("its return is reported", || !evenkeel.events("backend_returned").is_empty());
+    wait_until("its return is reported", || {
+        !evenkeel.events("backend_returned").is_empty()
+    });
 }
 
 /// The last backend that takes requests is never ejected.
@@ -108,7 +133,9 @@ fn the_last_one_is_never_ejected() {
     for _ in 0..10 {
         assert_eq!(client.get("/").reason(), "connect_refused");
     }
-    wait_until("one is ejected", || !evenkeel.events("backend_ejected").is_empty());
+    wait_until("one is ejected", || {
+        !evenkeel.events("backend_ejected").is_empty()
+    });
     assert_eq!(evenkeel.events("backend_ejected").len(), 1);
     one.start();
     two.start();

@@ -16,7 +16,10 @@ fn a_backends_100_reaches_the_client() {
                 return;
             }
             let got = String::from_utf8(request.body).unwrap();
-            conversation.send(format!("HTTP/1.1 200 OK\r\nContent-Length: {}\r\n\r\n{got}", got.len()));
+            conversation.send(format!(
+                "HTTP/1.1 200 OK\r\nContent-Length: {}\r\n\r\n{got}",
+                got.len()
+            ));
         }
     });
     let evenkeel = Evenkeel::start(&shop(&[&one], QUIET));
@@ -52,8 +55,14 @@ fn a_backend_that_refuses_at_once() {
     let evenkeel = Evenkeel::start(&shop(&[&one], QUIET));
     let mut client = evenkeel.client();
     let answer = client.ask(EXPECTING);
-    assert_eq!((answer.status(), answer.text(), answer.interim.len()), (413, "big", 0));
-    assert!(answer.closes() && client.is_ended(), "the body's place on the wire is unclear");
+    assert_eq!(
+        (answer.status(), answer.text(), answer.interim.len()),
+        (413, "big", 0)
+    );
+    assert!(
+        answer.closes() && client.is_ended(),
+        "the body's place on the wire is unclear"
+    );
 }
 
 /// A client that asks but does not wait: the body is there already, so nobody needs to be asked.
@@ -84,14 +93,17 @@ fn interim_responses() {
         "HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 103 Early Hints\r\nLink: </a.css>\r\nConnection: x\r\n\r\n\
          HTTP/1.1 102 Processing\r\n\r\nHTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok",
     );
-    let evenkeel = Evenkeel::start(&shop(&[&one], QUIET));
+    let evenkeel = Evenkeel::start(&format!("[node]\nthreads = 1\n{}", shop(&[&one], QUIET)));
     let mut client = evenkeel.client();
     for _ in 0..2 {
         let answer = client.get("/");
         assert_eq!(answer.text(), "ok");
         assert_eq!(
             answer.interim,
-            ["HTTP/1.1 103 Early Hints\r\nLink: </a.css>", "HTTP/1.1 102 Processing"]
+            [
+                "HTTP/1.1 103 Early Hints\r\nLink: </a.css>",
+                "HTTP/1.1 102 Processing"
+            ]
         );
     }
     let answer = evenkeel.client().ask("GET / HTTP/1.0\r\n\r\n");
@@ -115,7 +127,8 @@ fn endless_interim_responses_are_cut() {
 /// A backend that switches protocols although nobody asked.
 #[test]
 fn an_unasked_switch_is_refused() {
-    let one = Backend::saying("HTTP/1.1 101 Switching Protocols\r\nUpgrade: x\r\nConnection: upgrade\r\n\r\n");
+    let one =
+        Backend::saying("HTTP/1.1 101 Switching Protocols\r\nUpgrade: x\r\nConnection: upgrade\r\n\r\n");
     let evenkeel = Evenkeel::start(&shop(&[&one], QUIET));
     let answer = evenkeel.client().get("/");
     assert_eq!((answer.status(), answer.reason()), (502, "bad_response"));

@@ -1,6 +1,9 @@
 //! The main path: what a request looks like at the backend, and what its answer looks like at the client.
 
-use crate::support::{Backend, Client, Evenkeel, Nginx, Python, QUIET, curl, free_ip, pattern, shop, shop_on, shop_with_listener};
+use crate::support::{
+    Backend, Client, Evenkeel, Nginx, Python, QUIET, curl, free_ip, pattern, shop, shop_on,
+    shop_with_listener,
+};
 
 /// An even spread over servers that were not written here, seen by a client that was not either.
 #[test]
@@ -28,14 +31,25 @@ fn the_backend_learns_where_a_request_came_from() {
     let got = one.last();
     assert_eq!(got.line, "GET /cart?id=7 HTTP/1.1");
     let names: Vec<String> = got.fields.iter().map(|(n, _)| n.to_lowercase()).collect();
-    let expected =
-        ["host", "accept", "x-b", "cookie", "x-forwarded-for", "x-forwarded-proto", "x-forwarded-host", "forwarded"];
+    let expected = [
+        "host",
+        "accept",
+        "x-b",
+        "cookie",
+        "x-forwarded-for",
+        "x-forwarded-proto",
+        "x-forwarded-host",
+        "forwarded",
+    ];
     assert_eq!(names, expected, "{}", got.head);
     assert_eq!(got.field("host"), Some("shop.test:8080"));
     assert_eq!(got.field("x-forwarded-for"), Some("127.0.0.1"));
     assert_eq!(got.field("x-forwarded-proto"), Some("http"));
     assert_eq!(got.field("x-forwarded-host"), Some("shop.test:8080"));
-    assert_eq!(got.field("forwarded"), Some("for=127.0.0.1;host=\"shop.test:8080\";proto=http"));
+    assert_eq!(
+        got.field("forwarded"),
+        Some("for=127.0.0.1;proto=http;host=\"shop.test:8080\"")
+    );
 }
 
 const CLAIMS: &str = "GET / HTTP/1.1\r\nHost: shop.test\r\nX-Forwarded-For: 192.0.2.7\r\nX-Forwarded-Proto: https\r\n\
@@ -49,7 +63,11 @@ fn spoofed_origins_are_stripped() {
     let evenkeel = Evenkeel::start(&shop(&[&one], QUIET));
     evenkeel.client().ask(CLAIMS);
     let got = one.last();
-    assert!(!got.head.contains("192.0.2.7") && !got.head.contains("evil"), "{}", got.head);
+    assert!(
+        !got.head.contains("192.0.2.7") && !got.head.contains("evil"),
+        "{}",
+        got.head
+    );
     assert_eq!(got.all("x-forwarded-for"), ["127.0.0.1"]);
     assert_eq!(got.all("x-forwarded-proto"), ["http"]);
     assert_eq!(got.all("forwarded").len(), 1);
@@ -70,7 +88,10 @@ fn a_trusted_proxys_report_is_kept() {
     assert_eq!(got.all("x-forwarded-proto"), ["https"]);
     assert_eq!(got.all("x-forwarded-host"), ["evil.test"]);
     let forwarded = got.all("forwarded").join("|");
-    assert!(forwarded.starts_with("for=192.0.2.7, for=127.0.0.1"), "{forwarded}");
+    assert!(
+        forwarded.starts_with("for=192.0.2.7, for=127.0.0.1"),
+        "{forwarded}"
+    );
 }
 
 /// An HTTP/1.0 client: closed after the answer, unless it asks to be kept.
@@ -86,9 +107,16 @@ fn an_http_1_0_client_is_kept_only_when_it_asks() {
     for _ in 0..3 {
         let answer = client.ask("GET / HTTP/1.0\r\nConnection: keep-alive\r\n\r\n");
         assert_eq!(answer.text(), "one");
-        assert_eq!(answer.field("connection").map(str::to_lowercase), Some("keep-alive".into()));
+        assert_eq!(
+            answer.field("connection").map(str::to_lowercase),
+            Some("keep-alive".into())
+        );
     }
-    assert_eq!(one.last().field("host"), Some(one.address.to_string().as_str()), "a Host where it sent none");
+    assert_eq!(
+        one.last().field("host"),
+        Some(one.address.to_string().as_str()),
+        "a Host where it sent none"
+    );
     assert_eq!(one.last().line, "GET / HTTP/1.1");
 }
 
@@ -162,7 +190,10 @@ fn answers_without_a_body() {
     let none = client.get("/204");
     assert_eq!((none.status(), none.field("content-length")), (204, None));
     let unchanged = client.get("/304");
-    assert_eq!((unchanged.status(), unchanged.field("content-length")), (304, Some("99")));
+    assert_eq!(
+        (unchanged.status(), unchanged.field("content-length")),
+        (304, Some("99"))
+    );
     assert_eq!(client.get("/").text(), "ok");
     assert_eq!(one.accepted(), 1, "all on one connection");
 }
@@ -180,7 +211,9 @@ fn ipv6() {
         let (mut stream, _) = listener.accept().unwrap();
         let mut bytes = vec![0; 4096];
         let n = stream.read(&mut bytes).unwrap();
-        stream.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 3\r\n\r\nsix").unwrap();
+        stream
+            .write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 3\r\n\r\nsix")
+            .unwrap();
         String::from_utf8_lossy(&bytes[..n]).into_owned()
     });
     let evenkeel = Evenkeel::start(&shop_on("[::1]:0", &[backend], QUIET));

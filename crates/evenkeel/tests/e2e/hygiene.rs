@@ -158,9 +158,17 @@ fn each_is_refused_closed_and_unheard() {
         }
     }
     assert!(wrong.is_empty(), "{wrong:#?}");
-    assert_eq!(one.accepted(), 0, "the backend was never asked: {:?}", one.requests());
+    assert_eq!(
+        one.accepted(),
+        0,
+        "the backend was never asked: {:?}",
+        one.requests()
+    );
     let metrics = evenkeel.metrics();
-    assert_eq!(metrics.sum("evenkeel_request_failures_total", &[]), ROWS.len() as f64);
+    assert_eq!(
+        metrics.sum("evenkeel_request_failures_total", &[]),
+        ROWS.len() as f64
+    );
     assert_eq!(metrics.sum("evenkeel_requests_total", &[]), ROWS.len() as f64);
 }
 
@@ -173,15 +181,31 @@ fn malformed_chunks_are_refused() {
         ("a prefix", b"0x5\r\nhello\r\n0\r\n\r\n", "bad_chunk"),
         ("a space", b"5 \r\nhello\r\n0\r\n\r\n", "bad_chunk"),
         ("an empty size", b"\r\nhello\r\n0\r\n\r\n", "bad_chunk"),
-        ("too many digits", b"00000000000000005\r\nhello\r\n0\r\n\r\n", "bad_chunk"),
-        ("a size beyond 63 bits", b"ffffffffffffffff\r\nhello\r\n0\r\n\r\n", "bad_chunk"),
+        (
+            "too many digits",
+            b"00000000000000005\r\nhello\r\n0\r\n\r\n",
+            "bad_chunk",
+        ),
+        (
+            "a size beyond 63 bits",
+            b"ffffffffffffffff\r\nhello\r\n0\r\n\r\n",
+            "bad_chunk",
+        ),
         ("a bare LF after the size", b"5\nhello\r\n0\r\n\r\n", "bad_chunk"),
-        ("a bare CR in an extension", b"5;a=\rb\r\nhello\r\n0\r\n\r\n", "bad_chunk"),
+        (
+            "a bare CR in an extension",
+            b"5;a=\rb\r\nhello\r\n0\r\n\r\n",
+            "bad_chunk",
+        ),
         ("data that is too long", b"5\r\nhello!\r\n0\r\n\r\n", "bad_chunk"),
         ("data that is too short", b"5\r\nhel\r\n0\r\n\r\n", "bad_chunk"),
         ("a trailer without a colon", b"0\r\nX\r\n\r\n", "bad_trailer"),
         ("a folded trailer", b"0\r\nX: a\r\n b\r\n\r\n", "bad_trailer"),
-        ("a trailer that ends in a bare LF", b"0\r\nX: a\n\r\n", "bad_trailer"),
+        (
+            "a trailer that ends in a bare LF",
+            b"0\r\nX: a\n\r\n",
+            "bad_trailer",
+        ),
     ];
     let one = Backend::named("one");
     let evenkeel = Evenkeel::start(&shop(&[&one], QUIET));
@@ -225,9 +249,17 @@ fn what_is_forwarded_is_written_anew() {
     client.ask("\r\nGET /after-an-empty-line HTTP/1.1\r\nHost:  a\t\r\nx-OdD:\tv \r\n\r\n");
     let got = one.last();
     assert_eq!(got.line, "GET /after-an-empty-line HTTP/1.1");
-    assert!(got.head.contains("\r\nx-OdD: v\r\n") && got.head.contains("\r\nHost: a\r\n"), "{:?}", got.head);
+    assert!(
+        got.head.contains("\r\nx-OdD: v\r\n") && got.head.contains("\r\nHost: a\r\n"),
+        "{:?}",
+        got.head
+    );
     client.ask("GET / HTTP/1.1\r\nHost: a\r\nUpgrade: h2c\r\nHTTP2-Settings: x\r\nConnection: upgrade, http2-settings\r\n\r\n");
-    assert!(!one.last().head.to_lowercase().contains("http2"), "{}", one.last().head);
+    assert!(
+        !one.last().head.to_lowercase().contains("http2"),
+        "{}",
+        one.last().head
+    );
 }
 
 /// A `Connection` that names fields of ours cannot remove them.
@@ -253,13 +285,18 @@ fn a_request_cut_at_every_byte_does_no_harm() {
     let place = Place::new(&shop(&[&one], QUIET));
     let evenkeel = place.start();
     let address = evenkeel.address();
-    let whole = "POST /x HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n0\r\nX: y\r\n\r\n";
+    let whole =
+        "POST /x HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n0\r\nX: y\r\n\r\n";
     for end in 1..whole.len() {
         let mut client = Client::connect(address);
         client.send(&whole[..end]);
         client.finish_sending();
         match client.try_response() {
-            Ok(answer) => assert_eq!((answer.status(), answer.reason()), (400, "truncated_request"), "at {end}"),
+            Ok(answer) => assert_eq!(
+                (answer.status(), answer.reason()),
+                (400, "truncated_request"),
+                "at {end}"
+            ),
             // Without a whole head there may be silence.
             Err(_) => assert!(end < 57, "at {end}: an answer was due"),
         }

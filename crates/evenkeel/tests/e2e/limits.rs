@@ -1,9 +1,15 @@
 //! Bounds on what a client may send, and on how many clients there are.
 
-use crate::support::{Backend, Broken, Client, Evenkeel, QUIET, free_ip, shop, shop_with_listener, wait_until};
+use crate::support::{
+    Backend, Broken, Client, Evenkeel, QUIET, free_ip, shop, shop_with_listener, wait_until,
+};
 
 fn with_limits(backend: &Backend, limits: &str) -> Evenkeel {
-    Evenkeel::start(&shop_with_listener(&[backend], &format!("limits = {{ {limits} }}"), QUIET))
+    Evenkeel::start(&shop_with_listener(
+        &[backend],
+        &format!("limits = {{ {limits} }}"),
+        QUIET,
+    ))
 }
 
 /// A header over its bytes is refused as soon as that is certain, complete or not.
@@ -11,7 +17,8 @@ fn with_limits(backend: &Backend, limits: &str) -> Evenkeel {
 fn header_bytes() {
     let one = Backend::named("one");
     let evenkeel = with_limits(&one, "header_bytes = \"2KiB\"");
-    let request = |filler: usize, end: &str| format!("GET / HTTP/1.1\r\nHost: a\r\nX: {}{end}", "x".repeat(filler));
+    let request =
+        |filler: usize, end: &str| format!("GET / HTTP/1.1\r\nHost: a\r\nX: {}{end}", "x".repeat(filler));
     assert_eq!(evenkeel.client().ask(&request(1900, "\r\n\r\n")).status(), 200);
     for unfinished in [request(2100, "\r\n\r\n"), request(2100, "")] {
         let mut client = evenkeel.client();
@@ -36,11 +43,18 @@ fn header_fields() {
 fn target_bytes() {
     let one = Backend::named("one");
     let evenkeel = with_limits(&one, "target_bytes = \"100B\"");
-    assert_eq!(evenkeel.client().get(&format!("/{}", "x".repeat(99))).status(), 200);
+    assert_eq!(
+        evenkeel.client().get(&format!("/{}", "x".repeat(99))).status(),
+        200
+    );
     let answer = evenkeel.client().get(&format!("/{}", "x".repeat(100)));
     assert_eq!((answer.status(), answer.reason()), (414, "target_too_long"));
     let answer = evenkeel.client().ask(&format!("GET /{}", "x".repeat(5000)));
-    assert_eq!((answer.status(), answer.reason()), (414, "target_too_long"), "without an end in sight");
+    assert_eq!(
+        (answer.status(), answer.reason()),
+        (414, "target_too_long"),
+        "without an end in sight"
+    );
 }
 
 /// A body over the limit: by its length before the backend is asked, in chunks as soon as it is over.
@@ -48,7 +62,10 @@ fn target_bytes() {
 fn body_bytes() {
     let one = Backend::named("one");
     let evenkeel = with_limits(&one, "body_bytes = \"1KiB\"");
-    let exact = format!("POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 1024\r\n\r\n{}", "x".repeat(1024));
+    let exact = format!(
+        "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 1024\r\n\r\n{}",
+        "x".repeat(1024)
+    );
     assert_eq!(evenkeel.client().ask(&exact).status(), 200);
     let mut client = evenkeel.client();
     let answer = client.ask("POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 1025\r\n\r\n");
@@ -57,7 +74,13 @@ fn body_bytes() {
     assert_eq!((one.count(), one.accepted()), (1, 1));
     let chunk = format!("200\r\n{}\r\n", "x".repeat(512));
     let head = "POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n";
-    assert_eq!(evenkeel.client().ask(&format!("{head}{chunk}{chunk}0\r\n\r\n")).status(), 200);
+    assert_eq!(
+        evenkeel
+            .client()
+            .ask(&format!("{head}{chunk}{chunk}0\r\n\r\n"))
+            .status(),
+        200
+    );
     let answer = evenkeel.client().ask(&format!("{head}{chunk}{chunk}1\r\nx\r\n"));
     assert_eq!((answer.status(), answer.reason()), (413, "body_too_large"));
     assert_eq!(one.count(), 2);
@@ -69,7 +92,11 @@ fn expect_bound_of_two(evenkeel: &Evenkeel, address: std::net::SocketAddr) {
     let mut third = Client::connect(address);
     assert!(matches!(third.end(), Broken::Closed | Broken::Reset));
     assert!(evenkeel.metric("evenkeel_listener_refused_total", &[]) >= 1.0);
-    assert_eq!(first.get("/").status(), 200, "those that are there are not disturbed");
+    assert_eq!(
+        first.get("/").status(),
+        200,
+        "those that are there are not disturbed"
+    );
     drop(second);
     wait_until("there is room again", || {
         let mut again = Client::connect(address);

@@ -2,7 +2,9 @@
 
 use std::process::Stdio;
 
-use crate::support::{Backend, Client, Evenkeel, Place, QUIET, free_address, free_ip, program, shop, wait_for};
+use crate::support::{
+    Backend, Client, Evenkeel, Place, QUIET, free_address, free_ip, program, shop, wait_for,
+};
 
 /// Flags alone make a load balancer named `default` that spreads requests evenly.
 #[test]
@@ -10,8 +12,19 @@ fn runs_without_a_file() {
     let (one, two) = (Backend::named("one"), Backend::named("two"));
     let data = tempfile::tempdir().unwrap();
     let mut command = program();
-    command.args(["run", "--admin", "127.0.0.1:0", "--listen", &format!("{}:0", free_ip())]);
-    command.args(["--backend", &one.address.to_string(), "--backend", &two.address.to_string()]);
+    command.args([
+        "run",
+        "--admin",
+        "127.0.0.1:0",
+        "--listen",
+        &format!("{}:0", free_ip()),
+    ]);
+    command.args([
+        "--backend",
+        &one.address.to_string(),
+        "--backend",
+        &two.address.to_string(),
+    ]);
     command.arg("--data-dir").arg(data.path());
     let evenkeel = Evenkeel::spawn(&mut command);
     let status = evenkeel.status();
@@ -31,7 +44,10 @@ fn runs_with_the_short_form() {
     let (one, two) = (Backend::named("one"), Backend::named("two"));
     let evenkeel = Evenkeel::start(&shop(&[&one, &two], ""));
     let mut client = evenkeel.client();
-    let mut answers = [client.get("/").text().to_owned(), client.get("/").text().to_owned()];
+    let mut answers = [
+        client.get("/").text().to_owned(),
+        client.get("/").text().to_owned(),
+    ];
     answers.sort();
     assert_eq!(answers, ["one", "two"]);
     assert_eq!(evenkeel.get("/livez").status(), 200);
@@ -41,7 +57,11 @@ fn runs_with_the_short_form() {
 /// The full form: two listeners, routes by host and path to pools of their own, node and admin settings.
 #[test]
 fn runs_with_the_full_form() {
-    let [shop, api, exact] = [Backend::named("shop"), Backend::named("api"), Backend::named("exact")];
+    let [shop, api, exact] = [
+        Backend::named("shop"),
+        Backend::named("api"),
+        Backend::named("exact"),
+    ];
     let ip = free_ip();
     let config = format!(
         r#"
@@ -93,7 +113,10 @@ fn runs_with_the_full_form() {
     );
     let evenkeel = Evenkeel::start(&config);
     assert_eq!(evenkeel.status()["node"], "edge-1");
-    let (main, second) = (evenkeel.listener("web", "main"), evenkeel.listener("web", "http-2"));
+    let (main, second) = (
+        evenkeel.listener("web", "main"),
+        evenkeel.listener("web", "http-2"),
+    );
     let ask = |address, host: &str, target: &str| {
         let answer = Client::connect(address).ask(&format!("GET {target} HTTP/1.1\r\nHost: {host}\r\n\r\n"));
         match answer.status() {
@@ -103,11 +126,23 @@ fn runs_with_the_full_form() {
     };
     for address in [main, second] {
         assert_eq!(ask(address, "shop.test", "/"), "shop");
-        assert_eq!(ask(address, "shop.test:8080", "/v1"), "shop", "a port is not part of the name");
-        assert_eq!(ask(address, "API.shop.test", "/v1/cart"), "api", "names have no case");
+        assert_eq!(
+            ask(address, "shop.test:8080", "/v1"),
+            "shop",
+            "a port is not part of the name"
+        );
+        assert_eq!(
+            ask(address, "API.shop.test", "/v1/cart"),
+            "api",
+            "names have no case"
+        );
         assert_eq!(ask(address, "api.shop.test", "/v10"), "404 no_route");
         assert_eq!(ask(address, "other.test", "/exact"), "exact");
-        assert_eq!(ask(address, "other.test", "/a/../exact"), "exact", "routing sees what is forwarded");
+        assert_eq!(
+            ask(address, "other.test", "/a/../exact"),
+            "exact",
+            "routing sees what is forwarded"
+        );
         assert_eq!(ask(address, "other.test", "/exact/"), "404 no_route");
     }
 }
@@ -140,7 +175,13 @@ fn a_wrong_file_does_not_start() {
     let output = place.command().output().unwrap();
     let said = String::from_utf8_lossy(&output.stderr);
     assert_eq!(output.status.code(), Some(1), "{said}");
-    for needed in ["evenkeel.toml:3:1", "algoritm", "did you mean `algorithm`?", "evenkeel.toml:4:", "nonsense"] {
+    for needed in [
+        "evenkeel.toml:3:1",
+        "algoritm",
+        "did you mean `algorithm`?",
+        "evenkeel.toml:4:",
+        "nonsense",
+    ] {
         assert!(said.contains(needed), "{needed}: {said}");
     }
     assert!(Client::refused(address));
@@ -152,7 +193,10 @@ fn two_processes_on_one_address() {
     let one = Backend::named("one");
     let first = Evenkeel::start(&shop(&[&one], QUIET));
     let taken = first.address();
-    let config = format!("[load_balancers.b]\nlisten = \"{taken}\"\nbackend_servers = [\"{}\"]\n", one.address);
+    let config = format!(
+        "[load_balancers.b]\nlisten = \"{taken}\"\nbackend_servers = [\"{}\"]\n",
+        one.address
+    );
     let output = Place::new(&config).command().output().unwrap();
     let said = String::from_utf8_lossy(&output.stderr);
     assert_eq!(output.status.code(), Some(1), "{said}");
@@ -161,7 +205,11 @@ fn two_processes_on_one_address() {
     let mut client = first.client();
     for _ in 0..20 {
         assert_eq!(client.get("/").status(), 200);
-        assert_eq!(first.client().get("/").status(), 200, "no connection may go to the second one");
+        assert_eq!(
+            first.client().get("/").status(),
+            200,
+            "no connection may go to the second one"
+        );
     }
 }
 
@@ -176,11 +224,16 @@ fn the_admin_address_is_taken() {
         one.address
     ));
     let mut command = program();
-    command.args(["run", "--admin", &first.admin.to_string(), "--config"]).arg(place.config());
+    command
+        .args(["run", "--admin", &first.admin.to_string(), "--config"])
+        .arg(place.config());
     let output = command.arg("--data-dir").arg(place.data()).output().unwrap();
     let said = String::from_utf8_lossy(&output.stderr);
     assert_eq!(output.status.code(), Some(1), "{said}");
-    assert!(said.contains("for the admin API") && said.contains("--admin"), "{said}");
+    assert!(
+        said.contains("for the admin API") && said.contains("--admin"),
+        "{said}"
+    );
     assert!(Client::refused(address));
 }
 
@@ -191,11 +244,20 @@ fn the_data_directory_is_taken() {
     let first = Evenkeel::start(&shop(&[&one], QUIET));
     let place = Place::new(&shop(&[&one], QUIET));
     let mut command = program();
-    command.args(["run", "--admin", "127.0.0.1:0", "--config"]).arg(place.config());
-    let output = command.arg("--data-dir").arg(first.place().data()).output().unwrap();
+    command
+        .args(["run", "--admin", "127.0.0.1:0", "--config"])
+        .arg(place.config());
+    let output = command
+        .arg("--data-dir")
+        .arg(first.place().data())
+        .output()
+        .unwrap();
     let said = String::from_utf8_lossy(&output.stderr);
     assert_eq!(output.status.code(), Some(1), "{said}");
-    assert!(said.contains("data directory") || said.contains("data_dir"), "{said}");
+    assert!(
+        said.contains("data directory") || said.contains("data_dir"),
+        "{said}"
+    );
 }
 
 /// A config in JSON, by the name of its file.
@@ -211,7 +273,9 @@ fn runs_with_json() {
     );
     std::fs::write(&file, config).unwrap();
     let mut command = program();
-    command.args(["run", "--admin", "127.0.0.1:0", "--config"]).arg(&file);
+    command
+        .args(["run", "--admin", "127.0.0.1:0", "--config"])
+        .arg(&file);
     let evenkeel = Evenkeel::spawn(command.arg("--data-dir").arg(place.data()));
     assert_eq!(evenkeel.client().get("/").text(), "one");
 }

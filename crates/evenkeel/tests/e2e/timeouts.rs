@@ -6,7 +6,8 @@ use std::time::Duration;
 use socket2::{Domain, Socket, Type};
 
 use crate::support::{
-    Backend, Broken, Client, Conversation, Evenkeel, QUIET, free_ip, pattern, shop, shop_on, shop_with_listener, wait_until,
+    Backend, Broken, Client, Conversation, Evenkeel, Gate, QUIET, free_ip, pattern, shop, shop_on,
+    shop_with_listener, wait_until,
 };
 
 const OK: &str = "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok";
@@ -16,7 +17,11 @@ fn with_timeouts(backends: &[&Backend], timeouts: &str) -> Evenkeel {
 }
 
 fn with_client_timeouts(backend: &Backend, timeouts: &str) -> Evenkeel {
-    Evenkeel::start(&shop_with_listener(&[backend], &format!("timeouts = {{ {timeouts} }}"), QUIET))
+    Evenkeel::start(&shop_with_listener(
+        &[backend],
+        &format!("timeouts = {{ {timeouts} }}"),
+        QUIET,
+    ))
 }
 
 /// Sends a byte at a time with a pause, until the other side ends the connection.
@@ -34,7 +39,10 @@ fn request_headers() {
     let mut silent = evenkeel.client();
     silent.send("GET / HTTP/1.1\r\nHost: a\r\n");
     let answer = silent.response();
-    assert_eq!((answer.status(), answer.reason()), (408, "request_header_timeout"));
+    assert_eq!(
+        (answer.status(), answer.reason()),
+        (408, "request_header_timeout")
+    );
     assert!(answer.closes() && silent.is_ended());
 
     let mut dripping = TcpStream::connect(evenkeel.address()).unwrap();
@@ -54,7 +62,10 @@ fn request_headers() {
 fn request_body_idle() {
     let one = Backend::named("one");
     let evenkeel = with_client_timeouts(&one, "request_body_idle = \"200ms\"");
-    for framing in ["Content-Length: 10\r\n\r\nabc", "Transfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n"] {
+    for framing in [
+        "Content-Length: 10\r\n\r\nabc",
+        "Transfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n",
+    ] {
         let mut client = evenkeel.client();
         client.send(format!("POST / HTTP/1.1\r\nHost: a\r\n{framing}"));
         let answer = client.response();
@@ -140,7 +151,12 @@ fn connect() {
     let beside = Evenkeel::start(&shop_on(&listen, &[deaf.address, good.address], &more));
     let mut client = beside.client();
     for _ in 0..4 {
-        assert_eq!(client.ask("POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 2\r\n\r\nhi").status(), 200);
+        assert_eq!(
+            client
+                .ask("POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 2\r\n\r\nhi")
+                .status(),
+            200
+        );
     }
     assert_eq!(good.last().body, b"hi");
 }
@@ -177,14 +193,21 @@ fn first_byte_means_the_whole_header() {
 /// A backend that pauses within its body: the client's connection is cut, with the reason in the metrics.
 #[test]
 fn stream_idle() {
-    for framing in ["Content-Length: 10", "Content-Length: 10000000", "Transfer-Encoding: chunked"] {
+    for framing in [
+        "Content-Length: 10",
+        "Content-Length: 10000000",
+        "Transfer-Encoding: chunked",
+    ] {
         let one = Backend::scripted(move |conversation| {
             conversation.request();
             conversation.send(format!("HTTP/1.1 200 OK\r\n{framing}\r\n\r\n2\r\nok"));
             conversation.hold();
         });
         let evenkeel = with_timeouts(&[&one], "stream_idle = \"150ms\"");
-        let end = evenkeel.client().send("GET / HTTP/1.1\r\nHost: a\r\n\r\n").try_response();
+        let end = evenkeel
+            .client()
+            .send("GET / HTTP/1.1\r\nHost: a\r\n\r\n")
+            .try_response();
         assert!(matches!(end, Err(Broken::Truncated(_))), "{framing}: {end:?}");
         evenkeel.wait_for_failures("backend_stream_timeout", 1);
     }
@@ -193,9 +216,11 @@ fn stream_idle() {
 /// A backend that does not read its request's body.
 #[test]
 fn stream_idle_of_an_upload() {
-    let one = Backend::scripted(|conversation| {
+    let gate = Gate::default();
+    let end = gate.clone();
+    let one = Backend::scripted(move |conversation| {
         conversation.head();
-        wait_until("the proxy gives up", || conversation.is_ended());
+        end.pass();
     });
     let evenkeel = with_timeouts(&[&one], "stream_idle = \"300ms\"");
     let mut client = evenkeel.client();
@@ -203,6 +228,7 @@ fn stream_idle_of_an_upload() {
     // Ends with an error when the connection is cut.
     let _ = client.try_send(pattern(40 * 1024 * 1024));
     evenkeel.wait_for_failures("backend_stream_timeout", 1);
+    gate.open();
 }
 
 /// The whole request, however busy: before the header 504, within the body a cut.
@@ -219,10 +245,17 @@ fn total() {
         wait_until("the proxy gives up", || !conversation.send("x"));
     });
     let evenkeel = with_timeouts(&[&dribbling], "total = \"500ms\", stream_idle = \"300ms\"");
-    let end = evenkeel.client().send("GET / HTTP/1.1\r\nHost: a\r\n\r\n").try_response();
+    let end = evenkeel
+        .client()
+        .send("GET / HTTP/1.1\r\nHost: a\r\n\r\n")
+        .try_response();
     assert!(matches!(end, Err(Broken::Truncated(_))), "{end:?}");
     evenkeel.wait_for_failures("total_timeout", 1);
-    assert_eq!(evenkeel.failures("backend_stream_timeout"), 0.0, "it was busy all the time");
+    assert_eq!(
+        evenkeel.failures("backend_stream_timeout"),
+        0.0,
+        "it was busy all the time"
+    );
 }
 
 /// An upload that takes too long in all.

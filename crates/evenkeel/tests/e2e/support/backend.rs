@@ -1,7 +1,7 @@
 //! A backend that does what its script says, byte by byte, and remembers what it got.
 
 use std::collections::BTreeMap;
-use std::io::{Read, Write};
+use std::io::Write;
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
@@ -216,25 +216,26 @@ impl Conversation {
         self.reader.stream.write_all(bytes.as_ref()).is_ok()
     }
 
-    /// Reads raw bytes, at most so many; 0 at the end.
-    pub(crate) fn read_some(&mut self, most: usize) -> usize {
-        let mut bytes = vec![0; most];
-        self.reader.stream.read(&mut bytes).unwrap_or(0)
+    /// Reads raw bytes, at most so many; none at the end.
+    pub(crate) fn read_some(&mut self, most: usize) -> Vec<u8> {
+        self.reader.some(most).unwrap_or_default()
+    }
+
+    /// Reads exactly so many; false when there are not.
+    pub(crate) fn read_all(&mut self, count: usize) -> bool {
+        let mut left = count;
+        while left > 0 {
+            match self.read_some(left).len() {
+                0 => return false,
+                n => left -= n,
+            }
+        }
+        true
     }
 
     /// Says and does nothing more until the other side closes.
     pub(crate) fn hold(&mut self) {
-        while self.read_some(4096) > 0 {}
-    }
-
-    /// Whether the other side has gone, without reading what it sent.
-    pub(crate) fn is_ended(&self) -> bool {
-        match self.reader.stream.take_error() {
-            Ok(Some(_)) | Err(_) => return true,
-            Ok(None) => {}
-        }
-        let handle = &self.shared.open;
-        !handle.lock().unwrap().contains_key(&self.number) || is_half_closed(&self.reader.stream)
+        while !self.read_some(4096).is_empty() {}
     }
 
     /// Lets the end of the script be a reset.

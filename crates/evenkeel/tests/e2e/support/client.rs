@@ -1,6 +1,6 @@
 //! A client that sends exactly the bytes it is told and reads what comes back.
 
-use std::io::{self, Read, Write};
+use std::io::{self, Write};
 use std::net::{Shutdown, SocketAddr, TcpStream};
 use std::time::Duration;
 
@@ -104,7 +104,10 @@ impl Client {
 
     /// Says that nothing more is sent.
     pub(crate) fn finish_sending(&mut self) {
-        self.reader.stream.shutdown(Shutdown::Write).expect("a half close");
+        self.reader
+            .stream
+            .shutdown(Shutdown::Write)
+            .expect("a half close");
     }
 
     /// Closes with a reset.
@@ -127,9 +130,17 @@ impl Client {
         matches!(self.end(), Broken::Closed | Broken::Reset)
     }
 
+    /// Whether something has come that was not read yet.
+    pub(crate) fn has_answer(&self) -> bool {
+        let stream = &self.reader.stream;
+        stream.set_nonblocking(true).expect("an option");
+        let seen = stream.peek(&mut [0]);
+        stream.set_nonblocking(false).expect("an option");
+        seen.is_ok()
+    }
+
     /// Reads some raw bytes.
-    pub(crate) fn read_some(&mut self, most: usize) -> io::Result<usize> {
-        let mut bytes = vec![0; most];
-        self.reader.stream.read(&mut bytes)
+    pub(crate) fn read_some(&mut self, most: usize) -> Vec<u8> {
+        self.reader.some(most).expect("bytes")
     }
 }

@@ -14,10 +14,18 @@ use tempfile::TempDir;
 
 use super::{Backend, Client, Message, Metrics, free_ip, wait_for, wait_until};
 
+/// Lines of its log shown when a test fails.
+const LOG_LINES: usize = 60;
+
 /// The program, with nothing of this process's environment that could change what it does.
 pub(crate) fn program() -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_evenkeel"));
-    for name in ["EVENKEEL_LOG", "EVENKEEL_LOG_FORMAT", "EVENKEEL_ADMIN", "EVENKEEL_TOKEN_FILE"] {
+    for name in [
+        "EVENKEEL_LOG",
+        "EVENKEEL_LOG_FORMAT",
+        "EVENKEEL_ADMIN",
+        "EVENKEEL_TOKEN_FILE",
+    ] {
         command.env_remove(name);
     }
     command
@@ -84,7 +92,9 @@ impl Place {
     /// `evenkeel run` here, with the admin API on a free port.
     pub(crate) fn command(&self) -> Command {
         let mut command = program();
-        command.args(["run", "--admin", "127.0.0.1:0", "--config"]).arg(self.config());
+        command
+            .args(["run", "--admin", "127.0.0.1:0", "--config"])
+            .arg(self.config());
         command.arg("--data-dir").arg(self.data());
         command
     }
@@ -205,7 +215,12 @@ impl Evenkeel {
     /// Bound address of the only listener.
     pub(crate) fn address(&self) -> SocketAddr {
         let lbs = self.status()["load_balancers"].clone();
-        let all: Vec<&Value> = lbs.as_array().unwrap().iter().flat_map(|lb| lb["listeners"].as_array().unwrap()).collect();
+        let all: Vec<&Value> = lbs
+            .as_array()
+            .unwrap()
+            .iter()
+            .flat_map(|lb| lb["listeners"].as_array().unwrap())
+            .collect();
         assert_eq!(all.len(), 1, "{all:?}");
         all[0]["address"].as_str().unwrap().parse().unwrap()
     }
@@ -214,9 +229,15 @@ impl Evenkeel {
     pub(crate) fn listener(&self, load_balancer: &str, name: &str) -> SocketAddr {
         let status = self.status();
         let lbs = status["load_balancers"].as_array().unwrap();
-        let lb = lbs.iter().find(|lb| lb["name"] == load_balancer).expect("the load balancer");
+        let lb = lbs
+            .iter()
+            .find(|lb| lb["name"] == load_balancer)
+            .expect("the load balancer");
         let listeners = lb["listeners"].as_array().unwrap();
-        let listener = listeners.iter().find(|l| l["name"] == name).expect("the listener");
+        let listener = listeners
+            .iter()
+            .find(|l| l["name"] == name)
+            .expect("the listener");
         listener["address"].as_str().unwrap().parse().unwrap()
     }
 
@@ -228,10 +249,16 @@ impl Evenkeel {
     /// What the status says of a backend (in the first pool that has it).
     pub(crate) fn backend(&self, address: SocketAddr) -> Value {
         let status = self.status();
-        let pools = status["load_balancers"].as_array().unwrap().iter().flat_map(|lb| lb["pools"].as_array().unwrap());
+        let pools = status["load_balancers"]
+            .as_array()
+            .unwrap()
+            .iter()
+            .flat_map(|lb| lb["pools"].as_array().unwrap());
         let mut backends = pools.flat_map(|p| p["backends"].as_array().unwrap());
         let found = backends.find(|b| b["address"] == address.to_string());
-        found.unwrap_or_else(|| panic!("the status has no {address}: {status}")).clone()
+        found
+            .unwrap_or_else(|| panic!("the status has no {address}: {status}"))
+            .clone()
     }
 
     /// Waits until the status says this of a backend's eligibility.
@@ -243,12 +270,22 @@ impl Evenkeel {
 
     /// Events of a kind, as `subject: message`.
     pub(crate) fn events(&self, kind: &str) -> Vec<String> {
-        let answer: Value = serde_json::from_slice(&self.get("/api/v1/events").body).expect("events are JSON");
-        let events = answer.as_array().or_else(|| answer["events"].as_array()).expect("a list of events");
+        let answer: Value =
+            serde_json::from_slice(&self.get("/api/v1/events").body).expect("events are JSON");
+        let events = answer
+            .as_array()
+            .or_else(|| answer["events"].as_array())
+            .expect("a list of events");
         events
             .iter()
             .filter(|e| e["kind"] == kind)
-            .map(|e| format!("{}: {}", e["subject"].as_str().unwrap(), e["message"].as_str().unwrap()))
+            .map(|e| {
+                format!(
+                    "{}: {}",
+                    e["subject"].as_str().unwrap(),
+                    e["message"].as_str().unwrap()
+                )
+            })
             .collect()
     }
 
@@ -281,7 +318,11 @@ impl Evenkeel {
     /// The same; it must succeed. What it printed.
     pub(crate) fn cli_ok(&self, args: &[&str]) -> String {
         let output = self.cli(args);
-        assert!(output.status.success(), "{args:?}: {}", String::from_utf8_lossy(&output.stderr));
+        assert!(
+            output.status.success(),
+            "{args:?}: {}",
+            String::from_utf8_lossy(&output.stderr)
+        );
         String::from_utf8(output.stdout).expect("text")
     }
 
@@ -317,7 +358,9 @@ impl Evenkeel {
 
     /// File descriptors open now.
     pub(crate) fn open_files(&self) -> usize {
-        std::fs::read_dir(format!("/proc/{}/fd", self.pid())).expect("its descriptors").count()
+        std::fs::read_dir(format!("/proc/{}/fd", self.pid()))
+            .expect("its descriptors")
+            .count()
     }
 }
 
@@ -327,7 +370,10 @@ impl Drop for Evenkeel {
         let _ = self.child.kill();
         let _ = self.child.wait();
         if std::thread::panicking() {
-            eprintln!("--- log of evenkeel {}\n{}---", self.child.id(), self.log());
+            let log = self.log();
+            let lines: Vec<&str> = log.lines().collect();
+            let last = lines[lines.len().saturating_sub(LOG_LINES)..].join("\n");
+            eprintln!("--- end of the log of evenkeel {}\n{last}\n---", self.child.id());
         }
     }
 }

@@ -49,7 +49,13 @@ pub(crate) struct Report {
 impl Report {
     /// Fails the test unless every request was answered with 200.
     pub(crate) fn assert_nothing_failed(&self) {
-        assert_eq!(self.failed, 0, "of {} requests failed: {:#?}", self.ok + self.failed, self.failures);
+        assert_eq!(
+            self.failed,
+            0,
+            "of {} requests failed: {:#?}",
+            self.ok + self.failed,
+            self.failures
+        );
         assert!(self.ok > 0, "nothing was asked");
     }
 }
@@ -138,15 +144,18 @@ impl Shared {
         let reader = match connection {
             Some(reader) => reader,
             None => {
-                let stream =
-                    TcpStream::connect_timeout(&self.address, DEADLINE).map_err(|e| format!("connect: {e}"))?;
+                let stream = TcpStream::connect_timeout(&self.address, DEADLINE)
+                    .map_err(|e| format!("connect: {e}"))?;
                 let _ = stream.set_nodelay(true);
                 let _ = stream.set_read_timeout(Some(DEADLINE));
                 self.connections.fetch_add(1, Ordering::AcqRel);
                 connection.insert(Reader::new(stream))
             }
         };
-        reader.stream.write_all(self.request.as_bytes()).map_err(|e| format!("send: {e}"))?;
+        reader
+            .stream
+            .write_all(self.request.as_bytes())
+            .map_err(|e| format!("send: {e}"))?;
         let broken = |broken: Broken| format!("answer: {broken:?}");
         let mut answer = reader.head().map_err(broken)?;
         reader.body(&mut answer, NoLength::UntilClose).map_err(broken)?;

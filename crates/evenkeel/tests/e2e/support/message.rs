@@ -74,11 +74,13 @@ impl Message {
 
     /// Whether the sender will close after this.
     pub(crate) fn closes(&self) -> bool {
-        self.field("connection").is_some_and(|v| v.eq_ignore_ascii_case("close"))
+        self.field("connection")
+            .is_some_and(|v| v.eq_ignore_ascii_case("close"))
     }
 
     pub(crate) fn is_chunked(&self) -> bool {
-        self.field("transfer-encoding").is_some_and(|v| v.eq_ignore_ascii_case("chunked"))
+        self.field("transfer-encoding")
+            .is_some_and(|v| v.eq_ignore_ascii_case("chunked"))
     }
 
     fn length(&self) -> Option<usize> {
@@ -108,6 +110,18 @@ impl Reader {
             stream,
             buffer: Vec::new(),
         }
+    }
+
+    /// Raw bytes, at most so many; none at the end.
+    pub(crate) fn some(&mut self, most: usize) -> io::Result<Vec<u8>> {
+        if self.buffer.is_empty() {
+            let mut bytes = vec![0; most];
+            let n = self.stream.read(&mut bytes)?;
+            bytes.truncate(n);
+            return Ok(bytes);
+        }
+        let most = most.min(self.buffer.len());
+        Ok(self.buffer.drain(..most).collect())
     }
 
     /// Head of the next message.

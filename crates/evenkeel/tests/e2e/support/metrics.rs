@@ -32,7 +32,9 @@ impl Metrics {
 
     /// Names of series with their labels, without values.
     pub(crate) fn identities(&self) -> BTreeSet<String> {
-        self.series().map(|(name, labels, _)| format!("{name}{{{labels}")).collect()
+        self.series()
+            .map(|(name, labels, _)| format!("{name}{{{labels}"))
+            .collect()
     }
 
     pub(crate) fn text(&self) -> &str {

@@ -18,7 +18,7 @@ pub(crate) use self::backend::{Backend, Conversation};
 pub(crate) use self::client::Client;
 pub(crate) use self::evenkeel::{Evenkeel, Place, program, shop, shop_on, shop_with_listener};
 pub(crate) use self::gate::Gate;
-pub(crate) use self::load::{Load, Report};
+pub(crate) use self::load::Load;
 pub(crate) use self::message::{Broken, Message};
 pub(crate) use self::metrics::Metrics;
 pub(crate) use self::peers::{Nginx, Python, curl};

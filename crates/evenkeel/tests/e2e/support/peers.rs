@@ -14,10 +14,12 @@ use super::{free_address, wait_until};
 fn need(name: &str, package: &str) -> String {
     let usual = ["/usr/sbin", "/usr/bin", "/usr/local/bin", "/opt/homebrew/bin"];
     let path = std::env::var("PATH").unwrap_or_default();
-    let mut dirs = path.split(':').chain(usual);
+    let dirs = path.split(':').chain(usual);
     let found = dirs.map(|d| Path::new(d).join(name)).find(|p| p.is_file());
     found
-        .unwrap_or_else(|| panic!("this test needs `{name}`: apt-get install {package} (cargo xtask test does it)"))
+        .unwrap_or_else(|| {
+            panic!("this test needs `{name}`: apt-get install {package} (cargo xtask test does it)")
+        })
         .to_string_lossy()
         .into_owned()
 }
@@ -32,9 +34,15 @@ struct Server {
 impl Server {
     fn start(&self) {
         let mut command = self.command.lock().unwrap();
-        let child = command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).spawn();
+        let child = command
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn();
         *self.child.lock().unwrap() = Some(child.expect("the server starts"));
-        wait_until("the server listens", || std::net::TcpStream::connect(self.address).is_ok());
+        wait_until("the server listens", || {
+            std::net::TcpStream::connect(self.address).is_ok()
+        });
     }
 
     fn kill(&self) {
@@ -79,7 +87,11 @@ impl Nginx {
         );
         fs::write(dir.path().join("nginx.conf"), config).expect("its config");
         let mut command = Command::new(program);
-        command.arg("-p").arg(dir.path()).arg("-c").arg(dir.path().join("nginx.conf"));
+        command
+            .arg("-p")
+            .arg(dir.path())
+            .arg("-c")
+            .arg(dir.path().join("nginx.conf"));
         let server = Server {
             command: Mutex::new(command),
             child: Mutex::new(None),
@@ -124,7 +136,13 @@ impl Python {
         let dir = tempfile::tempdir().expect("a temporary directory");
         let mut command = Command::new(program);
         command
-            .args(["-m", "http.server", "--bind", &address.ip().to_string(), &address.port().to_string()])
+            .args([
+                "-m",
+                "http.server",
+                "--bind",
+                &address.ip().to_string(),
+                &address.port().to_string(),
+            ])
             .current_dir(dir.path());
         let server = Server {
             command: Mutex::new(command),
@@ -152,6 +170,10 @@ pub(crate) fn curl(args: &[&str]) -> Output {
         .args(args)
         .output()
         .expect("curl runs");
-    assert!(output.status.success(), "curl {args:?}: {}", String::from_utf8_lossy(&output.stderr));
+    assert!(
+        output.status.success(),
+        "curl {args:?}: {}",
+        String::from_utf8_lossy(&output.stderr)
+    );
     output
 }

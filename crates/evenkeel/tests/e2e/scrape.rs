@@ -1,0 +1,206 @@
+//! Metrics: complete, exact, and with labels that no client can make.
+
+use std::collections::BTreeSet;
+use std::path::Path;
+
+use crate::support::{Backend, Evenkeel, Gate, Load, QUIET, shop, wait_until};
+
+/// Names in the tables of the reference.
+fn documented() -> BTreeSet<String> {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../docs/metrics.md");
+    let text = std::fs::read_to_string(path).unwrap();
+    let names = text
+        .lines()
+        .filter_map(|l| l.strip_prefix("| `"))
+        .filter_map(|l| l.split('`').next());
+    names.map(str::to_owned).collect()
+}
+
+/// A scrape after some of everything has every name of the reference and no other.
+#[test]
+fn the_scrape_is_what_the_reference_says() {
+    let (one, two) = (Backend::named("one"), Backend::named("two"));
+    two.kill();
+    let more = "passive = { consecutive_failures = 1 }\nhealth = { interval = \"100ms\", fast_interval = \"50ms\" }\n";
+    let evenkeel = Evenkeel::start(&shop(&[&one, &two], more));
+    evenkeel.wait_for_state(two.address, "down");
+    assert_eq!(evenkeel.client().get("/").status(), 200);
+    assert_eq!(evenkeel.client().ask("GET / HTTP/1.1\r\n\r\n").status(), 400);
+    assert_eq!(evenkeel.cli(&["reload"]).status.code(), Some(0));
+    let metrics = evenkeel.metrics();
+    let mut seen = BTreeSet::new();
+    for line in metrics.text().lines().filter_map(|l| l.strip_prefix("# TYPE ")) {
+        let (name, kind) = line.split_once(' ').unwrap();
+        let suffix = if kind == "counter" { "_total" } else { "" };
+        seen.insert(format!("{name}{suffix}"));
+    }
+    assert_eq!(seen, documented());
+    assert!(metrics.text().ends_with("# EOF\n"));
+    // Each family has a series, too: a name without one would be promised and never kept.
+    for name in &seen {
+        let has = metrics
+            .series()
+            .any(|(series, ..)| series == name || series == format!("{name}_count"));
+        assert!(has, "{name} has no series");
+    }
+    let types = metrics
+        .text()
+        .lines()
+        .filter(|l| l.starts_with("# TYPE "))
+        .count();
+    let helps = metrics
+        .text()
+        .lines()
+        .filter(|l| l.starts_with("# HELP "))
+        .count();
+    assert_eq!((types, helps), (seen.len(), seen.len()));
+}
+
+/// A known number of requests over many connections and two shards: every count is exact.
+#[test]
+fn counts_are_exact_over_shards() {
+    let backends = ["one", "two"].map(Backend::named);
+    let config = format!(
+        "[node]\nthreads = 2\n{}",
+        shop(&[&backends[0], &backends[1]], QUIET)
+    );
+    let evenkeel = Evenkeel::start(&config);
+    let load = Load::start(evenkeel.address(), 12);
+    load.wait_for_more(400);
+    let report = load.stop();
+    report.assert_nothing_failed();
+    for _ in 0..7 {
+        assert_eq!(
+            evenkeel
+                .client()
+                .ask("GET /a%00 HTTP/1.1\r\nHost: a\r\n\r\n")
+                .status(),
+            400
+        );
+    }
+    let total = report.ok as f64;
+    wait_until("all connections have ended", || {
+        evenkeel.metric("evenkeel_listener_connections", &[]) == 0.0
+    });
+    let metrics = evenkeel.metrics();
+    let sum = |name: &str, labels: &[(&str, &str)]| metrics.sum(name, labels);
+    assert_eq!(sum("evenkeel_requests_total", &[("class", "2xx")]), total);
+    assert_eq!(sum("evenkeel_requests_total", &[("class", "4xx")]), 7.0);
+    assert_eq!(sum("evenkeel_requests_total", &[]), total + 7.0);
+    assert_eq!(
+        sum("evenkeel_request_failures_total", &[("reason", "bad_path")]),
+        7.0
+    );
+    assert_eq!(sum("evenkeel_backend_requests_total", &[("class", "2xx")]), total);
+    for (backend, name) in backends.iter().zip(["one", "two"]) {
+        let label = backend.address.to_string();
+        assert_eq!(
+            sum("evenkeel_backend_requests_total", &[("backend", &label)]),
+            report.by_backend[name] as f64
+        );
+        assert_eq!(backend.count() as u64, report.by_backend[name]);
+    }
+    let (one, two) = (report.by_backend["one"], report.by_backend["two"]);
+    assert!(
+        one.abs_diff(two) <= 1,
+        "turns are exact over shards too: {one} {two}"
+    );
+    assert_eq!(sum("evenkeel_backend_first_byte_seconds_count", &[]), total);
+    assert_eq!(sum("evenkeel_backend_request_seconds_count", &[]), total);
+    let opened = sum("evenkeel_backend_connections_opened_total", &[]);
+    assert_eq!(
+        opened + sum("evenkeel_backend_connections_reused_total", &[]),
+        total
+    );
+    assert_eq!(opened, backends.iter().map(Backend::accepted).sum::<u64>() as f64);
+    assert_eq!(
+        sum("evenkeel_listener_accepted_total", &[]),
+        (report.connections + 7) as f64
+    );
+    assert_eq!(sum("evenkeel_backend_in_flight", &[]), 0.0);
+}
+
+/// Whatever clients send, they make no new series.
+#[test]
+fn no_client_can_make_a_series() {
+    let one = Backend::named("one");
+    let evenkeel = Evenkeel::start(&shop(&[&one], QUIET));
+    let mut client = evenkeel.client();
+    assert_eq!(client.get("/").status(), 200);
+    assert_eq!(
+        client
+            .ask("POST /x HTTP/1.1\r\nHost: a\r\nContent-Length: 0\r\n\r\n")
+            .status(),
+        200
+    );
+    evenkeel.client().ask("GET / HTTP/1.1\r\n\r\n");
+    let before = evenkeel.metrics().identities();
+    for n in 0..50 {
+        client.ask(&format!(
+            "M{n} /path{n}?q{n} HTTP/1.1\r\nHost: host{n}.test\r\nX-H{n}: v\r\nUser-Agent: u{n}\r\n\r\n"
+        ));
+        evenkeel
+            .client()
+            .ask(&format!("GET /{n} HTTP/1.1\r\nX: {n}\r\n\r\n"));
+    }
+    let after = evenkeel.metrics().identities();
+    assert_eq!(before, after);
+}
+
+/// Gauges go up and come down again.
+#[test]
+fn gauges_follow() {
+    let gate = Gate::default();
+    let go = gate.clone();
+    let one = Backend::answering(move |_| {
+        go.pass();
+        b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok".to_vec()
+    });
+    let evenkeel = Evenkeel::start(&shop(&[&one], QUIET));
+    let mut clients: Vec<_> = (0..4).map(|_| evenkeel.client()).collect();
+    for client in &mut clients {
+        client.send("GET / HTTP/1.1\r\nHost: a\r\n\r\n");
+    }
+    wait_until("all are at the backend", || gate.came() == 4);
+    let metrics = evenkeel.metrics();
+    assert_eq!(metrics.sum("evenkeel_backend_in_flight", &[]), 4.0);
+    assert_eq!(metrics.sum("evenkeel_listener_connections", &[]), 4.0);
+    assert_eq!(
+        metrics.sum("evenkeel_open_tcp_connections", &[("side", "client")]),
+        4.0
+    );
+    assert_eq!(
+        metrics.sum("evenkeel_open_tcp_connections", &[("side", "backend")]),
+        4.0
+    );
+    assert!(metrics.sum("process_open_fds", &[]) > 8.0);
+    assert!(metrics.sum("process_resident_memory_bytes", &[]) > 1_000_000.0);
+    gate.open();
+    for client in &mut clients {
+        assert_eq!(client.response().status(), 200);
+    }
+    drop(clients);
+    wait_until("in flight is none", || {
+        evenkeel.metric("evenkeel_backend_in_flight", &[]) == 0.0
+    });
+    assert_eq!(evenkeel.metric("evenkeel_backend_connections_idle", &[]), 4.0);
+    wait_until("the clients are gone", || {
+        evenkeel.metric("evenkeel_listener_connections", &[]) == 0.0
+    });
+}
+
+/// A backend that leaves the config takes its series along.
+#[test]
+fn what_leaves_the_config_leaves_the_metrics() {
+    let (one, two) = (Backend::named("one"), Backend::named("two"));
+    let config = shop(&[&one, &two], QUIET);
+    let evenkeel = Evenkeel::start(&config);
+    let mut client = evenkeel.client();
+    assert_eq!((client.get("/").status(), client.get("/").status()), (200, 200));
+    let label = two.address.to_string();
+    assert!(evenkeel.metrics().text().contains(&label));
+    evenkeel.reload(&config.replace(&format!(", \"{label}\""), ""));
+    wait_until("its series are gone", || {
+        !evenkeel.metrics().text().contains(&label)
+    });
+}
