@@ -3,10 +3,12 @@
 //! A request whose body is at hand is a plain sequence. Otherwise body and response move at the same time: a
 //! backend may answer early, ask with `100 Continue`, or stream back while it still reads.
 
+use std::cell::Cell;
 use std::future::poll_fn;
 use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::task::Poll;
+use std::time::Duration;
 
 use balance::{Load, Outcome};
 use http::forward;
@@ -142,6 +144,9 @@ struct NoHead {
     begun: bool,
 }
 
+/// How an upload ended.
+type Uploaded = Result<(), UploadError>;
+
 struct Exchange<'a, 'r> {
     request: &'a Request<'r>,
     cell: &'a BackendCell,
@@ -185,7 +190,8 @@ impl<'r> Exchange<'_, 'r> {
             return (Attempt::Failed(no_head.failure(stale)), false);
         }
         self.note_head();
-        let (mut relay, close) = self.relay(timer, true, buffer);
+        let stream_idle = Cell::new(pool.config.timeouts.stream_idle);
+        let (mut relay, close) = self.relay(timer, &stream_idle, true, buffer);
         let at = self.response.head_len;
         let relayed = relay
             .run(&mut from_backend, buffer, at, &mut to_client, self.out)
@@ -233,7 +239,7 @@ impl<'r> Exchange<'_, 'r> {
         );
         let mut upload = pin!(upload);
         let mut uploaded = None;
-        let ends = |result: &Result<(), UploadError>| {
+        let ends = |result: &Uploaded| {
             timer.arm(timeouts.first_byte);
             match result {
                 Err(UploadError::Client(reason)) => Some(Attempt::Refused(*reason)),
@@ -251,13 +257,30 @@ impl<'r> Exchange<'_, 'r> {
             Err(attempt) => return (attempt, false),
         }
         self.note_head();
-        let (mut relay, mut close) = self.relay(timer, matches!(uploaded, Some(Ok(()))), buffer);
+        let from = (&mut from_backend, buffer);
+        self.relay_beside(upload, uploaded, timer, from, &mut to_client)
+            .await
+    }
+
+    /// Relays the response while what is left of the body goes on its way.
+    async fn relay_beside(
+        &mut self,
+        upload: Pin<&mut impl Future<Output = Uploaded>>,
+        mut uploaded: Option<Uploaded>,
+        timer: &Timer,
+        (backend, buffer): (&mut ReadHalf<'_>, &mut Vec<u8>),
+        client: &mut WriteHalf<'_>,
+    ) -> (Attempt, bool) {
+        let limit = self.request.pool.config.timeouts.stream_idle;
+        let sent_whole = matches!(uploaded, Some(Ok(())));
+        let stream_idle = Cell::new(if sent_whole { limit } else { Duration::ZERO });
+        let (mut relay, mut close) = self.relay(timer, &stream_idle, sent_whole, buffer);
         let at = self.response.head_len;
-        let relaying = relay.run(&mut from_backend, buffer, at, &mut to_client, self.out);
-        // What the backend does with half a body is no answer to this request, and not its fault.
-        let ends = |result: &Result<(), UploadError>| match result {
-            Err(UploadError::Client(reason)) => Some(Broken::Client(*reason)),
-            _ => None,
+        let relaying = relay.run(backend, buffer, at, client, self.out);
+        let ends = |result: &Uploaded| {
+            stream_idle.set(limit);
+            timer.arm(limit);
+            clients_fault(result)
         };
         let relayed = beside(upload, &mut uploaded, ends, relaying).await;
         let relayed = relayed.unwrap_or_else(Err);
@@ -377,13 +400,18 @@ impl<'r> Exchange<'_, 'r> {
 
     /// Writes the response's head to `out` and makes ready to relay its body. `uploaded`: nothing of the request
     /// is left to take. Also says whether the client's connection ends after this.
-    fn relay<'t>(&mut self, timer: &'t Timer, uploaded: bool, buffer: &[u8]) -> (Relay<'t>, bool)
+    fn relay<'t>(
+        &mut self,
+        timer: &'t Timer,
+        stream_idle: &'t Cell<Duration>,
+        uploaded: bool,
+        buffer: &[u8],
+    ) -> (Relay<'t>, bool)
     where
         'r: 't,
     {
         let Request {
             shard,
-            pool,
             listener,
             head,
             ..
@@ -395,7 +423,7 @@ impl<'r> Exchange<'_, 'r> {
         let relay = Relay {
             shard,
             timer,
-            stream_idle: pool.config.timeouts.stream_idle,
+            stream_idle,
             write_idle: listener.timeouts.response_write_idle,
             from: self.response.framing,
             to,
@@ -442,11 +470,19 @@ impl NoHead {
     }
 }
 
+/// What a backend answers to half a body is no answer to the request, and the rest that it waits for is not coming.
+fn clients_fault(uploaded: &Uploaded) -> Option<Broken> {
+    match uploaded {
+        Err(UploadError::Client(reason)) => Some(Broken::Client(*reason)),
+        _ => None,
+    }
+}
+
 /// Drives `upload` beside `work` until `work` is done, keeping the upload's result. `ends` may end both early.
 async fn beside<W: Future, E>(
-    mut upload: Pin<&mut impl Future<Output = Result<(), UploadError>>>,
-    uploaded: &mut Option<Result<(), UploadError>>,
-    ends: impl Fn(&Result<(), UploadError>) -> Option<E>,
+    mut upload: Pin<&mut impl Future<Output = Uploaded>>,
+    uploaded: &mut Option<Uploaded>,
+    ends: impl Fn(&Uploaded) -> Option<E>,
     work: W,
 ) -> Result<W::Output, E> {
     let mut work = pin!(work);

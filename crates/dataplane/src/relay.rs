@@ -1,5 +1,6 @@
 //! A response body on its way to the client: streamed with backpressure in one buffer, large ones spliced.
 
+use std::cell::Cell;
 use std::io;
 use std::time::Duration;
 
@@ -33,8 +34,8 @@ pub(crate) enum Broken {
 pub(crate) struct Relay<'a> {
     pub(crate) shard: &'a Shard,
     pub(crate) timer: &'a Timer,
-    /// Between two reads from the backend.
-    pub(crate) stream_idle: Duration,
+    /// Between two reads from the backend; zero, no limit, while it is the backend that waits for the request.
+    pub(crate) stream_idle: &'a Cell<Duration>,
     /// Between two writes to the client.
     pub(crate) write_idle: Duration,
     /// Framing as the backend sends it.
@@ -172,7 +173,7 @@ impl Relay<'_> {
     }
 
     async fn fill(&self, backend: &mut ReadHalf<'_>, buffer: &mut Vec<u8>) -> Result<usize, Broken> {
-        self.timer.arm(self.stream_idle);
+        self.timer.arm(self.stream_idle.get());
         match self.timer.bound(backend.read_buf(buffer)).await {
             Ok(Ok(n)) => Ok(n),
             Ok(Err(_)) => Err(Broken::Backend(Reason::BackendTruncated)),
@@ -212,7 +213,7 @@ impl Relay<'_> {
         let (source, sink) = (backend.as_ref(), client.as_ref());
         while left > 0 {
             let ask = usize::try_from(left.min(SPLICE_BYTES)).unwrap_or(usize::MAX);
-            self.timer.arm(self.stream_idle);
+            self.timer.arm(self.stream_idle.get());
             let filled = source.async_io(Interest::READABLE, || pipe.fill(source, ask));
             match self.timer.bound(filled).await {
                 Ok(Ok(n)) if n > 0 => left -= n as u64,

@@ -61,7 +61,7 @@ fn fail_closed() {
     evenkeel.wait_for_failures("no_backend", 4);
     one.start();
     wait_until("it is used again", || client.get("/").status() == 200);
-    assert_eq!(evenkeel.events("pool_recovered").len(), 1);
+    wait_until("it is told", || evenkeel.events("pool_recovered").len() == 1);
 }
 
 /// An empty pool is valid and answers 503.

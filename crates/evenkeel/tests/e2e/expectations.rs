@@ -148,3 +148,30 @@ fn an_upgrade_is_refused_clearly() {
     assert!(answer.text().contains("upgrade_unsupported"), "{}", answer.text());
     assert_eq!(one.accepted(), 0);
 }
+
+/// The first backend dies over a request that waits for its 100: the other one is asked, and the body goes there.
+#[test]
+fn an_expecting_request_is_tried_elsewhere() {
+    let dead = Backend::named("dead");
+    dead.kill();
+    let good = Backend::scripted(|conversation| {
+        while let Some(mut request) = conversation.head() {
+            conversation.send("HTTP/1.1 100 Continue\r\n\r\n");
+            if !conversation.body(&mut request) {
+                return;
+            }
+            let got = String::from_utf8(request.body).unwrap();
+            conversation.send(format!(
+                "HTTP/1.1 200 OK\r\nContent-Length: {}\r\n\r\n{got}",
+                got.len()
+            ));
+        }
+    });
+    let evenkeel = Evenkeel::start(&shop(&[&dead, &good], QUIET));
+    let mut client = evenkeel.client();
+    for _ in 0..2 {
+        client.send(EXPECTING);
+        assert_eq!(client.head().status(), 100);
+        assert_eq!(client.send("hello").response().text(), "hello");
+    }
+}

@@ -178,6 +178,7 @@ fn a_body_until_close_becomes_chunked() {
 #[test]
 fn answers_without_a_body() {
     let one = Backend::answering(|request| match (request.method(), request.target()) {
+        ("HEAD", "/chunked") => b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n".to_vec(),
         ("HEAD", _) => b"HTTP/1.1 200 OK\r\nContent-Length: 1234\r\nETag: \"a\"\r\n\r\n".to_vec(),
         (_, "/204") => b"HTTP/1.1 204 No Content\r\nX-Kind: none\r\n\r\n".to_vec(),
         (_, "/304") => b"HTTP/1.1 304 Not Modified\r\nContent-Length: 99\r\nETag: \"a\"\r\n\r\n".to_vec(),
@@ -187,6 +188,8 @@ fn answers_without_a_body() {
     let mut client = evenkeel.client();
     let head = client.send("HEAD / HTTP/1.1\r\nHost: a\r\n\r\n").head();
     assert_eq!((head.status(), head.field("content-length")), (200, Some("1234")));
+    let head = client.send("HEAD /chunked HTTP/1.1\r\nHost: a\r\n\r\n").head();
+    assert_eq!((head.status(), head.field("content-length")), (200, None));
     let none = client.get("/204");
     assert_eq!((none.status(), none.field("content-length")), (204, None));
     let unchanged = client.get("/304");

@@ -122,7 +122,7 @@ fn two_hundred_reloads_under_load() {
         let algorithm = format!("{QUIET}{idle}\nalgorithm = \"{}\"\n", ALGORITHMS[turn % 6]);
         let shop = shop_on(&main, &some, &algorithm);
         let other = shop_on(&more[turn % 2], &some, QUIET).replace("shop", "other");
-        if turn % 5 == 0 {
+        if turn.is_multiple_of(5) {
             shop
         } else {
             format!("{shop}\n{other}")
@@ -323,7 +323,7 @@ fn sighup_and_a_changed_file() {
     wait_until("the file written in place is seen", || {
         client.get("/").text() == "one"
     });
-    assert_eq!(evenkeel.revision(), 4);
+    wait_until("it is told", || evenkeel.revision() == 4);
     evenkeel.signal(Signal::SIGHUP);
     wait_until("the same file again is no new revision", || {
         evenkeel.metric("evenkeel_config_reloads_total", &[("result", "ok")]) >= 4.0

@@ -20,7 +20,7 @@ const MALFORMED: &[(&str, &str)] = &[
     ),
     (
         "a NUL",
-        "HTTP/1.1 200 OK\r\nX: 1\02\r\nContent-Length: 2\r\n\r\nok",
+        "HTTP/1.1 200 OK\r\nX: 1\u{0}2\r\nContent-Length: 2\r\n\r\nok",
     ),
     ("no colon", "HTTP/1.1 200 OK\r\nX\r\nContent-Length: 2\r\n\r\nok"),
     (
@@ -143,4 +143,17 @@ fn a_backend_that_talks_first_is_not_believed() {
         first.head
     );
     assert_ne!(second.status(), 200, "{}", second.head);
+}
+
+/// A 204 that claims a body: the claim is dropped, and the connection, on which a body may follow, is not kept.
+#[test]
+fn a_204_with_a_length_is_not_believed() {
+    let one = Backend::saying("HTTP/1.1 204 No Content\r\nContent-Length: 4\r\n\r\nevil");
+    let evenkeel = Evenkeel::start(&shop(&[&one], QUIET));
+    let mut client = evenkeel.client();
+    for turn in 1..=3 {
+        let answer = client.get("/");
+        assert_eq!((answer.status(), answer.field("content-length")), (204, None));
+        assert_eq!(one.accepted(), turn);
+    }
 }

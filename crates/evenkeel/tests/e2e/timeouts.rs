@@ -231,6 +231,27 @@ fn stream_idle_of_an_upload() {
     gate.open();
 }
 
+/// A backend that sends its header early and then waits for the body is not idle: it is the client that is slow,
+/// and the client's own limit that ends it.
+#[test]
+fn stream_idle_does_not_run_while_the_request_is_still_coming() {
+    let one = Backend::scripted(|conversation| {
+        conversation.head();
+        conversation.send("HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n");
+        conversation.hold();
+    });
+    let evenkeel = Evenkeel::start(&shop_with_listener(
+        &[&one],
+        "timeouts = { request_body_idle = \"800ms\" }",
+        &format!("{QUIET}timeouts = {{ stream_idle = \"100ms\" }}\n"),
+    ));
+    let mut client = evenkeel.client();
+    client.send("POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 4\r\n\r\n");
+    assert_eq!(client.head().status(), 200);
+    evenkeel.wait_for_failures("request_body_timeout", 1);
+    assert_eq!(evenkeel.failures("backend_stream_timeout"), 0.0);
+}
+
 /// The whole request, however busy: before the header 504, within the body a cut.
 #[test]
 fn total() {
