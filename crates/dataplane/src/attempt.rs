@@ -99,6 +99,7 @@ pub(crate) async fn run(
         response,
         out,
         began_us: shard.timers.recent_us(),
+        latency_us: 0,
     };
     let (attempt, reusable) = match body {
         Body::Whole(length) => exchange.whole(*length, client, &mut upstream, &mut buffer).await,
@@ -154,6 +155,8 @@ struct Exchange<'a, 'r> {
     response: &'a mut ResponseHead,
     out: &'a mut Vec<u8>,
     began_us: u64,
+    /// From the beginning to the response's head.
+    latency_us: u64,
 }
 
 impl<'r> Exchange<'_, 'r> {
@@ -377,7 +380,7 @@ impl<'r> Exchange<'_, 'r> {
     }
 
     /// The head is here: count it, and tell the balancer how the backend does.
-    fn note_head(&self) {
+    fn note_head(&mut self) {
         let shard = self.request.shard;
         let counters = self.cell.counters.of(shard.index);
         let latency_us = shard.timers.now_us().saturating_sub(self.began_us);
@@ -389,13 +392,14 @@ impl<'r> Exchange<'_, 'r> {
         if status >= 500 {
             counters.failures.add(1);
         }
-        let outcome = match status {
-            502 => Outcome::Failure { what: "status 502" },
-            503 => Outcome::Failure { what: "status 503" },
-            504 => Outcome::Failure { what: "status 504" },
-            _ => Outcome::Success { latency_us },
+        self.latency_us = latency_us;
+        let failure = match status {
+            502 => "status 502",
+            503 => "status 503",
+            504 => "status 504",
+            _ => return,
         };
-        record(self.request, self.index, outcome);
+        record(self.request, self.index, Outcome::Failure { what: failure });
     }
 
     /// Writes the response's head to `out` and makes ready to relay its body. `uploaded`: nothing of the request
@@ -439,6 +443,12 @@ impl<'r> Exchange<'_, 'r> {
         let status = self.response.status;
         let total_us = shard.timers.now_us().saturating_sub(self.request.started_us);
         self.cell.counters.of(shard.index).total.record(total_us);
+        // Only now: a backend that begins well and breaks off has not succeeded.
+        let broke = matches!(relayed, Err(Broken::Backend(_)));
+        if !broke && !matches!(status, 502..=504) {
+            let latency_us = self.latency_us;
+            record(self.request, self.index, Outcome::Success { latency_us });
+        }
         match relayed {
             Ok(exact) => {
                 let reusable = exact && self.response.keep_alive;

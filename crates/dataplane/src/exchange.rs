@@ -152,7 +152,11 @@ pub(crate) async fn run(
     counters
         .total
         .record(shard.timers.recent_us().saturating_sub(started_us));
-    counters.received_bytes.add(body_end as u64);
+    let streamed = match &body {
+        Body::Whole(_) => 0,
+        Body::Streaming(body) => body.received(),
+    };
+    counters.received_bytes.add(body_end as u64 + streamed);
     counters.sent_bytes.add(ended.sent);
     client.timer.limit(std::time::Duration::ZERO);
     match body {
@@ -256,7 +260,10 @@ async fn forward(
                 };
             }
             Attempt::Broken { status, reason, sent } => {
-                record_failure(request, index, reason);
+                // A response that was begun in time may be slow because its client is.
+                if reason != Reason::TotalTimeout {
+                    record_failure(request, index, reason);
+                }
                 return Ended {
                     next: Next::Close,
                     status,

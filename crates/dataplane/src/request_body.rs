@@ -79,6 +79,11 @@ impl RequestBody {
         self.done
     }
 
+    /// Bytes of the body taken from the client so far, without their framing.
+    pub(crate) fn received(&self) -> u64 {
+        self.received
+    }
+
     /// What to send first in another attempt; `None` when it grew over the limit.
     pub(crate) fn replay(&self) -> Option<&[u8]> {
         self.replayable.then_some(&self.replay)

@@ -121,6 +121,26 @@ fn a_dead_server_is_ejected_by_what_requests_meet() {
     });
 }
 
+/// A backend that begins every response and breaks it off does not count as well because its heads are fine.
+#[test]
+fn a_server_that_breaks_off_its_responses_is_ejected() {
+    let good = Backend::named("good");
+    let broken = Backend::scripted(|conversation| {
+        conversation.head();
+        conversation.send("HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\nabc");
+    });
+    let evenkeel = Evenkeel::start(&shop(&[&good, &broken], EJECTING));
+    wait_until("it is ejected", || {
+        let _ = evenkeel
+            .client()
+            .send("GET / HTTP/1.1\r\nHost: a\r\n\r\n")
+            .try_response();
+        !evenkeel.events("backend_ejected").is_empty()
+    });
+    let ejected = evenkeel.events("backend_ejected");
+    assert!(ejected[0].contains("closed within a response"), "{ejected:?}");
+}
+
 /// The last backend that takes requests is never ejected.
 #[test]
 fn the_last_one_is_never_ejected() {
