@@ -89,6 +89,7 @@ pub(crate) async fn run(
     let timeouts = &pool.config.timeouts;
     let mut upstream = match upstream::acquire(shard, cell, timeouts, &client.timer, fresh).await {
         Ok(upstream) => upstream,
+        Err(reason @ Reason::LocalResources) => return failed(reason, Retry::Never, false),
         Err(reason) => return failed(reason, Retry::Always, false),
     };
     let mut buffer = Vec::new();

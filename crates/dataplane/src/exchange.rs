@@ -16,7 +16,7 @@ use crate::buffers::BUFFER_BYTES;
 use crate::connection::Client;
 use crate::counters::class_of;
 use crate::request_body::RequestBody;
-use crate::serving::{ListenerServing, PoolServing};
+use crate::serving::{LbCell, ListenerServing, PoolServing};
 use crate::shard::{Shard, Slot};
 
 /// Attempts one request may make in all, whatever the configuration and the staleness of connections.
@@ -141,23 +141,11 @@ pub(crate) async fn run(
             forward(&request, client, response, out, &mut body).await
         }
     };
-    let counters = lb.cell.counters.of(shard.index);
-    if let Some(class) = counters.classes.get(class_of(ended.status)) {
-        class.add(1);
-    }
-    if let Some(reason) = ended.reason {
-        counters.reason(reason);
-        tracing::debug!(load_balancer = %lb.cell.name, status = ended.status, reason = reason.code(), "request failed");
-    }
-    counters
-        .total
-        .record(shard.timers.recent_us().saturating_sub(started_us));
     let streamed = match &body {
         Body::Whole(_) => 0,
         Body::Streaming(body) => body.received(),
     };
-    counters.received_bytes.add(body_end as u64 + streamed);
-    counters.sent_bytes.add(ended.sent);
+    account(shard, &lb.cell, &ended, started_us, body_end as u64 + streamed);
     client.timer.limit(std::time::Duration::ZERO);
     match body {
         Body::Whole(_) => {
@@ -169,6 +157,23 @@ pub(crate) async fn run(
         }
     }
     ended.next
+}
+
+/// Enters a request into the counters of its load balancer.
+fn account(shard: &Shard, lb: &LbCell, ended: &Ended, started_us: u64, received: u64) {
+    let counters = lb.counters.of(shard.index);
+    if let Some(class) = counters.classes.get(class_of(ended.status)) {
+        class.add(1);
+    }
+    if let Some(reason) = ended.reason {
+        counters.reason(reason);
+        tracing::debug!(load_balancer = %lb.name, status = ended.status, reason = reason.code(), "request failed");
+    }
+    counters
+        .total
+        .record(shard.timers.recent_us().saturating_sub(started_us));
+    counters.received_bytes.add(received);
+    counters.sent_bytes.add(ended.sent);
 }
 
 /// Answers a request that could not even be parsed; the connection ends.
@@ -263,6 +268,9 @@ async fn forward(
                 // A response that was begun in time may be slow because its client is.
                 if reason != Reason::TotalTimeout {
                     record_failure(request, index, reason);
+                }
+                if sent == 0 && reason.fault() == Fault::Backend {
+                    return give_up(request, client, out, body, reason).await;
                 }
                 return Ended {
                     next: Next::Close,

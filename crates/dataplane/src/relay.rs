@@ -7,6 +7,7 @@ use std::time::Duration;
 use http::Framing;
 use http::chunked::{self, ChunkDecoder, ChunkEvent};
 use model::reason::Reason;
+use net::splice::Pipe;
 use tokio::io::{AsyncReadExt, AsyncWriteExt, Interest};
 use tokio::net::tcp::{ReadHalf, WriteHalf};
 
@@ -17,8 +18,8 @@ use crate::timers::{Expired, Timer};
 /// (figures in `docs/performance.md`).
 const SPLICE_FROM: u64 = 16 * 1024;
 
-/// Most bytes asked for in one `splice`.
-const SPLICE_BYTES: u64 = 1024 * 1024;
+/// Most bytes asked for in one `splice`, after which other connections of the shard have their turn.
+const SPLICE_BYTES: u64 = 256 * 1024;
 
 /// Why a response ended before its end.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -88,8 +89,11 @@ impl Relay<'_> {
             if left == 0 {
                 return Ok(take == buffer.len());
             }
-            if left >= SPLICE_FROM {
-                return self.splice(backend, client, left).await;
+            // Without a pipe (no descriptors left) it is copied.
+            if left >= SPLICE_FROM
+                && let Ok(pipe) = self.shard.take_pipe()
+            {
+                return self.splice(pipe, backend, client, left).await;
             }
             buffer.clear();
             if self.fill(backend, buffer).await? == 0 {
@@ -202,14 +206,11 @@ impl Relay<'_> {
     /// Moves `left` bytes inside the kernel.
     async fn splice(
         &mut self,
+        mut pipe: Pipe,
         backend: &mut ReadHalf<'_>,
         client: &mut WriteHalf<'_>,
         mut left: u64,
     ) -> Result<bool, Broken> {
-        let mut pipe = self
-            .shard
-            .take_pipe()
-            .map_err(|_| Broken::Backend(Reason::BackendTruncated))?;
         let (source, sink) = (backend.as_ref(), client.as_ref());
         while left > 0 {
             let ask = usize::try_from(left.min(SPLICE_BYTES)).unwrap_or(usize::MAX);
@@ -229,6 +230,7 @@ impl Relay<'_> {
                     Err(Expired) => return Err(self.expired(Broken::Client(Reason::ClientWriteTimeout))),
                 }
             }
+            tokio::task::yield_now().await;
         }
         self.shard.give_pipe(pipe);
         Ok(true)

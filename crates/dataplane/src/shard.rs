@@ -300,8 +300,13 @@ async fn accept(shard: Rc<Shard>, slot: Rc<Slot>, socket: TcpListener) {
         }
     }
     // Whoever the kernel has already connected is served; only then the socket closes.
-    while let Some(Ok((stream, peer))) = now_or_never(socket.accept()).await {
-        begin(&shard, &slot, stream, peer);
+    // Outside the runtime's budget, which would end the loop with connections left.
+    while let Some(accepted) = tokio::task::unconstrained(now_or_never(socket.accept())).await {
+        match accepted {
+            Ok((stream, peer)) => begin(&shard, &slot, stream, peer),
+            Err(error) if is_clients_fault(&error) => {}
+            Err(_) => break,
+        }
     }
 }
 

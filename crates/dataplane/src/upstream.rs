@@ -163,6 +163,7 @@ pub(crate) async fn acquire(
         Ok(Err(error)) if error.kind() == io::ErrorKind::ConnectionRefused => {
             return Err(Reason::ConnectRefused);
         }
+        Ok(Err(error)) if is_local(&error) => return Err(Reason::LocalResources),
         Ok(Err(error)) => {
             tracing::debug!(backend = %cell.id, %error, "connecting failed");
             return Err(Reason::ConnectFailed);
@@ -180,4 +181,11 @@ pub(crate) async fn acquire(
         stream,
         reused: false,
     })
+}
+
+/// Whether this process or machine is short of something: nothing that another backend would change, and nothing
+/// that speaks against this one.
+fn is_local(error: &io::Error) -> bool {
+    use io::ErrorKind::{AddrInUse, AddrNotAvailable, OutOfMemory};
+    matches!(error.kind(), OutOfMemory | AddrInUse | AddrNotAvailable) || net::is_out_of_descriptors(error)
 }

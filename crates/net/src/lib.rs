@@ -6,3 +6,11 @@
 pub mod listen;
 pub mod privileges;
 pub mod splice;
+
+use nix::errno::Errno;
+
+/// Whether `error` says that the process or the system has no file descriptor or socket buffer left.
+pub fn is_out_of_descriptors(error: &std::io::Error) -> bool {
+    let code = error.raw_os_error().map(Errno::from_raw);
+    matches!(code, Some(Errno::EMFILE | Errno::ENFILE | Errno::ENOBUFS))
+}

@@ -392,21 +392,35 @@ fn a_truncated_answer_is_seen_as_such() {
     }
 }
 
-/// A malformed chunk within an answer that has begun: cut, not repaired.
+/// A malformed chunk within an answer that has begun: cut, not repaired. One that comes before the client has
+/// anything of the answer: 502.
 #[test]
 fn a_malformed_chunk_in_an_answer_is_cut() {
-    let one = Backend::saying("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nok\r\nzz\r\n");
+    let gate = Gate::default();
+    let end = gate.clone();
+    let one = Backend::scripted(move |conversation| {
+        conversation.head();
+        conversation.send("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nok\r\n");
+        end.pass();
+        conversation.send("zz\r\n");
+    });
     let evenkeel = Evenkeel::start(&shop(&[&one], QUIET));
-    let end = evenkeel
-        .client()
-        .send("GET / HTTP/1.1\r\nHost: a\r\n\r\n")
-        .try_response();
+    let mut client = evenkeel.client();
+    client.send("GET / HTTP/1.1\r\nHost: a\r\n\r\n");
+    let mut answer = client.head();
+    gate.open();
+    let cut = client.body(&mut answer);
     assert!(
-        matches!(end, Err(Broken::Truncated(_) | Broken::Closed | Broken::Reset)),
-        "{end:?}"
+        matches!(cut, Err(Broken::Truncated(_) | Broken::Closed | Broken::Reset)),
+        "{cut:?}"
     );
     evenkeel.wait_for_failures("bad_response", 1);
     wait_until("its connection is not kept", || one.open_connections() == 0);
+
+    let one = Backend::saying("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\n");
+    let evenkeel = Evenkeel::start(&shop(&[&one], QUIET));
+    let answer = evenkeel.client().get("/");
+    assert_eq!((answer.status(), answer.reason()), (502, "bad_response"));
 }
 
 /// A client whose body turns out bad, or stops, after the answer has begun: the exchange is cut at once, and the
