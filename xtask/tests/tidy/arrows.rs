@@ -53,11 +53,15 @@ const PURE: &[&str] = &["model", "balance", "http", "reconcile"];
 
 /// What a pure room may use from outside: libraries that do no IO either.
 const PURE_MAY_USE: &[&str] = &[
+    "base64",
+    "hmac",
     "httparse",
     "jsonc-parser",
     "memchr",
+    "regex",
     "serde",
     "serde_json",
+    "sha2",
     "strsim",
     "thiserror",
     "toml",
