@@ -13,7 +13,7 @@ use std::sync::Arc;
 use evenkeel_dataplane::{Dataplane, Options};
 use model::config::{
     Admin, Algorithm, AllDown, Backend, Config, Connections, Listener, ListenerLimits, ListenerTimeouts,
-    LoadBalancer, Name, Node, Passive, Pool, PoolTimeouts, Retries, Route, RouteMatch,
+    LoadBalancer, Name, Node, Observe, Passive, Pool, PoolTimeouts, Retries, Route, RouteMatch,
 };
 use model::snapshot::{Layers, Snapshot};
 use model::state::{Observed, Overrides, Timestamp};
@@ -141,6 +141,7 @@ fn snapshot(backends: &[SocketAddr]) -> Snapshot {
             pool: name("default"),
         }],
         pools: BTreeMap::from([(name("default"), Arc::new(pool))]),
+        access_log: true,
     };
     let node = Node {
         name: "test".into(),
@@ -158,6 +159,7 @@ fn snapshot(backends: &[SocketAddr]) -> Snapshot {
             token: None,
             token_file: None,
         },
+        observe: Observe::default(),
         load_balancers: BTreeMap::from([(name("test"), Arc::new(lb))]),
     });
     let layers = Layers {

@@ -3,6 +3,8 @@
 //! Text becomes these types in the parsing modules only; the defaults of every key are the `DEFAULT_*`
 //! constants here, so that documentation, schema and parser name one number.
 
+mod observe;
+
 use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
@@ -10,6 +12,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
+
+pub use observe::{
+    AccessLog, DEFAULT_REQUEST_ID_HEADER, DEFAULT_SERVICE_NAME, DEFAULT_SYSLOG_SOCKET, DEFAULT_TRACE_QUEUE,
+    DEFAULT_TRACE_SAMPLE, LogFormat, LogTarget, Observe, Recorder, RequestId, Tracing, Trust,
+};
 
 /// A name as it stands in the config: 1 to 63 characters of `[A-Za-z0-9_.-]`. Cheap to clone; labels of
 /// metrics come only from these.
@@ -71,6 +78,8 @@ pub struct Config {
     pub node: Node,
     /// The admin API.
     pub admin: Admin,
+    /// What is told about requests.
+    pub observe: Observe,
     /// Load balancers by name.
     pub load_balancers: BTreeMap<Name, Arc<LoadBalancer>>,
 }
@@ -174,6 +183,8 @@ pub struct LoadBalancer {
     pub routes: Vec<Route>,
     /// Pools by name. Every route's pool is here.
     pub pools: BTreeMap<Name, Arc<Pool>>,
+    /// Whether its requests are in the access log, when there is one.
+    pub access_log: bool,
 }
 
 /// Default of the port of `listen`, on every IPv4 address.

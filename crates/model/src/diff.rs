@@ -6,12 +6,12 @@
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 
-use crate::config::{Admin, Backend, Config, Listener, LoadBalancer, Name, Node, Pool, Route};
+use crate::config::{Admin, Backend, Config, Listener, LoadBalancer, Name, Node, Observe, Pool, Route};
 
 /// One change from an old config to a new one.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Change {
-    /// A key of `[node]` or `[admin]`; values are not repeated, one of them is a secret.
+    /// A key of `[node]` or `[admin]`, or a table of the process; values are not repeated, one of them is a secret.
     Setting {
         /// Its path, e.g. `node.threads`.
         key: &'static str,
@@ -57,6 +57,8 @@ pub enum Part {
     },
     /// The same listeners in another order.
     ListenersReordered,
+    /// Whether its requests are in the access log.
+    AccessLog(bool),
     /// A route is new.
     RouteAdded(Name),
     /// A route is gone.
@@ -122,11 +124,13 @@ pub fn diff(old: &Config, new: &Config) -> Vec<Change> {
     let Config {
         node,
         admin,
+        observe,
         load_balancers,
     } = new;
     let mut changes = Vec::new();
     node_changes(&mut changes, &old.node, node);
     admin_changes(&mut changes, &old.admin, admin);
+    observe_changes(&mut changes, &old.observe, observe);
     for (name, before, after) in side_by_side(&old.load_balancers, load_balancers) {
         match (before, after) {
             (Some(before), Some(after)) => {
@@ -187,6 +191,22 @@ fn admin_changes(changes: &mut Vec<Change>, old: &Admin, new: &Admin) {
     settings(changes, compared);
 }
 
+fn observe_changes(changes: &mut Vec<Change>, old: &Observe, new: &Observe) {
+    let Observe {
+        access_log,
+        request_id,
+        tracing,
+        recorder,
+    } = new;
+    let compared = [
+        ("access_log", old.access_log == *access_log, false),
+        ("request_id", old.request_id == *request_id, false),
+        ("tracing", old.tracing == *tracing, false),
+        ("recorder", old.recorder == *recorder, false),
+    ];
+    settings(changes, compared);
+}
+
 /// Settings with whether they are the same and whether a change needs a restart.
 fn settings<const N: usize>(changes: &mut Vec<Change>, compared: [(&'static str, bool, bool); N]) {
     let changed = compared.into_iter().filter(|(_, same, _)| !same);
@@ -199,8 +219,12 @@ fn parts(old: &LoadBalancer, new: &LoadBalancer) -> Vec<Part> {
         listeners,
         routes,
         pools,
+        access_log,
     } = new;
     let mut parts = Vec::new();
+    if old.access_log != *access_log {
+        parts.push(Part::AccessLog(*access_log));
+    }
     listener_changes(&mut parts, &old.listeners, listeners);
     for (name, before, after) in side_by_side(&old.pools, pools) {
         match (before, after) {
@@ -413,6 +437,8 @@ impl std::fmt::Display for Part {
                 write!(f, "listener {listener} changed: {}", keys.join(", "))
             }
             Self::ListenersReordered => f.write_str("listeners reordered"),
+            Self::AccessLog(true) => f.write_str("requests are in the access log"),
+            Self::AccessLog(false) => f.write_str("requests are no longer in the access log"),
             Self::RouteAdded(route) => write!(f, "route {route} added"),
             Self::RouteRemoved(route) => write!(f, "route {route} removed"),
             Self::RouteChanged { route, keys } => write!(f, "route {route} changed: {}", keys.join(", ")),

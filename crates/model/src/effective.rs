@@ -2,6 +2,8 @@
 //!
 //! Secrets are not written; a comment stands in the place of one.
 
+mod observe;
+
 use std::time::Duration;
 
 use crate::config::{
@@ -17,11 +19,13 @@ pub fn to_toml(config: &Config) -> String {
     let Config {
         node,
         admin,
+        observe,
         load_balancers,
     } = config;
     let mut w = Writer::default();
     write_node(&mut w, node);
     write_admin(&mut w, admin);
+    observe::write(&mut w, observe);
     for balancer in load_balancers.values() {
         write_load_balancer(&mut w, balancer);
     }
@@ -117,8 +121,11 @@ fn write_load_balancer(w: &mut Writer, balancer: &LoadBalancer) {
         listeners,
         routes,
         pools,
+        access_log,
     } = balancer;
     let path = format!("load_balancers.{}", bare_or_quoted(name.as_str()));
+    w.header(&format!("[{path}]"));
+    w.raw("access_log", access_log);
     for listener in listeners {
         write_listener(w, &format!("{path}.listeners"), listener);
     }

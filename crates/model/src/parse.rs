@@ -6,6 +6,7 @@
 
 mod health;
 mod load_balancer;
+mod observe;
 mod pool;
 mod section;
 mod text;
@@ -17,7 +18,7 @@ use std::ops::Range;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use crate::config::{Admin, Config, LoadBalancer, Name, Node, Secret};
+use crate::config::{Admin, Config, LoadBalancer, Name, Node, Observe, Secret};
 use crate::diagnostic::{Diagnostic, Fault, Source};
 use crate::schema;
 use section::{Findings, Section, narrow};
@@ -31,6 +32,9 @@ pub const MAX_DIAGNOSTICS: usize = 200;
 
 /// Most backends in a pool.
 pub const MAX_BACKENDS: usize = 10_000;
+
+/// A JSON object with one of these keys is a whole document, any other a map of load balancers.
+const DOCUMENT_KEYS: [&str; 3] = ["node", "admin", "load_balancers"];
 
 /// Most listeners in a config: each has a socket per thread.
 pub const MAX_LISTENERS: usize = 1_000;
@@ -60,13 +64,14 @@ pub fn parse_json(text: &str, file: &str) -> Result<Config, Vec<Diagnostic>> {
     let (root, errors) = tree::read_json(&source, text);
     let mut findings = Findings::new(&source, errors);
     let config = root.and_then(|root| match &root.value {
-        Value::Table(entries) if !entries.iter().any(|e| schema::ROOT.key(&e.key).is_some()) => {
+        Value::Table(entries) if !entries.iter().any(|e| DOCUMENT_KEYS.contains(&e.key.as_str())) => {
             let admin = Admin::default();
             findings.claim_unwritten(admin.listen, "the default of admin.listen");
             let balancers = load_balancers(&mut findings, "", &root)?;
             Some(Config {
                 node: Node::default(),
                 admin,
+                observe: Observe::default(),
                 load_balancers: balancers,
             })
         }
@@ -92,11 +97,13 @@ fn document(f: &mut Findings<'_>, root: &tree::Node) -> Option<Config> {
     let node = root.section(f, "node").map(|s| node(f, &s)).unwrap_or_default();
     let admin = root.section(f, "admin").map(|s| admin(f, &s)).unwrap_or_default();
     f.claim_unwritten(admin.listen, "the default of admin.listen");
+    let observe = observe::observe(f, &root);
     let entry = root.entry("load_balancers")?;
     let load_balancers = load_balancers(f, "load_balancers", &entry.node)?;
     Some(Config {
         node,
         admin,
+        observe,
         load_balancers,
     })
 }

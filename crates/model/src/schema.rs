@@ -4,11 +4,13 @@
 mod json;
 mod keys;
 mod markdown;
+mod observe_keys;
 mod pool_keys;
 
 pub use json::json_schema;
 pub(crate) use keys::{ADMIN, LIMITS, LISTENER, LISTENER_TIMEOUTS, LOAD_BALANCER, MATCH, NODE, ROOT, ROUTE};
 pub use markdown::{key_tables, rewrite};
+pub(crate) use observe_keys::{ACCESS_LOG, RECORDER, REQUEST_ID, TRACING};
 pub(crate) use pool_keys::{
     BACKEND, CONNECTIONS, HASH, HEALTH, HTTP_CHECK_KEYS, PASSIVE, POOL, POOL_TIMEOUTS, RETRIES,
 };
@@ -77,6 +79,8 @@ pub(crate) enum Kind {
         min: u64,
         max: u64,
     },
+    /// `true` or `false`.
+    Bool,
     OneOf(&'static [&'static str]),
     Table(&'static Table),
     TableOrFalse(&'static Table),
@@ -140,6 +144,8 @@ pub(crate) enum Form {
     StatusRange,
     FieldName,
     FieldValue,
+    LogTarget,
+    CollectorUrl,
 }
 
 impl Table {
@@ -179,6 +185,7 @@ impl Kind {
             Self::Size { .. } => "a size such as `\"64KiB\"`".to_owned(),
             Self::Percent { .. } => "a percentage such as `\"20%\"`".to_owned(),
             Self::Integer { .. } => "a whole number".to_owned(),
+            Self::Bool => "`true` or `false`".to_owned(),
             Self::OneOf(values) => {
                 let quoted: Vec<String> = values.iter().map(|v| format!("`\"{v}\"`")).collect();
                 match quoted.as_slice() {
@@ -222,6 +229,7 @@ impl Kind {
             Self::Size { .. } => Some("\"1MiB\"".to_owned()),
             Self::Percent { .. } => Some("\"20%\"".to_owned()),
             Self::Integer { min, .. } => Some(min.to_string()),
+            Self::Bool => Some("true".to_owned()),
             Self::OneOf(values) => values.first().map(|v| format!("\"{v}\"")),
             Self::List { of, .. } => of.example().map(|e| format!("[{e}]")),
             Self::OneOrList(of) => of.example(),
@@ -257,6 +265,10 @@ impl Form {
             Self::StatusRange => "a range of statuses such as `\"200-299\"`",
             Self::FieldName => "the name of a header field",
             Self::FieldValue => "the value of a header field",
+            Self::LogTarget => {
+                "`\"stdout\"`, `\"file:PATH\"`, `\"syslog\"`, `\"syslog:PATH\"` or `\"syslog:udp://HOST:PORT\"`"
+            }
+            Self::CollectorUrl => "a URL such as `\"http://127.0.0.1:4318\"`",
         }
     }
 
@@ -277,6 +289,8 @@ impl Form {
             Self::StatusRange => "200-299",
             Self::FieldName => "X-Check",
             Self::FieldValue => "1",
+            Self::LogTarget => "file:/var/log/evenkeel/access.log",
+            Self::CollectorUrl => "http://127.0.0.1:4318",
         }
     }
 
@@ -307,6 +321,10 @@ impl Form {
             Self::StatusRange => "^[1-5][0-9]{2}(-[1-5][0-9]{2})?$".to_owned(),
             Self::FieldName => format!("^{TOKEN}{{1,128}}$"),
             Self::FieldValue => "^([!-~]|[!-~][ -~\\t]{0,1022}[!-~])$".to_owned(),
+            Self::LogTarget => format!(
+                "^(stdout|syslog|file:{PRINTED}{{1,4096}}|syslog:/{PRINTED}{{0,4095}}|syslog:udp://{HOST}:[0-9]{{1,5}})$"
+            ),
+            Self::CollectorUrl => format!("^https?://{HOST}(:[0-9]{{1,5}})?(/[A-Za-z0-9/._~-]*)?$"),
         }
     }
 }
@@ -318,10 +336,14 @@ pub(crate) fn tables_with_key(name: &str) -> Vec<&'static str> {
 }
 
 /// Every table, in the order of the documentation.
-static ALL: [&Table; 17] = [
+static ALL: [&Table; 21] = [
     &ROOT,
     &NODE,
     &ADMIN,
+    &ACCESS_LOG,
+    &REQUEST_ID,
+    &TRACING,
+    &RECORDER,
     &LOAD_BALANCER,
     &LISTENER,
     &LIMITS,
@@ -340,6 +362,12 @@ static ALL: [&Table; 17] = [
 
 /// Characters of a token (RFC 9110 section 5.6.2), as a class of a pattern.
 const TOKEN: &str = "[!#$%&'*+.^_`|~0-9A-Za-z-]";
+
+/// A character that is no control character, as a class of a pattern.
+const PRINTED: &str = "[^\\u0000-\\u001f\\u007f-\\u009f]";
+
+/// A host: a name, an IPv4 address, or an IPv6 address in brackets.
+const HOST: &str = "([A-Za-z0-9_.-]{1,253}|\\[[0-9A-Fa-f:.]+\\])";
 
 /// Greatest weight of a backend, as a range needs it.
 const WEIGHT: u64 = MAX_WEIGHT as u64;

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use balance::{Balancer, Load, MAX_EJECTION_FACTOR, Outcome, PoolLoad, Rng};
-use model::config::{Admin, AllDown, Backend, Config, LoadBalancer, Name, Node, Passive, Pool};
+use model::config::{Admin, AllDown, Backend, Config, LoadBalancer, Name, Node, Observe, Passive, Pool};
 use model::snapshot::{Eligibility, Layers, Snapshot};
 use model::state::{
     BackendId, Ejected, Ejection, Health, HealthState, Mode, Observed, Override, OverrideKey, Overrides,
@@ -83,6 +83,7 @@ fn config(seed: u64, rng: &mut Rng) -> Config {
         listeners: Vec::new(),
         routes: Vec::new(),
         pools: [(name("default"), Arc::new(pool))].into(),
+        access_log: true,
     };
     Config {
         node: Node {
@@ -99,6 +100,7 @@ fn config(seed: u64, rng: &mut Rng) -> Config {
             token: None,
             token_file: None,
         },
+        observe: Observe::default(),
         load_balancers: [(name("shop"), Arc::new(lb))].into(),
     }
 }

@@ -22,6 +22,7 @@ fn router(routes: &[(Option<&str>, Option<PathMatch>)]) -> Router {
             })
             .collect(),
         pools: BTreeMap::new(),
+        access_log: true,
     })
 }
 

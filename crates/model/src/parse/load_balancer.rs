@@ -25,6 +25,7 @@ pub(super) fn load_balancer(f: &mut Findings<'_>, name: &Name, s: &Section<'_>) 
         None => default_pool(f, s)?,
     };
     let routes = routes(f, s, &declared.names);
+    let access_log = s.boolean(f, "access_log").unwrap_or(true);
     let pools = declared
         .pools
         .into_iter()
@@ -34,6 +35,7 @@ pub(super) fn load_balancer(f: &mut Findings<'_>, name: &Name, s: &Section<'_>) 
         listeners: listeners?,
         routes: routes?,
         pools: pools.collect(),
+        access_log,
     })
 }
 

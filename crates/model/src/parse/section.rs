@@ -174,6 +174,16 @@ impl<'t> Section<'t> {
         self.number(f, key, None)
     }
 
+    /// `true` or `false`.
+    pub(super) fn boolean(&self, f: &mut Findings<'_>, key: &str) -> Option<bool> {
+        let (entry, declared) = self.declared(key)?;
+        let Value::Bool(value) = entry.node.value else {
+            self.wrong_type(f, entry, declared);
+            return None;
+        };
+        Some(value)
+    }
+
     /// One of the words that the key takes.
     pub(super) fn choice(&self, f: &mut Findings<'_>, key: &str) -> Option<&'static str> {
         let (entry, declared) = self.declared(key)?;

@@ -207,15 +207,20 @@ pub(super) fn host(text: &str) -> Result<String, Fault> {
 /// What a check sends as `Host`: a host with or without a port.
 pub(super) fn host_field(text: &str) -> Result<String, Fault> {
     let wrong = || Fault::new(format!("`{}` is not a host, with or without a port", cut(text)));
-    if is_host(text) {
-        return Ok(text.to_owned());
+    if is_host(text) || host_and_port(text) {
+        Ok(text.to_owned())
+    } else {
+        Err(wrong())
     }
-    let (host, port) = text.rsplit_once(':').ok_or_else(wrong)?;
+}
+
+/// Whether a text is a host with a port.
+pub(super) fn host_and_port(text: &str) -> bool {
+    let Some((host, port)) = text.rsplit_once(':') else {
+        return false;
+    };
     let digits = port.len() <= 5 && port.bytes().all(|b| b.is_ascii_digit());
-    if is_host(host) && digits && port.parse::<u16>().is_ok() {
-        return Ok(text.to_owned());
-    }
-    Err(wrong())
+    is_host(host) && digits && port.parse::<u16>().is_ok()
 }
 
 /// The path of a route, compared with the path of a request after normalisation.

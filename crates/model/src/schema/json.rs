@@ -101,6 +101,7 @@ fn kind(kind_of: &Kind) -> Value {
         Kind::Size { min, max } => with_unit(SIZE_PATTERN, *min, *max, None),
         Kind::Percent { .. } => json!({ "type": "string", "pattern": PERCENT_PATTERN }),
         Kind::Integer { min, max } => json!({ "type": "integer", "minimum": min, "maximum": max }),
+        Kind::Bool => json!({ "type": "boolean" }),
         Kind::OneOf(values) => json!({ "enum": values }),
         Kind::Table(table) => reference(table),
         Kind::TableOrFalse(table) => json!({ "anyOf": [reference(table), { "const": false }] }),

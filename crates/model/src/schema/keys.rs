@@ -3,6 +3,7 @@
 
 use super::Default::{Is, Means, Required};
 use super::Kind::{Duration, Integer, List, Named, OneOf, OneOrList, Size, Text};
+use super::observe_keys::{ACCESS_LOG, RECORDER, REQUEST_ID, TRACING};
 use super::pool_keys::{POOL, POOL_KEYS, POOL_RULES};
 use super::{Form, Key, Kind, Rule, Table};
 
@@ -50,6 +51,30 @@ pub(crate) static ROOT: Table = Table {
             Kind::Table(&ADMIN),
             Means("all defaults"),
             "The admin API.",
+        ),
+        key(
+            "access_log",
+            Kind::Table(&ACCESS_LOG),
+            Means("no access log"),
+            "One line for each request.",
+        ),
+        key(
+            "request_id",
+            Kind::Table(&REQUEST_ID),
+            Means("all defaults"),
+            "The name of a request.",
+        ),
+        key(
+            "tracing",
+            Kind::Table(&TRACING),
+            Means("no traces"),
+            "Traces for an OpenTelemetry collector.",
+        ),
+        key(
+            "recorder",
+            Kind::Table(&RECORDER),
+            Means("all defaults"),
+            "The requests that `evenkeel why` can tell about.",
         ),
         key(
             "load_balancers",
@@ -188,6 +213,12 @@ pub(crate) static LOAD_BALANCER: Table = Table {
                 Named(&POOL),
                 Means("the pool `default`, described by the pool's keys right here"),
                 "Pools by name.",
+            ),
+            key(
+                "access_log",
+                Kind::Bool,
+                Is("true"),
+                "Whether its requests are in the access log, when there is an `[access_log]`.",
             ),
         ],
         &POOL_KEYS,

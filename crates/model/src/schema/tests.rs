@@ -22,7 +22,13 @@ fn document(table: &Table, key: &str, line: &str) -> String {
     match table.id {
         "config" => format!("{line}\n{}", without("load_balancers", &balancer)),
         "node" if key == "group" => format!("{balancer}[node]\nuser = \"x\"\n{line}\n"),
-        "node" | "admin" => format!("{balancer}[{}]\n{line}\n", table.id),
+        "tracing" => {
+            let endpoint = without("endpoint", "endpoint = \"http://127.0.0.1:4318\"");
+            format!("{balancer}[tracing]\n{endpoint}{line}\n")
+        }
+        "node" | "admin" | "access_log" | "request_id" | "recorder" => {
+            format!("{balancer}[{}]\n{line}\n", table.id)
+        }
         "load_balancer" if key == "pools" => format!("[load_balancers.x]\n{line}\n"),
         "load_balancer" => format!("{balancer}{line}\n"),
         "listener" => {
@@ -261,6 +267,27 @@ const TEXTS: &[&str] = &[
     "[zz]:80",
     "+80",
     "10.0.0.1:+80",
+    "stdout",
+    "syslog",
+    "syslog:/dev/log",
+    "syslog:dev/log",
+    "syslog:",
+    "syslog:udp://127.0.0.1:514",
+    "syslog:udp://[::1]:514",
+    "syslog:udp://logs.example:514",
+    "syslog:udp://logs.example",
+    "syslog:tcp://127.0.0.1:514",
+    "file:/var/log/access.log",
+    "file:access.log",
+    "file:",
+    "file:/a\u{7}b",
+    "http://127.0.0.1:4318",
+    "https://otel.example/otlp",
+    "https://[::1]:4318/",
+    "http://",
+    "ftp://x/",
+    "http://a b/",
+    "http://user@host/",
 ];
 
 /// What only the parser can tell: the shape is right, the figures are not.

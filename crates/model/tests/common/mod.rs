@@ -7,9 +7,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use evenkeel_model::config::{
-    Admin, Algorithm, AllDown, Backend, CheckKind, Config, Connections, ConsistentHash, HashKey, HashTable,
-    HealthCheck, HttpCheck, IpNet, Listener, ListenerLimits, ListenerTimeouts, LoadBalancer, MAX_WEIGHT,
-    Name, Node, Passive, PathMatch, Pool, PoolTimeouts, Retries, Route, RouteMatch,
+    AccessLog, Admin, Algorithm, AllDown, Backend, CheckKind, Config, Connections, ConsistentHash, HashKey,
+    HashTable, HealthCheck, HttpCheck, IpNet, Listener, ListenerLimits, ListenerTimeouts, LoadBalancer,
+    LogFormat, LogTarget, MAX_WEIGHT, Name, Node, Observe, Passive, PathMatch, Pool, PoolTimeouts, Recorder,
+    RequestId, Retries, Route, RouteMatch, Tracing, Trust,
 };
 use proptest::collection::{btree_map, btree_set, vec};
 use proptest::option;
@@ -70,6 +71,63 @@ fn admin() -> impl Strategy<Value = Admin> {
         token: None,
         token_file: Some(token_file.into()),
     })
+}
+
+fn trust() -> impl Strategy<Value = Trust> {
+    prop_oneof![Just(Trust::TrustedProxies), Just(Trust::All), Just(Trust::Nobody)]
+}
+
+fn observe() -> impl Strategy<Value = Observe> {
+    let file = || "/[^\\pC]{0,20}".prop_map(PathBuf::from);
+    let to = prop_oneof![
+        Just(LogTarget::Stdout),
+        file().prop_map(LogTarget::File),
+        file().prop_map(LogTarget::Syslog),
+        "[a-z0-9.-]{1,10}:[1-9][0-9]{0,3}".prop_map(LogTarget::SyslogUdp),
+    ];
+    let format = prop_oneof![Just(LogFormat::Json), Just(LogFormat::Common)];
+    let access_log = (to, format, 0..=100u8, any::<bool>(), 65_536..=1u64 << 30).prop_map(
+        |(to, format, sample, query, queue)| AccessLog {
+            to,
+            format,
+            sample,
+            query,
+            queue,
+        },
+    );
+    let request_id = ("X-[A-Za-z]{1,8}", trust()).prop_map(|(header, trust)| RequestId { header, trust });
+    let tracing = (
+        "https?://[a-z0-9.-]{1,10}(:[1-9][0-9]{0,3})?(/[a-z0-9/]{0,8})?",
+        0..=100u8,
+        trust(),
+        "[^\\pC]{1,20}",
+        option::of(file()),
+        16..=1_000_000u32,
+    )
+        .prop_map(
+            |(endpoint, sample, trust, service_name, headers_file, queue)| Tracing {
+                endpoint,
+                sample,
+                trust,
+                service_name,
+                headers_file,
+                queue,
+            },
+        );
+    let recorder =
+        (0..=1_000_000u32, 0..=1_000_000u32, 0..=100u8).prop_map(|(failures, successes, sample)| Recorder {
+            failures,
+            successes,
+            sample,
+        });
+    (option::of(access_log), request_id, option::of(tracing), recorder).prop_map(
+        |(access_log, request_id, tracing, recorder)| Observe {
+            access_log,
+            request_id,
+            tracing,
+            recorder,
+        },
+    )
 }
 
 fn listener() -> impl Strategy<Value = Listener> {
@@ -302,8 +360,9 @@ fn load_balancer() -> impl Strategy<Value = LoadBalancer> {
         vec(pool(), 1..4),
         btree_set(route_match(), 3..6),
         btree_set(name(), 6),
+        any::<bool>(),
     )
-        .prop_map(|(name, mut listeners, pools, matches, names)| {
+        .prop_map(|(name, mut listeners, pools, matches, names, access_log)| {
             listeners.dedup_by(|a, b| a.name == b.name);
             let pools: BTreeMap<Name, Arc<Pool>> = pools
                 .into_iter()
@@ -326,6 +385,7 @@ fn load_balancer() -> impl Strategy<Value = LoadBalancer> {
                 listeners: listeners.into_iter().map(Arc::new).collect(),
                 routes,
                 pools,
+                access_log,
             }
         })
 }
@@ -342,10 +402,11 @@ fn rank(matches: &RouteMatch) -> (bool, u8, std::cmp::Reverse<usize>) {
 
 /// A valid config without an inline token.
 pub(crate) fn config() -> impl Strategy<Value = Config> {
-    (node(), admin(), vec(load_balancer(), 1..3))
-        .prop_map(|(node, admin, balancers)| Config {
+    (node(), admin(), observe(), vec(load_balancer(), 1..3))
+        .prop_map(|(node, admin, observe, balancers)| Config {
             node,
             admin,
+            observe,
             load_balancers: balancers
                 .into_iter()
                 .map(|lb| (lb.name.clone(), Arc::new(lb)))
