@@ -2,7 +2,7 @@
 #![no_main]
 
 use evenkeel_http::forward::{response_framing, write_response};
-use evenkeel_http::{Framing, Method, Parsed, ResponseHead, Version};
+use evenkeel_http::{FieldList, Framing, Method, Parsed, ResponseHead, Version};
 use libfuzzer_sys::fuzz_target;
 
 fuzz_target!(|input: (u16, bool, &[u8])| {
@@ -25,7 +25,7 @@ fuzz_target!(|input: (u16, bool, &[u8])| {
     for client in [Version::Http10, Version::Http11] {
         let framing = response_framing(&head, client);
         let mut written = Vec::new();
-        write_response(&mut written, bytes, &head, client, framing, false);
+        write_response(&mut written, bytes, &head, client, framing, &FieldList::new(), false);
         let mut again = ResponseHead::new();
         assert_eq!(again.parse(&written, request), Ok(Parsed::Complete));
         assert_eq!(again.head_len, written.len());

@@ -3,7 +3,7 @@
 #![no_main]
 
 use evenkeel_http::forward::{Via, write_request};
-use evenkeel_http::{Parsed, RequestHead};
+use evenkeel_http::{FieldList, Parsed, RequestHead};
 use libfuzzer_sys::fuzz_target;
 use model::config::ListenerLimits;
 
@@ -16,7 +16,7 @@ fn written(bytes: &[u8], head: &RequestHead, trusted: bool) -> Vec<u8> {
         backend: b"127.0.0.1:9001",
     };
     let mut out = Vec::new();
-    write_request(&mut out, bytes, head, &via);
+    write_request(&mut out, bytes, head, &via, &FieldList::new());
     out
 }
 

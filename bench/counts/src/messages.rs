@@ -3,6 +3,7 @@
 use std::hint::black_box;
 use std::net::{IpAddr, Ipv4Addr};
 
+use http::FieldList;
 use http::chunked::{ChunkDecoder, ChunkEvent};
 use http::forward::Via;
 use http::message::{Method, Parsed, Version};
@@ -76,7 +77,7 @@ pub(crate) fn write_request(bytes: &'static [u8]) -> Box<dyn FnMut()> {
             scheme: b"http",
             backend: b"127.0.0.1:9001",
         };
-        http::forward::write_request(&mut out, black_box(bytes), &head, &via);
+        http::forward::write_request(&mut out, black_box(bytes), &head, &via, &FieldList::new());
         assert!(black_box(&out).len() > bytes.len());
     })
 }
@@ -94,6 +95,7 @@ pub(crate) fn write_response() -> Box<dyn FnMut()> {
             &head,
             Version::Http11,
             framing,
+            &FieldList::new(),
             false,
         );
         assert!(black_box(&out).ends_with(b"\r\n\r\n"));

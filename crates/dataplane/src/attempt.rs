@@ -12,17 +12,16 @@ use std::time::Duration;
 
 use balance::{Load, Outcome};
 use http::forward;
-use http::{Framing, Parsed, ResponseHead, Version};
+use http::{FieldList, Parsed, ResponseHead};
 use model::reason::Reason;
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::tcp::{ReadHalf, WriteHalf};
 
-use crate::connection::Client;
 use crate::counters::class_of;
-use crate::exchange::{Request, record};
+use crate::exchange::{Client, Request, record};
 use crate::relay::{Broken, Relay};
+use crate::reply::Reply;
 use crate::request_body::{RequestBody, UploadError};
 use crate::serving::BackendCell;
+use crate::stream::Stream;
 use crate::timers::{Expired, Timer};
 use crate::upstream::{self, Upstream};
 
@@ -31,11 +30,21 @@ const MAX_INTERIM: usize = 32;
 
 /// The request's body.
 #[derive(Debug)]
-pub(crate) enum Body {
+pub(crate) enum Body<'a> {
     /// All of it stands behind the head, this many bytes.
     Whole(usize),
     /// It is still coming.
-    Streaming(Box<RequestBody>),
+    Streaming(Box<RequestBody<'a>>),
+}
+
+/// What an attempt writes to and parses into, reused from request to request.
+#[derive(Debug)]
+pub(crate) struct Scratch<'a> {
+    /// What goes to the backend.
+    pub(crate) to_backend: &'a mut Vec<u8>,
+    pub(crate) response: &'a mut ResponseHead,
+    /// Fields added to the response.
+    pub(crate) response_extra: &'a mut FieldList,
 }
 
 /// How an attempt ended.
@@ -76,10 +85,8 @@ pub(crate) async fn run(
     request: &Request<'_>,
     index: usize,
     fresh: bool,
-    client: &mut Client,
-    response: &mut ResponseHead,
-    out: &mut Vec<u8>,
-    body: &mut Body,
+    client: &mut Client<'_>,
+    scratch: &mut Scratch<'_>,
 ) -> Attempt {
     let Request { shard, pool, .. } = *request;
     let Some(cell) = pool.backends.get(index) else {
@@ -87,29 +94,32 @@ pub(crate) async fn run(
     };
     let _in_flight = InFlight::begin(&cell.load);
     let timeouts = &pool.config.timeouts;
-    let mut upstream = match upstream::acquire(shard, cell, timeouts, &client.timer, fresh).await {
+    let upstream = match upstream::acquire(shard, cell, timeouts, client.timer, fresh).await {
         Ok(upstream) => upstream,
         Err(reason @ Reason::LocalResources) => return failed(reason, Retry::Never, false),
         Err(reason) => return failed(reason, Retry::Always, false),
     };
+    request.story.reused.set(upstream.reused);
     let mut buffer = Vec::new();
     let mut exchange = Exchange {
         request,
         cell,
         index,
-        response,
-        out,
+        upstream: &upstream,
+        timer: client.timer,
+        reply: &mut client.reply,
+        scratch,
         began_us: shard.timers.recent_us(),
         latency_us: 0,
     };
-    let (attempt, reusable) = match body {
-        Body::Whole(length) => exchange.whole(*length, client, &mut upstream, &mut buffer).await,
+    let (attempt, reusable) = match &mut client.body {
+        Body::Whole(length) => exchange.whole(*length, &mut buffer).await,
         // Boxed: the rare and larger state must not make every connection larger.
-        Body::Streaming(body) => Box::pin(exchange.streaming(body, client, &mut upstream, &mut buffer)).await,
+        Body::Streaming(body) => Box::pin(exchange.streaming(body, &mut buffer)).await,
     };
     shard.buffers.give(buffer);
     if reusable {
-        let learned = exchange.response.keep_alive_timeout;
+        let learned = scratch.response.keep_alive_timeout;
         shard
             .upstreams
             .keep(shard, cell, upstream.stream, &pool.config.connections, learned);
@@ -149,93 +159,69 @@ struct NoHead {
 /// How an upload ended.
 type Uploaded = Result<(), UploadError>;
 
-struct Exchange<'a, 'r> {
+struct Exchange<'a, 'r, 'c, 's> {
     request: &'a Request<'r>,
     cell: &'a BackendCell,
     index: usize,
-    response: &'a mut ResponseHead,
-    out: &'a mut Vec<u8>,
+    upstream: &'a Upstream,
+    timer: &'a Timer,
+    reply: &'a mut Reply<'c>,
+    scratch: &'a mut Scratch<'s>,
     began_us: u64,
     /// From the beginning to the response's head.
     latency_us: u64,
 }
 
-impl<'r> Exchange<'_, 'r> {
+impl<'a> Exchange<'a, '_, '_, '_> {
     /// Head and body go out in one write.
-    async fn whole(
-        &mut self,
-        length: usize,
-        client: &mut Client,
-        upstream: &mut Upstream,
-        buffer: &mut Vec<u8>,
-    ) -> (Attempt, bool) {
+    async fn whole(&mut self, length: usize, buffer: &mut Vec<u8>) -> (Attempt, bool) {
         let Request {
             head, bytes, pool, ..
         } = *self.request;
-        let stale = upstream.reused;
-        let Client { stream, timer, .. } = client;
-        let (_, mut to_client) = stream.split();
-        let (mut from_backend, mut to_backend) = upstream.stream.split();
+        let (timer, timeouts, stale) = (self.timer, &pool.config.timeouts, self.upstream.reused);
         self.write_head();
-        self.out.extend_from_slice(
-            bytes
-                .get(head.head_len..head.head_len + length)
-                .unwrap_or_default(),
-        );
-        timer.arm(pool.config.timeouts.stream_idle);
-        if let Err(failure) = send(&mut to_backend, self.out, timer, stale).await {
+        let body = bytes.get(head.head_len..head.head_len + length);
+        self.scratch
+            .to_backend
+            .extend_from_slice(body.unwrap_or_default());
+        timer.arm(timeouts.stream_idle);
+        if let Err(failure) = send(&self.upstream.stream, self.scratch.to_backend, timer, stale).await {
             return (Attempt::Failed(failure), false);
         }
-        timer.arm(pool.config.timeouts.first_byte);
-        if let Err(no_head) = self
-            .read_head(&mut from_backend, &mut to_client, timer, buffer)
-            .await
-        {
+        timer.arm(timeouts.first_byte);
+        let head_timeout = Cell::new(timeouts.first_byte);
+        if let Err(no_head) = self.read_head(&head_timeout, buffer).await {
             return (Attempt::Failed(no_head.failure(stale)), false);
         }
         self.note_head();
-        let stream_idle = Cell::new(pool.config.timeouts.stream_idle);
-        let (mut relay, close) = self.relay(timer, &stream_idle, true, buffer);
-        let at = self.response.head_len;
-        let relayed = relay
-            .run(&mut from_backend, buffer, at, &mut to_client, self.out)
-            .await;
-        let sent = relay.sent;
-        self.finish(relayed, sent, close)
+        let close = self.write_response(true, buffer);
+        let stream_idle = Cell::new(timeouts.stream_idle);
+        let relay = self.relay(&stream_idle);
+        let at = self.scratch.response.head_len;
+        let relayed = relay.run(buffer, at, self.reply).await;
+        self.finish(relayed, close)
     }
 
     /// Body and response move at the same time.
-    async fn streaming(
-        &mut self,
-        body: &mut RequestBody,
-        client: &mut Client,
-        upstream: &mut Upstream,
-        buffer: &mut Vec<u8>,
-    ) -> (Attempt, bool) {
+    async fn streaming(&mut self, body: &mut RequestBody<'_>, buffer: &mut Vec<u8>) -> (Attempt, bool) {
         let Request {
             pool,
             shard,
             listener,
             ..
         } = *self.request;
-        let timeouts = &pool.config.timeouts;
-        let stale = upstream.reused;
-        let Client { stream, timer, .. } = client;
-        let (mut from_client, mut to_client) = stream.split();
-        let (mut from_backend, mut to_backend) = upstream.stream.split();
-        let replay = body.replay().unwrap_or_default();
+        let (timer, timeouts, stale) = (self.timer, &pool.config.timeouts, self.upstream.reused);
         self.write_head();
-        self.out.extend_from_slice(replay);
+        body.write_replay(self.scratch.to_backend);
         timer.arm(timeouts.stream_idle);
-        if let Err(failure) = send(&mut to_backend, self.out, timer, stale).await {
+        if let Err(failure) = send(&self.upstream.stream, self.scratch.to_backend, timer, stale).await {
             return (Attempt::Failed(failure), false);
         }
         timer.disarm();
         let upload_timer = shard.timers.timer().await;
         upload_timer.limit(timeouts.total);
         let upload = body.upload(
-            &mut from_client,
-            &mut to_backend,
+            &self.upstream.stream,
             listener,
             timeouts.stream_idle,
             &upload_timer,
@@ -243,7 +229,10 @@ impl<'r> Exchange<'_, 'r> {
         );
         let mut upload = pin!(upload);
         let mut uploaded = None;
+        // As long as it is sent the request, the backend owes no response.
+        let head_timeout = Cell::new(Duration::ZERO);
         let ends = |result: &Uploaded| {
+            head_timeout.set(timeouts.first_byte);
             timer.arm(timeouts.first_byte);
             match result {
                 Err(UploadError::Client(reason)) => Some(Attempt::Refused(*reason)),
@@ -254,16 +243,14 @@ impl<'r> Exchange<'_, 'r> {
                 Err(UploadError::Backend) | Ok(()) => None,
             }
         };
-        let reading = self.read_head(&mut from_backend, &mut to_client, timer, buffer);
+        let reading = self.read_head(&head_timeout, buffer);
         match beside(upload.as_mut(), &mut uploaded, ends, reading).await {
             Ok(Ok(())) => {}
             Ok(Err(no_head)) => return (Attempt::Failed(no_head.failure(stale)), false),
             Err(attempt) => return (attempt, false),
         }
         self.note_head();
-        let from = (&mut from_backend, buffer);
-        self.relay_beside(upload, uploaded, timer, from, &mut to_client)
-            .await
+        self.relay_beside(upload, uploaded, buffer).await
     }
 
     /// Relays the response while what is left of the body goes on its way.
@@ -271,16 +258,16 @@ impl<'r> Exchange<'_, 'r> {
         &mut self,
         upload: Pin<&mut impl Future<Output = Uploaded>>,
         mut uploaded: Option<Uploaded>,
-        timer: &Timer,
-        (backend, buffer): (&mut ReadHalf<'_>, &mut Vec<u8>),
-        client: &mut WriteHalf<'_>,
+        buffer: &mut Vec<u8>,
     ) -> (Attempt, bool) {
+        let timer = self.timer;
         let limit = self.request.pool.config.timeouts.stream_idle;
         let sent_whole = matches!(uploaded, Some(Ok(())));
+        let mut close = self.write_response(sent_whole, buffer);
         let stream_idle = Cell::new(if sent_whole { limit } else { Duration::ZERO });
-        let (mut relay, mut close) = self.relay(timer, &stream_idle, sent_whole, buffer);
-        let at = self.response.head_len;
-        let relaying = relay.run(backend, buffer, at, client, self.out);
+        let relay = self.relay(&stream_idle);
+        let at = self.scratch.response.head_len;
+        let relaying = relay.run(buffer, at, self.reply);
         let ends = |result: &Uploaded| {
             stream_idle.set(limit);
             timer.arm(limit);
@@ -290,41 +277,40 @@ impl<'r> Exchange<'_, 'r> {
         let relayed = relayed.unwrap_or_else(Err);
         let complete = matches!(uploaded, Some(Ok(())));
         close |= !complete;
-        let sent = relay.sent;
-        let (attempt, reusable) = self.finish(relayed, sent, close);
+        let (attempt, reusable) = self.finish(relayed, close);
         (attempt, reusable && complete)
     }
 
     fn write_head(&mut self) {
         let Request { head, bytes, .. } = *self.request;
-        self.out.clear();
-        forward::write_request(self.out, bytes, head, &self.request.via(&self.cell.address_text));
+        let out = &mut *self.scratch.to_backend;
+        out.clear();
+        let via = self.request.via(&self.cell.address_text);
+        forward::write_request(out, bytes, head, &via, self.request.extra);
     }
 
-    /// Reads up to the final response's head; interim ones go to the client at once.
-    async fn read_head(
-        &mut self,
-        backend: &mut ReadHalf<'_>,
-        client: &mut WriteHalf<'_>,
-        timer: &Timer,
-        buffer: &mut Vec<u8>,
-    ) -> Result<(), NoHead> {
+    /// Reads up to the final response's head; interim ones go to the client at once. `head_timeout` is what the
+    /// timer is armed with, to arm it again after an interim response was written.
+    async fn read_head(&mut self, head_timeout: &Cell<Duration>, buffer: &mut Vec<u8>) -> Result<(), NoHead> {
+        let (timer, backend) = (self.timer, &self.upstream.stream);
         let method = self.request.head.method;
         let mut interim = 0;
-        self.response.reset();
+        self.scratch.response.reset();
         loop {
             let begun = interim > 0 || !buffer.is_empty();
             let no_head = |reason| NoHead { reason, begun };
             if !buffer.is_empty() {
-                match self.response.parse(buffer, method) {
+                let response = &mut *self.scratch.response;
+                match response.parse(buffer, method) {
                     Err(reason) => return Err(no_head(reason)),
-                    Ok(Parsed::Complete) if self.response.status >= 200 => return Ok(()),
+                    Ok(Parsed::Complete) if response.status >= 200 => return Ok(()),
                     Ok(Parsed::Complete) => {
                         interim += 1;
-                        if self.response.status == 101 || interim > MAX_INTERIM {
+                        if response.status == 101 || interim > MAX_INTERIM {
                             return Err(no_head(Reason::BadResponse));
                         }
-                        self.pass_interim(client, timer, buffer).await?;
+                        self.pass_interim(buffer).await?;
+                        timer.arm(head_timeout.get());
                         continue;
                     }
                     Ok(Parsed::Incomplete) => {}
@@ -332,8 +318,7 @@ impl<'r> Exchange<'_, 'r> {
             }
             if buffer.capacity() == 0 {
                 // The buffer comes with the bytes: a backend that thinks for long holds none.
-                let stream = backend.as_ref();
-                let _ = timer.bound(poll_fn(|cx| stream.poll_read_ready(cx))).await;
+                let _ = timer.bound(poll_fn(|cx| backend.poll_readable(cx))).await;
                 *buffer = self.request.shard.buffers.take();
             } else if buffer.len() == buffer.capacity() {
                 // Bounded by the parser, which refuses a header over its limit.
@@ -342,41 +327,29 @@ impl<'r> Exchange<'_, 'r> {
             match timer.bound(backend.read_buf(buffer)).await {
                 Ok(Ok(n)) if n > 0 => {}
                 Ok(_) => return Err(no_head(Reason::BackendReset)),
-                Err(Expired) if timer.limit_passed() => {
-                    return Err(NoHead {
-                        reason: Reason::TotalTimeout,
-                        begun: true,
-                    });
-                }
                 Err(Expired) => {
-                    return Err(NoHead {
-                        reason: Reason::FirstByteTimeout,
-                        begun: true,
-                    });
+                    let total = timer.limit_passed();
+                    let reason = if total {
+                        Reason::TotalTimeout
+                    } else {
+                        Reason::FirstByteTimeout
+                    };
+                    return Err(NoHead { reason, begun: true });
                 }
             }
         }
     }
 
-    async fn pass_interim(
-        &mut self,
-        client: &mut WriteHalf<'_>,
-        timer: &Timer,
-        buffer: &mut Vec<u8>,
-    ) -> Result<(), NoHead> {
-        let head = self.request.head;
-        let wanted = self.response.status != 100 || head.expect_continue;
-        if wanted && head.version == Version::Http11 {
-            self.out.clear();
-            forward::write_interim(self.out, buffer, self.response);
-            if !matches!(timer.bound(client.write_all(self.out)).await, Ok(Ok(()))) {
-                return Err(NoHead {
-                    reason: Reason::ClientGone,
-                    begun: true,
-                });
-            }
+    async fn pass_interim(&mut self, buffer: &mut Vec<u8>) -> Result<(), NoHead> {
+        let response = &*self.scratch.response;
+        let wanted = response.status != 100 || self.request.head.expect_continue;
+        if wanted && self.reply.interim(buffer, response).await.is_err() {
+            return Err(NoHead {
+                reason: Reason::ClientGone,
+                begun: true,
+            });
         }
-        buffer.drain(..self.response.head_len);
+        buffer.drain(..response.head_len);
         Ok(())
     }
 
@@ -385,7 +358,7 @@ impl<'r> Exchange<'_, 'r> {
         let shard = self.request.shard;
         let counters = self.cell.counters.of(shard.index);
         let latency_us = shard.timers.now_us().saturating_sub(self.began_us);
-        let status = self.response.status;
+        let status = self.scratch.response.status;
         counters.first_byte.record(latency_us);
         if let Some(class) = counters.classes.get(class_of(status)) {
             class.add(1);
@@ -403,45 +376,37 @@ impl<'r> Exchange<'_, 'r> {
         record(self.request, self.index, Outcome::Failure { what: failure });
     }
 
-    /// Writes the response's head to `out` and makes ready to relay its body. `uploaded`: nothing of the request
-    /// is left to take. Also says whether the client's connection ends after this.
-    fn relay<'t>(
-        &mut self,
-        timer: &'t Timer,
-        stream_idle: &'t Cell<Duration>,
-        uploaded: bool,
-        buffer: &[u8],
-    ) -> (Relay<'t>, bool)
-    where
-        'r: 't,
-    {
-        let Request {
-            shard,
-            listener,
-            head,
+    /// Writes the response's head for the client. `uploaded`: nothing of the request is left to take. Says
+    /// whether the client's connection ends after this.
+    fn write_response(&mut self, uploaded: bool, buffer: &[u8]) -> bool {
+        let close = !(uploaded && self.request.keep());
+        let Scratch {
+            response,
+            response_extra,
             ..
-        } = *self.request;
-        let to = forward::response_framing(self.response, head.version);
-        let close = !(uploaded && self.request.keep()) || matches!(to, Framing::UntilClose);
-        self.out.clear();
-        forward::write_response(self.out, buffer, self.response, head.version, to, close);
-        let relay = Relay {
-            shard,
-            timer,
+        } = &*self.scratch;
+        self.reply.head(buffer, response, response_extra, close)
+    }
+
+    /// What relays the response's body. `stream_idle` bounds the pauses of the backend.
+    fn relay<'t>(&self, stream_idle: &'t Cell<Duration>) -> Relay<'t>
+    where
+        'a: 't,
+    {
+        Relay {
+            shard: self.request.shard,
+            timer: self.timer,
             stream_idle,
-            write_idle: listener.timeouts.response_write_idle,
-            from: self.response.framing,
-            to,
-            sent: 0,
-            trailers: head.te_trailers,
-        };
-        (relay, close)
+            backend: &self.upstream.stream,
+            framing: self.scratch.response.framing,
+        }
     }
 
     /// What the attempt came to, and whether the backend's connection can be used again.
-    fn finish(&mut self, relayed: Result<bool, Broken>, sent: u64, close: bool) -> (Attempt, bool) {
+    fn finish(&mut self, relayed: Result<bool, Broken>, close: bool) -> (Attempt, bool) {
         let shard = self.request.shard;
-        let status = self.response.status;
+        let status = self.scratch.response.status;
+        let sent = self.reply.sent();
         let total_us = shard.timers.now_us().saturating_sub(self.request.started_us);
         self.cell.counters.of(shard.index).total.record(total_us);
         // Only now: a backend that begins well and breaks off has not succeeded.
@@ -452,7 +417,7 @@ impl<'r> Exchange<'_, 'r> {
         }
         match relayed {
             Ok(exact) => {
-                let reusable = exact && self.response.keep_alive;
+                let reusable = exact && self.scratch.response.keep_alive;
                 (
                     Attempt::Answered {
                         status,
@@ -513,7 +478,7 @@ async fn beside<W: Future, E>(
 }
 
 /// Sends head and first bytes. A connection that refuses the very first byte has seen nothing of the request.
-async fn send(backend: &mut WriteHalf<'_>, out: &[u8], timer: &Timer, stale: bool) -> Result<(), Failure> {
+async fn send(backend: &Stream, out: &[u8], timer: &Timer, stale: bool) -> Result<(), Failure> {
     let mut at = 0;
     while let Some(rest) = out.get(at..).filter(|r| !r.is_empty()) {
         match timer.bound(backend.write(rest)).await {

@@ -10,14 +10,19 @@ use std::rc::Rc;
 use std::task::Poll;
 use std::time::Duration;
 
-use http::Parsed;
+use http::{Framing, Parsed, RequestHead};
 use model::reason::Reason;
-use tokio::io::AsyncReadExt;
 use tokio::net::TcpStream;
 
+use crate::attempt::Body;
 use crate::buffers::BUFFER_BYTES;
 use crate::exchange::{self, Next, Work};
+use crate::origin::Origin;
+use crate::reply::Reply;
+use crate::request_body::RequestBody;
+use crate::serving::ListenerServing;
 use crate::shard::{ConnectionGuard, Shard, Slot, now_or_never};
+use crate::stream::Stream;
 use crate::timers::{Expired, Timer};
 
 /// How long a connection without a request keeps the state it serves requests with.
@@ -30,12 +35,10 @@ const LINGER_BYTES: usize = 1024 * 1024;
 
 /// A client's side of a connection.
 #[derive(Debug)]
-pub(crate) struct Client {
-    pub(crate) stream: TcpStream,
-    pub(crate) timer: Timer,
-    pub(crate) peer: SocketAddr,
-    /// The peer's address as text, for the forwarding fields.
-    pub(crate) peer_text: Rc<str>,
+struct Client {
+    stream: Stream,
+    timer: Timer,
+    origin: Origin,
     /// It has not sent a request yet.
     first: bool,
 }
@@ -56,12 +59,10 @@ pub(crate) async fn run(
     guard: ConnectionGuard,
 ) {
     let timer = shard.timers.timer().await;
-    let peer_text = Rc::from(peer.ip().to_canonical().to_string());
     let mut client = Client {
-        stream,
+        stream: Stream::plain(stream),
         timer,
-        peer,
-        peer_text,
+        origin: Origin::new(peer),
         first: true,
     };
     while wait_for_bytes(&shard, &slot, &client).await {
@@ -87,7 +88,7 @@ async fn wait_for_bytes(shard: &Shard, slot: &Slot, client: &Client) -> bool {
         timeouts.keep_alive
     });
     drop(serving);
-    poll_fn(|cx| match client.stream.poll_read_ready(cx) {
+    poll_fn(|cx| match client.stream.poll_readable(cx) {
         Poll::Ready(result) => Poll::Ready(result.is_ok()),
         Poll::Pending if client.timer.expired() => Poll::Ready(false),
         Poll::Pending if slot.closes_idle(shard.timers.now_ms()) => Poll::Ready(false),
@@ -131,7 +132,7 @@ async fn bytes_come_soon(client: &Client) -> bool {
     client.timer.arm(BUSY_LINGER);
     let ready = client
         .timer
-        .bound(poll_fn(|cx| client.stream.poll_read_ready(cx)))
+        .bound(poll_fn(|cx| client.stream.poll_readable(cx)))
         .await;
     matches!(ready, Ok(Ok(())))
 }
@@ -144,13 +145,84 @@ async fn serve_one(shard: &Rc<Shard>, slot: &Slot, client: &mut Client, work: &m
         Err(Unread::Nothing) => return None,
         Err(Unread::Closed) => return Some(Next::Close),
         Err(Unread::Refused(reason)) => {
-            return Some(exchange::refuse(shard, &serving, client, work, reason).await);
+            return Some(refuse(shard, &serving, client, work, reason).await);
         }
     }
     client.first = false;
     // Fetched anew: a change may have come while we waited for the rest of the request.
     let serving = slot.serving();
-    Some(exchange::run(shard, &serving, slot, client, work).await)
+    Some(serve_request(shard, &serving, slot, client, work).await)
+}
+
+/// Serves the request whose head is in `work`; leaves in its buffer what follows the request.
+async fn serve_request(
+    shard: &Rc<Shard>,
+    serving: &ListenerServing,
+    slot: &Slot,
+    client: &Client,
+    work: &mut Work,
+) -> Next {
+    let Work {
+        buffer,
+        request: head,
+        out,
+        rest,
+    } = work;
+    let write_idle = serving.config.timeouts.response_write_idle;
+    let mut exchange = exchange::Client {
+        origin: &client.origin,
+        timer: &client.timer,
+        reply: Reply::new(&client.stream, &client.timer, out, head, write_idle),
+        body: body_of(shard, head, buffer, serving, &client.stream),
+    };
+    let next = exchange::run(shard, serving, slot, head, buffer, &mut exchange, rest).await;
+    match exchange.body {
+        Body::Whole(length) => {
+            buffer.drain(..head.head_len + length);
+        }
+        Body::Streaming(body) => {
+            let rest = body.into_rest();
+            shard.buffers.give(std::mem::replace(buffer, rest));
+        }
+    }
+    next
+}
+
+/// The body as it will be forwarded.
+fn body_of<'a>(
+    shard: &Shard,
+    head: &RequestHead,
+    buffer: &[u8],
+    serving: &ListenerServing,
+    stream: &'a Stream,
+) -> Body<'a> {
+    let first = buffer.get(head.head_len..).unwrap_or_default();
+    match head.framing {
+        Framing::None | Framing::UntilClose => Body::Whole(0),
+        Framing::Length(length) if length <= first.len() as u64 => {
+            Body::Whole(usize::try_from(length).unwrap_or(0))
+        }
+        framing => {
+            let limits = serving.lb.pools.iter().map(|p| p.config.retries.replay_bytes);
+            let most = limits.max().unwrap_or(0);
+            let body = RequestBody::new(stream, framing, first, shard.buffers.take(), most);
+            Body::Streaming(Box::new(body))
+        }
+    }
+}
+
+/// Answers a request that could not be parsed.
+async fn refuse(
+    shard: &Shard,
+    serving: &ListenerServing,
+    client: &Client,
+    work: &mut Work,
+    reason: Reason,
+) -> Next {
+    let write_idle = serving.config.timeouts.response_write_idle;
+    let nothing = RequestHead::new();
+    let mut reply = Reply::new(&client.stream, &client.timer, &mut work.out, &nothing, write_idle);
+    exchange::refuse(shard, serving, &mut reply, reason).await
 }
 
 /// Why there is no request.
@@ -183,9 +255,8 @@ async fn read_request(
             buffer.reserve(BUFFER_BYTES);
         }
         let read = if buffer.is_empty() {
-            Ok(now_or_never(stream.read_buf(buffer))
-                .await
-                .ok_or(Unread::Nothing)?)
+            let read = now_or_never(stream.read_buf(buffer)).await;
+            Ok(read.ok_or(Unread::Nothing)?)
         } else {
             timer.bound(stream.read_buf(buffer)).await
         };
@@ -199,7 +270,6 @@ async fn read_request(
 
 /// Says that we send no more and takes what is still coming, within bounds.
 async fn linger(shard: &Shard, client: &mut Client) {
-    use tokio::io::AsyncWriteExt;
     if client.stream.shutdown().await.is_err() {
         return;
     }

@@ -5,19 +5,20 @@ use std::rc::Rc;
 
 use balance::Outcome;
 use http::forward::{self, Via};
-use http::{Framing, Method, RequestHead, ResponseHead, Version};
+use http::{FieldList, RequestHead, ResponseHead};
 use model::config::{HashKey, HealthCheck, Listener};
 use model::reason::{Fault, Reason};
-use tokio::io::AsyncWriteExt;
 
 use crate::DataplaneEvent;
-use crate::attempt::{self, Attempt, Body, Failure, Retry};
+use crate::attempt::{self, Attempt, Body, Failure, Retry, Scratch};
 use crate::buffers::BUFFER_BYTES;
-use crate::connection::Client;
 use crate::counters::class_of;
-use crate::request_body::RequestBody;
+use crate::origin::Origin;
+use crate::reply::Reply;
 use crate::serving::{LbCell, ListenerServing, PoolServing};
 use crate::shard::{Shard, Slot};
+use crate::story::Story;
+use crate::timers::Timer;
 
 /// Attempts one request may make in all, whatever the configuration and the staleness of connections.
 const MAX_ATTEMPTS: usize = 8;
@@ -28,8 +29,21 @@ pub(crate) struct Work {
     /// What the client sent: the head, what came with it, and what follows.
     pub(crate) buffer: Vec<u8>,
     pub(crate) request: RequestHead,
-    pub(crate) response: ResponseHead,
+    /// What goes to the client.
     pub(crate) out: Vec<u8>,
+    pub(crate) rest: Rest,
+}
+
+/// The part of [`Work`] that the exchange alone uses.
+#[derive(Debug)]
+pub(crate) struct Rest {
+    response: ResponseHead,
+    to_backend: Vec<u8>,
+    /// Fields added to the forwarded request.
+    request_extra: FieldList,
+    /// Fields added to the response, whoever gives it.
+    response_extra: FieldList,
+    story: Story,
 }
 
 impl Default for Work {
@@ -37,10 +51,25 @@ impl Default for Work {
         Self {
             buffer: Vec::with_capacity(BUFFER_BYTES),
             request: RequestHead::new(),
-            response: ResponseHead::new(),
             out: Vec::with_capacity(4096),
+            rest: Rest {
+                response: ResponseHead::new(),
+                to_backend: Vec::with_capacity(4096),
+                request_extra: FieldList::new(),
+                response_extra: FieldList::new(),
+                story: Story::default(),
+            },
         }
     }
+}
+
+/// The client's side of one request.
+#[derive(Debug)]
+pub(crate) struct Client<'a> {
+    pub(crate) origin: &'a Origin,
+    pub(crate) timer: &'a Timer,
+    pub(crate) reply: Reply<'a>,
+    pub(crate) body: Body<'a>,
 }
 
 /// What becomes of the client's connection.
@@ -64,9 +93,11 @@ pub(crate) struct Request<'a> {
     pub(crate) head: &'a RequestHead,
     /// What `head` was parsed from.
     pub(crate) bytes: &'a [u8],
+    /// Fields added to the forwarded request.
+    pub(crate) extra: &'a FieldList,
+    pub(crate) story: &'a Story,
     pub(crate) started_us: u64,
-    peer: IpAddr,
-    peer_text: &'a str,
+    origin: &'a Origin,
     trusted: bool,
 }
 
@@ -79,8 +110,8 @@ impl Request<'_> {
     /// What the backend is told about where this came from.
     pub(crate) fn via<'b>(&'b self, backend: &'b str) -> Via<'b> {
         Via {
-            client: self.peer,
-            client_text: self.peer_text.as_bytes(),
+            client: self.origin.peer.ip(),
+            client_text: self.origin.peer_text.as_bytes(),
             trusted: self.trusted,
             scheme: b"http",
             backend: backend.as_bytes(),
@@ -96,67 +127,76 @@ struct Ended {
     sent: u64,
 }
 
-/// Serves the request whose head is in `work`; leaves in its buffer what follows the request.
+/// Serves the request `head`, parsed from `bytes`.
 pub(crate) async fn run(
     shard: &Rc<Shard>,
     serving: &ListenerServing,
     slot: &Slot,
-    client: &mut Client,
-    work: &mut Work,
+    head: &mut RequestHead,
+    bytes: &[u8],
+    client: &mut Client<'_>,
+    rest: &mut Rest,
 ) -> Next {
-    let Work {
-        buffer,
-        request: head,
-        response,
-        out,
-    } = work;
     let started_us = shard.timers.now_us();
     let lb = &serving.lb;
-    let (mut body, body_end) = body_of(shard, head, buffer, serving);
+    rest.begin();
     // A body that is already here needs nobody's permission.
-    head.expect_continue &= matches!(body, Body::Streaming(_));
-    let route = lb.router.find(head.host_name(buffer), head.path(buffer));
+    head.expect_continue &= matches!(client.body, Body::Streaming(_));
+    let route = lb.router.find(head.host_name(bytes), head.path(bytes));
+    rest.story.route.set(route);
     let pool = route
         .and_then(|r| lb.route_pools.get(r))
         .and_then(|p| lb.pools.get(*p));
+    let Rest {
+        response,
+        to_backend,
+        request_extra,
+        response_extra,
+        story,
+    } = rest;
     let ended = match pool {
         None => {
-            let close = !(head.keep_alive && matches!(body, Body::Whole(_))) || slot.closing();
-            answer(client, &serving.config, out, head, Reason::NoRoute, None, close).await
+            let keep = head.keep_alive && matches!(client.body, Body::Whole(_)) && !slot.closing();
+            answer(client, Reason::NoRoute, None, response_extra, !keep).await
         }
         Some(pool) => {
-            let peer_text = client.peer_text.clone();
             let request = Request {
                 shard,
                 slot,
                 listener: &serving.config,
                 pool,
                 head,
-                bytes: buffer,
+                bytes,
+                extra: request_extra,
+                story,
                 started_us,
-                peer: client.peer.ip(),
-                peer_text: &peer_text,
-                trusted: is_trusted(&serving.config, client.peer.ip()),
+                origin: client.origin,
+                trusted: is_trusted(&serving.config, client.origin.peer.ip()),
             };
-            forward(&request, client, response, out, &mut body).await
+            let mut scratch = Scratch {
+                to_backend,
+                response,
+                response_extra,
+            };
+            forward(&request, client, &mut scratch).await
         }
     };
-    let streamed = match &body {
-        Body::Whole(_) => 0,
+    let body = match &client.body {
+        Body::Whole(length) => *length as u64,
         Body::Streaming(body) => body.received(),
     };
-    account(shard, &lb.cell, &ended, started_us, body_end as u64 + streamed);
+    account(shard, &lb.cell, &ended, started_us, head.head_len as u64 + body);
     client.timer.limit(std::time::Duration::ZERO);
-    match body {
-        Body::Whole(_) => {
-            buffer.drain(..body_end);
-        }
-        Body::Streaming(body) => {
-            let rest = body.into_rest();
-            shard.buffers.give(std::mem::replace(buffer, rest));
-        }
-    }
     ended.next
+}
+
+impl Rest {
+    /// Forgets the request before.
+    fn begin(&mut self) {
+        self.request_extra.clear();
+        self.response_extra.clear();
+        self.story = Story::default();
+    }
 }
 
 /// Enters a request into the counters of its load balancer.
@@ -180,8 +220,7 @@ fn account(shard: &Shard, lb: &LbCell, ended: &Ended, started_us: u64, received:
 pub(crate) async fn refuse(
     shard: &Shard,
     serving: &ListenerServing,
-    client: &mut Client,
-    work: &mut Work,
+    reply: &mut Reply<'_>,
     reason: Reason,
 ) -> Next {
     let counters = serving.lb.cell.counters.of(shard.index);
@@ -189,39 +228,9 @@ pub(crate) async fn refuse(
     if let Some(class) = counters.classes.get(class_of(reason.status())) {
         class.add(1);
     }
-    work.out.clear();
-    forward::write_failure(&mut work.out, reason, Method::Other, Version::Http11, true, None);
-    send(client, &work.out, &serving.config).await
-}
-
-async fn send(client: &mut Client, out: &[u8], listener: &Listener) -> Next {
-    client.timer.arm(listener.timeouts.response_write_idle);
-    match client.timer.bound(client.stream.write_all(out)).await {
-        Ok(Ok(())) => Next::Linger,
-        _ => Next::Close,
-    }
-}
-
-/// The body as it will be forwarded, and where it ends in `buffer` when it is all there.
-fn body_of(shard: &Shard, head: &RequestHead, buffer: &[u8], serving: &ListenerServing) -> (Body, usize) {
-    let first = buffer.get(head.head_len..).unwrap_or_default();
-    match head.framing {
-        Framing::None | Framing::UntilClose => (Body::Whole(0), head.head_len),
-        Framing::Length(length) if length <= first.len() as u64 => {
-            let length = usize::try_from(length).unwrap_or(0);
-            (Body::Whole(length), head.head_len + length)
-        }
-        framing => {
-            let most = serving
-                .lb
-                .pools
-                .iter()
-                .map(|p| p.config.retries.replay_bytes)
-                .max()
-                .unwrap_or(0);
-            let body = RequestBody::new(framing, first, shard.buffers.take(), most);
-            (Body::Streaming(Box::new(body)), head.head_len)
-        }
+    match reply.failure(reason, None, &FieldList::new(), true).await {
+        Ok(()) => Next::Linger,
+        Err(_) => Next::Close,
     }
 }
 
@@ -230,14 +239,10 @@ fn is_trusted(listener: &Listener, peer: IpAddr) -> bool {
 }
 
 /// Tries backends until one answers or no further try is allowed.
-async fn forward(
-    request: &Request<'_>,
-    client: &mut Client,
-    response: &mut ResponseHead,
-    out: &mut Vec<u8>,
-    body: &mut Body,
-) -> Ended {
-    let Request { shard, pool, .. } = *request;
+async fn forward(request: &Request<'_>, client: &mut Client<'_>, scratch: &mut Scratch<'_>) -> Ended {
+    let Request {
+        shard, pool, story, ..
+    } = *request;
     let key = key_of(request);
     client.timer.limit(pool.config.timeouts.total);
     let budget = pool.config.retries.budget;
@@ -247,14 +252,16 @@ async fn forward(
     loop {
         let Some(index) = pick(request, key, &tries, now_us) else {
             let reason = tries.last.map_or(Reason::NoBackend, |f| f.reason);
-            return give_up(request, client, out, body, reason).await;
+            return give_up(request, client, scratch, reason).await;
         };
         if tries.count > 0 {
             pool.cell.counters.of(shard.index).retries.add(1);
         }
-        let failure = match attempt::run(request, index, tries.fresh, client, response, out, body).await {
+        story.backend.set(Some(index));
+        story.attempts.set(story.attempts.get().saturating_add(1));
+        let failure = match attempt::run(request, index, tries.fresh, client, scratch).await {
             Attempt::Failed(failure) => failure,
-            Attempt::Refused(reason) => return give_up(request, client, out, body, reason).await,
+            Attempt::Refused(reason) => return give_up(request, client, scratch, reason).await,
             Attempt::Answered { status, keep, sent } => {
                 let next = if keep { Next::KeepAlive } else { Next::Linger };
                 return Ended {
@@ -270,7 +277,7 @@ async fn forward(
                     record_failure(request, index, reason);
                 }
                 if sent == 0 && reason.fault() == Fault::Backend {
-                    return give_up(request, client, out, body, reason).await;
+                    return give_up(request, client, scratch, reason).await;
                 }
                 return Ended {
                     next: Next::Close,
@@ -284,8 +291,8 @@ async fn forward(
             record_failure(request, index, failure.reason);
         }
         now_us = shard.timers.now_us();
-        if client.timer.limit_passed() || !tries.again(request, body, index, failure, now_us) {
-            return give_up(request, client, out, body, failure.reason).await;
+        if client.timer.limit_passed() || !tries.again(request, &client.body, index, failure, now_us) {
+            return give_up(request, client, scratch, failure.reason).await;
         }
     }
 }
@@ -311,7 +318,7 @@ impl Tries {
     fn again(
         &mut self,
         request: &Request<'_>,
-        body: &Body,
+        body: &Body<'_>,
         index: usize,
         failure: Failure,
         now_us: u64,
@@ -352,10 +359,10 @@ fn pick(request: &Request<'_>, key: u64, tries: &Tries, now_us: u64) -> Option<u
     })
 }
 
-fn is_safe(request: &Request<'_>, body: &Body, failure: Failure) -> bool {
+fn is_safe(request: &Request<'_>, body: &Body<'_>, failure: Failure) -> bool {
     let whole = match body {
         Body::Whole(_) => true,
-        Body::Streaming(body) => body.replay().is_some(),
+        Body::Streaming(body) => body.is_replayable(),
     };
     whole
         && match failure.retry {
@@ -388,28 +395,19 @@ pub(crate) fn record(request: &Request<'_>, index: usize, outcome: Outcome) {
 /// Answers with the reason why nothing better could be answered.
 async fn give_up(
     request: &Request<'_>,
-    client: &mut Client,
-    out: &mut Vec<u8>,
-    body: &Body,
+    client: &mut Client<'_>,
+    scratch: &Scratch<'_>,
     reason: Reason,
 ) -> Ended {
-    let whole = match body {
+    let whole = match &client.body {
         Body::Whole(_) => true,
         Body::Streaming(body) => body.done(),
     };
     let retry_after = (reason == Reason::NoBackend).then(|| retry_after_s(request.pool));
     request.shard.timers.now_us();
     client.timer.limit(std::time::Duration::ZERO);
-    answer(
-        client,
-        request.listener,
-        out,
-        request.head,
-        reason,
-        retry_after,
-        !(whole && request.keep()),
-    )
-    .await
+    let close = !(whole && request.keep());
+    answer(client, reason, retry_after, scratch.response_extra, close).await
 }
 
 /// When a backend may be back: the next check decides.
@@ -422,30 +420,24 @@ fn retry_after_s(pool: &PoolServing) -> u32 {
 }
 
 async fn answer(
-    client: &mut Client,
-    listener: &Listener,
-    out: &mut Vec<u8>,
-    head: &RequestHead,
+    client: &mut Client<'_>,
     reason: Reason,
     retry_after_s: Option<u32>,
+    extra: &FieldList,
     close: bool,
 ) -> Ended {
-    let ended = |next, sent| Ended {
+    let sent = client.reply.failure(reason, retry_after_s, extra, close).await;
+    let next = match sent {
+        Ok(()) if reason.status() == 0 => Next::Close,
+        Ok(()) if close => Next::Linger,
+        Ok(()) => Next::KeepAlive,
+        Err(_) => Next::Close,
+    };
+    Ended {
         next,
         status: reason.status(),
         reason: Some(reason),
-        sent,
-    };
-    if reason.status() == 0 {
-        return ended(Next::Close, 0);
-    }
-    out.clear();
-    forward::write_failure(out, reason, head.method, head.version, close, retry_after_s);
-    client.timer.arm(listener.timeouts.response_write_idle);
-    match client.timer.bound(client.stream.write_all(out)).await {
-        Ok(Ok(())) if close => ended(Next::Linger, out.len() as u64),
-        Ok(Ok(())) => ended(Next::KeepAlive, out.len() as u64),
-        _ => ended(Next::Close, 0),
+        sent: client.reply.sent(),
     }
 }
 
@@ -467,9 +459,9 @@ fn key_of(request: &Request<'_>) -> u64 {
 fn address_key(request: &Request<'_>) -> u64 {
     let trusted = &request.listener.trusted_proxies;
     let address = if request.trusted {
-        forward::client_address(request.bytes, request.head, request.peer, trusted)
+        forward::client_address(request.bytes, request.head, request.origin.peer.ip(), trusted)
     } else {
-        request.peer
+        request.origin.peer.ip()
     };
     hash_address(address)
 }

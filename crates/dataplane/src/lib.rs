@@ -15,10 +15,14 @@ mod counters;
 mod exchange;
 mod explain;
 mod metrics;
+mod origin;
 mod relay;
+mod reply;
 mod request_body;
 mod serving;
 mod shard;
+mod story;
+mod stream;
 mod timers;
 mod upstream;
 

@@ -9,9 +9,8 @@ use http::Framing;
 use http::chunked::{self, ChunkDecoder, ChunkEvent};
 use model::config::Listener;
 use model::reason::Reason;
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::tcp::{ReadHalf, WriteHalf};
 
+use crate::stream::Stream;
 use crate::timers::{Expired, Timer, Timers};
 
 /// Waiting time before the minimum rate counts: a client may start slowly.
@@ -19,13 +18,14 @@ const RATE_GRACE: Duration = Duration::from_secs(5);
 
 /// A body being forwarded.
 #[derive(Debug)]
-pub(crate) struct RequestBody {
+pub(crate) struct RequestBody<'a> {
+    client: &'a Stream,
     coding: Coding,
     decoder: ChunkDecoder,
     /// Bytes from the client not decoded yet; `at` is where they begin.
     pending: Vec<u8>,
     at: usize,
-    /// Encoded bytes sent so far, while they fit.
+    /// The body taken so far, decoded, while it fits.
     replay: Vec<u8>,
     replay_limit: usize,
     replayable: bool,
@@ -51,9 +51,15 @@ pub(crate) enum UploadError {
     BackendTimeout,
 }
 
-impl RequestBody {
+impl<'a> RequestBody<'a> {
     /// A body framed as the head says, whose first bytes were read with the head.
-    pub(crate) fn new(framing: Framing, first: &[u8], mut pending: Vec<u8>, replay_limit: u32) -> Self {
+    pub(crate) fn new(
+        client: &'a Stream,
+        framing: Framing,
+        first: &[u8],
+        mut pending: Vec<u8>,
+        replay_limit: u32,
+    ) -> Self {
         pending.extend_from_slice(first);
         let coding = match framing {
             Framing::Chunked => Coding::Chunked,
@@ -61,6 +67,7 @@ impl RequestBody {
             Framing::None | Framing::UntilClose => Coding::Length { left: 0 },
         };
         Self {
+            client,
             coding,
             decoder: ChunkDecoder::new(),
             pending,
@@ -84,9 +91,17 @@ impl RequestBody {
         self.received
     }
 
-    /// What to send first in another attempt; `None` when it grew over the limit.
-    pub(crate) fn replay(&self) -> Option<&[u8]> {
-        self.replayable.then_some(&self.replay)
+    /// Whether all that was taken so far can be sent again.
+    pub(crate) fn is_replayable(&self) -> bool {
+        self.replayable
+    }
+
+    /// Writes what was taken so far, in the coding of the forwarded request.
+    pub(crate) fn write_replay(&self, out: &mut Vec<u8>) {
+        self.encode(out, &self.replay);
+        if self.done {
+            self.encode_end(out);
+        }
     }
 
     /// The buffer with the bytes that follow the body: the next request's.
@@ -95,11 +110,10 @@ impl RequestBody {
         self.pending
     }
 
-    /// Forwards what is left of the body from `client` to `backend`.
+    /// Forwards what is left of the body to `backend`.
     pub(crate) async fn upload(
         &mut self,
-        client: &mut ReadHalf<'_>,
-        backend: &mut WriteHalf<'_>,
+        backend: &Stream,
         listener: &Listener,
         stream_idle: Duration,
         timer: &Timer,
@@ -112,9 +126,8 @@ impl RequestBody {
         }
         let mut encoded = Vec::new();
         loop {
-            self.encode(&mut encoded, listener).map_err(UploadError::Client)?;
+            self.take(&mut encoded, listener).map_err(UploadError::Client)?;
             if !encoded.is_empty() {
-                self.remember(&encoded);
                 timer.arm(stream_idle);
                 match timer.bound(backend.write_all(&encoded)).await {
                     Ok(Ok(())) => encoded.clear(),
@@ -126,24 +139,18 @@ impl RequestBody {
                 timer.disarm();
                 return Ok(());
             }
-            self.fill(client, listener, timer, timers)
+            self.fill(listener, timer, timers)
                 .await
                 .map_err(UploadError::Client)?;
         }
     }
 
-    async fn fill(
-        &mut self,
-        client: &mut ReadHalf<'_>,
-        listener: &Listener,
-        timer: &Timer,
-        timers: &Timers,
-    ) -> Result<(), Reason> {
+    async fn fill(&mut self, listener: &Listener, timer: &Timer, timers: &Timers) -> Result<(), Reason> {
         self.pending.drain(..self.at);
         self.at = 0;
         timer.arm(listener.timeouts.request_body_idle);
         let before = timers.now_ms();
-        match timer.bound(client.read_buf(&mut self.pending)).await {
+        match timer.bound(self.client.read_buf(&mut self.pending)).await {
             Err(Expired) if timer.limit_passed() => return Err(Reason::TotalTimeout),
             Err(Expired) => return Err(Reason::RequestBodyTimeout),
             Ok(Ok(0)) => return Err(Reason::TruncatedRequest),
@@ -162,58 +169,69 @@ impl RequestBody {
     }
 
     /// Moves what is pending into `out`, in the coding of the forwarded request.
-    fn encode(&mut self, out: &mut Vec<u8>, listener: &Listener) -> Result<(), Reason> {
-        let input = self.pending.get(self.at..).unwrap_or_default();
-        match &mut self.coding {
-            Coding::Length { left } => {
-                let take = input.len().min(usize::try_from(*left).unwrap_or(usize::MAX));
-                out.extend_from_slice(input.get(..take).unwrap_or_default());
-                *left -= take as u64;
-                self.at += take;
-                self.received += take as u64;
-                self.done = *left == 0;
-            }
-            Coding::Chunked => loop {
-                let input = self.pending.get(self.at..).unwrap_or_default();
-                let (used, event) = self.decoder.next(input).map_err(|e| e.reason())?;
-                match event {
-                    ChunkEvent::Data(range) => {
-                        let data = input.get(range).unwrap_or_default();
-                        self.received += data.len() as u64;
-                        chunked::write_chunk_head(out, data.len());
-                        out.extend_from_slice(data);
-                        out.extend_from_slice(b"\r\n");
-                    }
-                    ChunkEvent::NeedMore => {
-                        self.at += used;
-                        break;
-                    }
-                    ChunkEvent::End => {
-                        chunked::write_last_chunk(out, Some(self.decoder.trailers()));
-                        self.at += used;
-                        self.done = true;
-                        break;
-                    }
-                }
-                self.at += used;
-            },
-        }
-        if listener
-            .limits
-            .body_bytes
-            .is_some_and(|limit| self.received > limit)
-        {
+    fn take(&mut self, out: &mut Vec<u8>, listener: &Listener) -> Result<(), Reason> {
+        let pending = std::mem::take(&mut self.pending);
+        let taken = self.take_from(&pending, out);
+        self.pending = pending;
+        taken?;
+        let limit = listener.limits.body_bytes;
+        if limit.is_some_and(|limit| self.received > limit) {
             return Err(Reason::BodyTooLarge);
         }
         Ok(())
     }
 
-    fn remember(&mut self, encoded: &[u8]) {
-        if self.replayable && self.replay.len() + encoded.len() <= self.replay_limit {
-            self.replay.extend_from_slice(encoded);
+    fn take_from(&mut self, pending: &[u8], out: &mut Vec<u8>) -> Result<(), Reason> {
+        if let Coding::Length { left } = &mut self.coding {
+            let input = pending.get(self.at..).unwrap_or_default();
+            let take = input.len().min(usize::try_from(*left).unwrap_or(usize::MAX));
+            *left -= take as u64;
+            self.done = *left == 0;
+            self.at += take;
+            self.pass(out, input.get(..take).unwrap_or_default());
+            return Ok(());
+        }
+        loop {
+            let input = pending.get(self.at..).unwrap_or_default();
+            let (used, event) = self.decoder.next(input).map_err(|e| e.reason())?;
+            self.at += used;
+            match event {
+                ChunkEvent::Data(range) => self.pass(out, input.get(range).unwrap_or_default()),
+                ChunkEvent::NeedMore => return Ok(()),
+                ChunkEvent::End => {
+                    self.done = true;
+                    self.encode_end(out);
+                    return Ok(());
+                }
+            }
+        }
+    }
+
+    fn pass(&mut self, out: &mut Vec<u8>, data: &[u8]) {
+        self.received += data.len() as u64;
+        if self.replayable && self.replay.len() + data.len() <= self.replay_limit {
+            self.replay.extend_from_slice(data);
         } else {
             self.replayable = false;
             self.replay = Vec::new();
+        }
+        self.encode(out, data);
+    }
+
+    fn encode(&self, out: &mut Vec<u8>, data: &[u8]) {
+        match self.coding {
+            Coding::Chunked if !data.is_empty() => {
+                chunked::write_chunk_head(out, data.len());
+                out.extend_from_slice(data);
+                out.extend_from_slice(b"\r\n");
+            }
+            _ => out.extend_from_slice(data),
+        }
+    }
+
+    fn encode_end(&self, out: &mut Vec<u8>) {
+        if matches!(self.coding, Coding::Chunked) {
+            chunked::write_last_chunk(out, Some(self.decoder.trailers()));
         }
     }
 }

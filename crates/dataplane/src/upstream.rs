@@ -12,19 +12,20 @@ use tokio::net::TcpStream;
 
 use crate::serving::BackendCell;
 use crate::shard::Shard;
+use crate::stream::Stream;
 use crate::timers::Timer;
 
 /// A connection to a backend.
 #[derive(Debug)]
 pub(crate) struct Upstream {
-    pub(crate) stream: TcpStream,
+    pub(crate) stream: Stream,
     /// Whether it has served a request before: then its closing proves nothing about the backend.
     pub(crate) reused: bool,
 }
 
 #[derive(Debug)]
 struct Idle {
-    stream: TcpStream,
+    stream: Stream,
     since_ms: u64,
     keep_ms: u64,
 }
@@ -47,7 +48,7 @@ const KEEP_ALIVE_MARGIN_MS: u64 = 1000;
 
 impl Upstreams {
     /// An idle connection that is still open, the most recently used first.
-    fn take(&self, shard: &Shard, cell: &BackendCell) -> Option<TcpStream> {
+    fn take(&self, shard: &Shard, cell: &BackendCell) -> Option<Stream> {
         let now_ms = shard.timers.now_ms();
         let mut idle = self.idle.borrow_mut();
         let stack = idle.get_mut(&cell.serial)?;
@@ -67,7 +68,7 @@ impl Upstreams {
         &self,
         shard: &Shard,
         cell: &Arc<BackendCell>,
-        stream: TcpStream,
+        stream: Stream,
         limits: &Connections,
         learned_s: Option<u32>,
     ) {
@@ -125,16 +126,11 @@ impl Stack {
 }
 
 impl Idle {
+    /// An idle connection must be silent: an end means closed, bytes nobody asked for mean trouble (response
+    /// splitting; RFC 9112 section 9.2).
     fn usable(&self, now_ms: u64) -> bool {
-        now_ms.saturating_sub(self.since_ms) < self.keep_ms && is_quiet(&self.stream)
+        now_ms.saturating_sub(self.since_ms) < self.keep_ms && self.stream.is_quiet()
     }
-}
-
-/// An idle connection must be silent: an end means closed, bytes nobody asked for mean trouble
-/// (response splitting; RFC 9112 section 9.2). Costs no system call unless the kernel reported something.
-fn is_quiet(stream: &TcpStream) -> bool {
-    let mut byte = [0];
-    matches!(stream.try_read(&mut byte), Err(error) if error.kind() == io::ErrorKind::WouldBlock)
 }
 
 /// A connection to the backend: an idle one unless `fresh` is asked for, else a new one.
@@ -178,7 +174,7 @@ pub(crate) async fn acquire(
         .connect
         .record(shard.timers.now_us().saturating_sub(started));
     Ok(Upstream {
-        stream,
+        stream: Stream::plain(stream),
         reused: false,
     })
 }

@@ -8,6 +8,7 @@ use std::net::IpAddr;
 use model::config::IpNet;
 use model::reason::Reason;
 
+use crate::field_list::FieldList;
 use crate::message::{Field, FieldKind, Framing, Method, Version};
 use crate::request::RequestHead;
 use crate::response::ResponseHead;
@@ -31,8 +32,8 @@ pub struct Via<'a> {
 /// Writes the request head for a backend, as HTTP/1.1.
 ///
 /// `Expect` is passed on while [`RequestHead::expect_continue`] is true. The body follows in the framing of the
-/// head: as it came for [`Framing::Length`], in chunks for [`Framing::Chunked`].
-pub fn write_request(out: &mut Vec<u8>, buf: &[u8], head: &RequestHead, via: &Via<'_>) {
+/// head: as it came for [`Framing::Length`], in chunks for [`Framing::Chunked`]. `extra` stands last.
+pub fn write_request(out: &mut Vec<u8>, buf: &[u8], head: &RequestHead, via: &Via<'_>, extra: &FieldList) {
     out.reserve(head.head_len + 384);
     let host = match head.host(buf) {
         [] => via.backend,
@@ -58,6 +59,7 @@ pub fn write_request(out: &mut Vec<u8>, buf: &[u8], head: &RequestHead, via: &Vi
         out.extend_from_slice(b"Expect: 100-continue\r\n");
     }
     write_provenance(out, buf, head, via);
+    write_extra(out, extra);
     out.extend_from_slice(b"\r\n");
 }
 
@@ -184,7 +186,7 @@ pub fn response_framing(head: &ResponseHead, client: Version) -> Framing {
     }
 }
 
-/// Writes the response head for the client, in this framing (see [`response_framing`]).
+/// Writes the response head for the client with `extra` fields, in this framing (see [`response_framing`]).
 ///
 /// `close` says that the connection ends after this response; [`Framing::UntilClose`] always does.
 pub fn write_response(
@@ -193,10 +195,12 @@ pub fn write_response(
     head: &ResponseHead,
     client: Version,
     framing: Framing,
+    extra: &FieldList,
     close: bool,
 ) {
     out.reserve(head.head_len + 96);
     write_status_and_fields(out, buf, head);
+    write_extra(out, extra);
     match (framing, head.content_length) {
         // To HEAD, or 304: the length of what is not sent.
         (Framing::None, Some(length)) => write_framing(out, Framing::Length(length)),
@@ -220,6 +224,7 @@ pub fn write_failure(
     reason: Reason,
     request: Method,
     version: Version,
+    extra: &FieldList,
     close: bool,
     retry_after_s: Option<u32>,
 ) {
@@ -239,6 +244,7 @@ pub fn write_failure(
         push_decimal(out, u64::from(seconds));
         out.extend_from_slice(b"\r\n");
     }
+    write_extra(out, extra);
     write_framing(out, Framing::Length(body_len as u64));
     write_persistence(out, version, close);
     out.extend_from_slice(b"\r\n");
@@ -281,6 +287,12 @@ fn write_persistence(out: &mut Vec<u8>, client: Version, close: bool) {
         out.extend_from_slice(b"Connection: close\r\n");
     } else if client == Version::Http10 {
         out.extend_from_slice(b"Connection: keep-alive\r\n");
+    }
+}
+
+fn write_extra(out: &mut Vec<u8>, extra: &FieldList) {
+    for (name, value) in extra.iter() {
+        write_line(out, name, value);
     }
 }
 

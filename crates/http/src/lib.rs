@@ -13,6 +13,7 @@
 #![deny(clippy::disallowed_methods, clippy::disallowed_types)]
 
 pub mod chunked;
+mod field_list;
 mod fields;
 pub mod forward;
 pub mod message;
@@ -23,6 +24,7 @@ mod scan;
 mod syntax;
 mod target;
 
+pub use field_list::FieldList;
 pub use message::{Field, FieldKind, Framing, Method, Parsed, Span, Version};
 pub use request::RequestHead;
 pub use response::ResponseHead;

@@ -3,7 +3,7 @@
 
 use evenkeel_http::chunked::{ChunkDecoder, ChunkEvent, write_chunk_head, write_last_chunk};
 use evenkeel_http::forward::{Via, write_request};
-use evenkeel_http::{Framing, Parsed, RequestHead, Version};
+use evenkeel_http::{FieldList, Framing, Parsed, RequestHead, Version};
 use model::config::ListenerLimits;
 
 use crate::hyper_view::{Seen, messages};
@@ -40,7 +40,7 @@ pub(crate) fn compare(bytes: &[u8]) -> bool {
         scheme: b"http",
         backend: b"127.0.0.1:9001",
     };
-    write_request(&mut written, bytes, &head, &via);
+    write_request(&mut written, bytes, &head, &via, &FieldList::new());
     match head.framing {
         Framing::Chunked => {
             for piece in body.chunks(7) {

@@ -5,7 +5,15 @@ use evenkeel_http::forward::write_failure;
 
 fn failure(reason: Reason, request: Method, version: Version, close: bool, retry: Option<u32>) -> String {
     let mut out = Vec::new();
-    write_failure(&mut out, reason, request, version, close, retry);
+    write_failure(
+        &mut out,
+        reason,
+        request,
+        version,
+        &FieldList::new(),
+        close,
+        retry,
+    );
     String::from_utf8(out).unwrap()
 }
 

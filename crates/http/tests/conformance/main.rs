@@ -24,7 +24,7 @@ mod roundtrip;
 mod routing;
 
 use evenkeel_http::forward::{Via, write_request, write_response};
-use evenkeel_http::{Framing, Method, Parsed, RequestHead, ResponseHead, Version};
+use evenkeel_http::{FieldList, Framing, Method, Parsed, RequestHead, ResponseHead, Version};
 use model::config::ListenerLimits;
 use model::reason::Reason;
 
@@ -50,7 +50,7 @@ impl Request {
 
     fn forwarded_via(&self, via: &Via<'_>) -> String {
         let mut out = Vec::new();
-        write_request(&mut out, &self.buf, &self.head, via);
+        write_request(&mut out, &self.buf, &self.head, via, &FieldList::new());
         String::from_utf8(out).unwrap()
     }
 }
@@ -126,7 +126,15 @@ struct Response {
 impl Response {
     fn forwarded(&self, client: Version, framing: Framing, close: bool) -> String {
         let mut out = Vec::new();
-        write_response(&mut out, &self.buf, &self.head, client, framing, close);
+        write_response(
+            &mut out,
+            &self.buf,
+            &self.head,
+            client,
+            framing,
+            &FieldList::new(),
+            close,
+        );
         String::from_utf8_lossy(&out).into_owned()
     }
 }

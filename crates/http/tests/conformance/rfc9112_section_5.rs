@@ -58,7 +58,13 @@ fn white_space_around_a_value_is_not_part_of_it() {
 fn bytes_above_0x7f_pass_through_undecoded() {
     let request = accepted(b"GET / HTTP/1.1\r\nHost: a\r\nX: \xe4\xff\x80\r\n\r\n");
     let mut out = Vec::new();
-    write_request(&mut out, &request.buf, &request.head, &via("192.0.2.7", false));
+    write_request(
+        &mut out,
+        &request.buf,
+        &request.head,
+        &via("192.0.2.7", false),
+        &FieldList::new(),
+    );
     assert!(out.windows(7).any(|w| w == b": \xe4\xff\x80\r\n"), "{out:?}");
 }
 

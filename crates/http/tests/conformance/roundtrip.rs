@@ -27,7 +27,7 @@ fn check(request: &Request) {
 impl Request {
     fn forwarded_bytes(&self, via: &Via<'_>) -> Vec<u8> {
         let mut out = Vec::new();
-        write_request(&mut out, &self.buf, &self.head, via);
+        write_request(&mut out, &self.buf, &self.head, via, &FieldList::new());
         out
     }
 }

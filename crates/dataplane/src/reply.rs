@@ -1,0 +1,182 @@
+//! Where a response goes: it is written into a buffer in the client's own form, and the buffer is sent.
+//!
+//! Everything that reaches the client passes through here, whether it comes from a backend or is our own answer.
+
+use std::time::Duration;
+
+use http::chunked::{self, Trailers};
+use http::forward;
+use http::{FieldList, Framing, Method, RequestHead, ResponseHead, Version};
+use model::reason::Reason;
+use net::splice::Pipe;
+
+use crate::relay::Broken;
+use crate::stream::Stream;
+use crate::timers::{Expired, Timer};
+
+/// The client's end of one exchange.
+#[derive(Debug)]
+pub(crate) struct Reply<'a> {
+    stream: &'a Stream,
+    timer: &'a Timer,
+    /// What is not sent yet, as it goes over the wire.
+    out: &'a mut Vec<u8>,
+    method: Method,
+    version: Version,
+    /// Whether the client takes trailers (`TE: trailers`).
+    trailers: bool,
+    /// Between two writes.
+    write_idle: Duration,
+    framing: Framing,
+    /// Bytes sent so far.
+    sent: u64,
+}
+
+impl<'a> Reply<'a> {
+    /// The answer to `request` over an HTTP/1 connection.
+    pub(crate) fn new(
+        stream: &'a Stream,
+        timer: &'a Timer,
+        out: &'a mut Vec<u8>,
+        request: &RequestHead,
+        write_idle: Duration,
+    ) -> Self {
+        out.clear();
+        Self {
+            stream,
+            timer,
+            out,
+            method: request.method,
+            version: request.version,
+            trailers: request.te_trailers,
+            write_idle,
+            framing: Framing::None,
+            sent: 0,
+        }
+    }
+
+    /// Bytes sent so far.
+    pub(crate) fn sent(&self) -> u64 {
+        self.sent
+    }
+
+    /// Writes an interim response (1xx) of a backend and sends it; a client that does not know them gets none.
+    pub(crate) async fn interim(&mut self, buffer: &[u8], response: &ResponseHead) -> Result<(), Broken> {
+        if self.version != Version::Http11 {
+            return Ok(());
+        }
+        forward::write_interim(self.out, buffer, response);
+        self.flush().await
+    }
+
+    /// Writes the head of a backend's response with `extra` fields. `close`: the connection should end after it.
+    /// Says whether it will.
+    pub(crate) fn head(
+        &mut self,
+        buffer: &[u8],
+        response: &ResponseHead,
+        extra: &FieldList,
+        close: bool,
+    ) -> bool {
+        self.framing = forward::response_framing(response, self.version);
+        let close = close || self.framing == Framing::UntilClose;
+        forward::write_response(
+            self.out,
+            buffer,
+            response,
+            self.version,
+            self.framing,
+            extra,
+            close,
+        );
+        close
+    }
+
+    /// Writes a part of the body.
+    pub(crate) fn data(&mut self, data: &[u8]) {
+        if data.is_empty() {
+            return;
+        }
+        if self.framing == Framing::Chunked {
+            chunked::write_chunk_head(self.out, data.len());
+            self.out.extend_from_slice(data);
+            self.out.extend_from_slice(b"\r\n");
+        } else {
+            self.out.extend_from_slice(data);
+        }
+    }
+
+    /// Writes the end of the body.
+    pub(crate) fn end(&mut self, trailers: Option<&Trailers>) {
+        if self.framing == Framing::Chunked {
+            chunked::write_last_chunk(self.out, trailers.filter(|_| self.trailers));
+        }
+    }
+
+    /// Sends what was written.
+    pub(crate) async fn flush(&mut self) -> Result<(), Broken> {
+        let mut at = 0;
+        while let Some(rest) = self.out.get(at..).filter(|r| !r.is_empty()) {
+            // Armed for each write: a slow reader is fine as long as it reads.
+            self.timer.arm(self.write_idle);
+            match self.timer.bound(self.stream.write(rest)).await {
+                Ok(Ok(n)) if n > 0 => {
+                    at += n;
+                    self.sent += n as u64;
+                }
+                Ok(_) => return Err(Broken::Client(Reason::ClientGone)),
+                Err(Expired) => return Err(self.expired()),
+            }
+        }
+        self.out.clear();
+        Ok(())
+    }
+
+    /// Whether a body of known length can be moved to the client inside the kernel.
+    pub(crate) fn is_spliceable(&self) -> bool {
+        self.stream.is_spliceable() && matches!(self.framing, Framing::Length(_))
+    }
+
+    /// Sends what the pipe holds.
+    pub(crate) async fn splice(&mut self, pipe: &mut Pipe) -> Result<(), Broken> {
+        while pipe.held() > 0 {
+            self.timer.arm(self.write_idle);
+            match self.timer.bound(self.stream.splice_from(pipe)).await {
+                Ok(Ok(n)) => self.sent += n as u64,
+                Ok(Err(_)) => return Err(Broken::Client(Reason::ClientGone)),
+                Err(Expired) => return Err(self.expired()),
+            }
+        }
+        Ok(())
+    }
+
+    /// Answers with the reason why nothing better could be answered, and sends it. Nothing for reasons that no
+    /// response can tell of.
+    pub(crate) async fn failure(
+        &mut self,
+        reason: Reason,
+        retry_after_s: Option<u32>,
+        extra: &FieldList,
+        close: bool,
+    ) -> Result<(), Broken> {
+        self.out.clear();
+        forward::write_failure(
+            self.out,
+            reason,
+            self.method,
+            self.version,
+            extra,
+            close,
+            retry_after_s,
+        );
+        self.flush().await
+    }
+
+    fn expired(&self) -> Broken {
+        if self.timer.limit_passed() {
+            Broken::Backend(Reason::TotalTimeout)
+        } else {
+            Broken::Client(Reason::ClientWriteTimeout)
+        }
+    }
+}
