@@ -123,6 +123,7 @@ fn snapshot(backends: &[SocketAddr]) -> Snapshot {
         connections: Connections::default(),
         timeouts: PoolTimeouts::default(),
         retries: Retries::default(),
+        sticky: None,
     };
     let listener = Listener {
         name: name("http"),
@@ -139,6 +140,8 @@ fn snapshot(backends: &[SocketAddr]) -> Snapshot {
             name: name("default"),
             matches: RouteMatch::default(),
             pool: name("default"),
+            rate_limits: Vec::new(),
+            timeouts: Default::default(),
         }],
         pools: BTreeMap::from([(name("default"), Arc::new(pool))]),
         access_log: true,
@@ -151,6 +154,7 @@ fn snapshot(backends: &[SocketAddr]) -> Snapshot {
         group: None,
         shutdown_timeout: std::time::Duration::from_secs(1),
         max_connections: 100,
+        ..Node::default()
     };
     let config = Arc::new(Config {
         node,

@@ -4,6 +4,9 @@
 //! constants here, so that documentation, schema and parser name one number.
 
 mod observe;
+mod rate_limit;
+mod retry;
+mod sticky;
 
 use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
@@ -16,6 +19,12 @@ use serde::{Deserialize, Serialize};
 pub use observe::{
     AccessLog, DEFAULT_REQUEST_ID_HEADER, DEFAULT_SERVICE_NAME, DEFAULT_SYSLOG_SOCKET, DEFAULT_TRACE_QUEUE,
     DEFAULT_TRACE_SAMPLE, LogFormat, LogTarget, Observe, Recorder, RequestId, Tracing, Trust,
+};
+pub use rate_limit::{DEFAULT_MAX_KEYS, DEFAULT_PER, LimitKey, RateLimit};
+pub use retry::{Retries, RetryOn, RouteTimeouts};
+pub use sticky::{
+    DEFAULT_DRAIN_TIMEOUT, DEFAULT_LEARNED_TTL, DEFAULT_MAX_SESSIONS, Learned, SameSite, Secure, SessionKey,
+    Sticky, StickyBy, StickyCookie,
 };
 
 /// A name as it stands in the config: 1 to 63 characters of `[A-Za-z0-9_.-]`. Cheap to clone; labels of
@@ -101,6 +110,9 @@ pub struct Node {
     pub shutdown_timeout: Duration,
     /// Client connections over all listeners; beyond it new ones are closed at once and counted. Hot.
     pub max_connections: u32,
+    /// What is signed with where nothing nearer says otherwise: the first signs, the others are accepted still.
+    /// Empty: a random key that is kept in the data directory. Hot.
+    pub secrets: Vec<Secret>,
 }
 
 impl Default for Node {
@@ -113,6 +125,7 @@ impl Default for Node {
             group: None,
             shutdown_timeout: DEFAULT_SHUTDOWN_TIMEOUT,
             max_connections: DEFAULT_MAX_CONNECTIONS,
+            secrets: Vec::new(),
         }
     }
 }
@@ -306,6 +319,10 @@ pub struct Route {
     pub matches: RouteMatch,
     /// The pool that serves it.
     pub pool: Name,
+    /// How many requests it takes; all must allow one.
+    pub rate_limits: Vec<RateLimit>,
+    /// Timeouts that it has otherwise than its pool.
+    pub timeouts: RouteTimeouts,
 }
 
 /// What a route matches; all that is given must hold. Nothing given matches everything.
@@ -349,6 +366,8 @@ pub struct Pool {
     pub timeouts: PoolTimeouts,
     /// When a failed attempt is tried elsewhere.
     pub retries: Retries,
+    /// How sessions are kept on one backend.
+    pub sticky: Option<Sticky>,
 }
 
 /// Default of `slow_start`.
@@ -587,27 +606,6 @@ impl Default for PoolTimeouts {
             first_byte: Duration::from_secs(30),
             stream_idle: Duration::from_secs(60),
             total: Duration::ZERO,
-        }
-    }
-}
-
-/// When a failed attempt is tried on another backend.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Retries {
-    /// Further attempts per request: 0 to 5.
-    pub attempts: u8,
-    /// Retries allowed, in percent of requests over the last ten seconds (beside a small reserve): 0 to 100.
-    pub budget: u8,
-    /// Greatest request body kept for sending again, in bytes.
-    pub replay_bytes: u32,
-}
-
-impl Default for Retries {
-    fn default() -> Self {
-        Self {
-            attempts: 1,
-            budget: 20,
-            replay_bytes: 64 * 1024,
         }
     }
 }

@@ -153,7 +153,9 @@ impl<'a> Source<'a> {
         let before = line_text.get(..in_line).unwrap_or("").chars().count();
         let on_line = span.end.min(line_start + line_text.len());
         let marked = self.slice(at..on_line.max(at));
-        let secret_from = self.secret_start(line, key);
+        let of_secret = is_secret(key);
+        let secret_from = [self.secret_start(line, key), of_secret.then_some(in_line)];
+        let secret_from = secret_from.into_iter().flatten().min();
         let hidden = secret_from.is_some_and(|from| in_line >= from) || key == "admin.token";
         let text = match hidden {
             true => "<secret>".to_owned(),
@@ -176,7 +178,7 @@ impl<'a> Source<'a> {
         }
     }
 
-    /// Where in a line a secret may start: after the separator that follows the word `token`, or, for what is
+    /// Where in a line a secret may start: after the separator that follows `token` or `secret`, or, for what is
     /// wrong with a key of `[admin]` that is not known to be harmless, after the first separator.
     fn secret_start(&self, line: usize, key: &str) -> Option<usize> {
         let text = self.line_text(line);
@@ -246,15 +248,24 @@ fn printable(text: &str, limit: usize) -> String {
     shown
 }
 
-/// Where the value of a key `token` starts in a line: after its separator.
+/// Where the value of a key `token` or `secret` starts in a line: after its separator.
 fn token_start(line: &str) -> Option<usize> {
-    line.match_indices("token").find_map(|(at, word)| {
+    let tokens = line.match_indices("token");
+    let secrets = line.match_indices("secret");
+    let starts = tokens.chain(secrets).filter_map(|(at, word)| {
         let after = at + word.len();
         let rest = line.get(after..)?;
-        let gap = rest.trim_start_matches(['"', '\'', ' ', '\t']);
+        let gap = rest.trim_start_matches(['s', '"', '\'', ' ', '\t']);
         let skipped = rest.len() - gap.len();
         gap.starts_with(['=', ':']).then_some(after + skipped + 1)
-    })
+    });
+    starts.min()
+}
+
+/// Whether what stands there is a secret, or one of several.
+fn is_secret(key: &str) -> bool {
+    let last = key.rsplit('.').next().unwrap_or(key);
+    last == "secret" || last.starts_with("secret[")
 }
 
 #[cfg(test)]

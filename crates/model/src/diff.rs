@@ -156,8 +156,10 @@ fn node_changes(changes: &mut Vec<Change>, old: &Node, new: &Node) {
         group,
         shutdown_timeout,
         max_connections,
+        secrets,
     } = new;
     let compared = [
+        ("node.secret", old.secrets == *secrets, false),
         ("node.name", old.name == *name, false),
         ("node.threads", old.threads == *threads, true),
         ("node.data_dir", old.data_dir == *data_dir, true),
@@ -305,10 +307,14 @@ fn route_changes(parts: &mut Vec<Part>, old: &[Route], new: &[Route]) {
                     name: _,
                     matches,
                     pool,
+                    rate_limits,
+                    timeouts,
                 } = after;
                 let keys = different([
                     ("match", before.matches == *matches),
                     ("pool", before.pool == *pool),
+                    ("rate_limit", before.rate_limits == *rate_limits),
+                    ("timeouts", before.timeouts == *timeouts),
                 ]);
                 if !keys.is_empty() {
                     let route = (*name).clone();
@@ -336,6 +342,7 @@ fn pool_changes(parts: &mut Vec<Part>, old: &Pool, new: &Pool) {
         connections,
         timeouts,
         retries,
+        sticky,
     } = new;
     let keys = different([
         // The settings of `hash` are part of the algorithm.
@@ -347,6 +354,7 @@ fn pool_changes(parts: &mut Vec<Part>, old: &Pool, new: &Pool) {
         ("connections", old.connections == *connections),
         ("timeouts", old.timeouts == *timeouts),
         ("retries", old.retries == *retries),
+        ("sticky", old.sticky == *sticky),
     ]);
     if !keys.is_empty() {
         let pool = name.clone();

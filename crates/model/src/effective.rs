@@ -3,13 +3,14 @@
 //! Secrets are not written; a comment stands in the place of one.
 
 mod observe;
+mod sticky;
 
 use std::time::Duration;
 
 use crate::config::{
     Admin, Algorithm, Backend, CheckKind, Config, Connections, ConsistentHash, HashKey, HashTable,
     HealthCheck, HttpCheck, Listener, ListenerLimits, ListenerTimeouts, LoadBalancer, Node, Passive,
-    PathMatch, Pool, PoolTimeouts, Retries, Route, RouteMatch,
+    PathMatch, Pool, PoolTimeouts, Route, RouteMatch,
 };
 use crate::units::{format_duration, format_size};
 
@@ -85,6 +86,7 @@ fn write_node(w: &mut Writer, node: &Node) {
         group,
         shutdown_timeout,
         max_connections,
+        secrets,
     } = node;
     w.header("[node]");
     w.text("name", name);
@@ -98,6 +100,10 @@ fn write_node(w: &mut Writer, node: &Node) {
     w.optional("group", group.as_deref(), "the user's own");
     w.duration("shutdown_timeout", *shutdown_timeout);
     w.raw("max_connections", max_connections);
+    match secrets.is_empty() {
+        true => w.comment("secret: a random one in the data directory"),
+        false => w.comment("secret: set, and not shown"),
+    }
 }
 
 fn write_admin(w: &mut Writer, admin: &Admin) {
@@ -188,7 +194,13 @@ fn write_listener(w: &mut Writer, path: &str, listener: &Listener) {
 }
 
 fn write_route(w: &mut Writer, path: &str, route: &Route) {
-    let Route { name, matches, pool } = route;
+    let Route {
+        name,
+        matches,
+        pool,
+        rate_limits,
+        timeouts,
+    } = route;
     let RouteMatch { host, path: wanted } = matches;
     let host = host.iter().map(|host| format!("host = {}", quoted(host)));
     let wanted = wanted.iter().map(|wanted| match wanted {
@@ -199,6 +211,7 @@ fn write_route(w: &mut Writer, path: &str, route: &Route) {
     w.text("name", name.as_str());
     w.raw("match", inline_table(host.chain(wanted)));
     w.text("pool", pool.as_str());
+    sticky::write_limits(w, rate_limits, timeouts);
 }
 
 fn write_pool(w: &mut Writer, path: &str, pool: &Pool) {
@@ -213,6 +226,7 @@ fn write_pool(w: &mut Writer, path: &str, pool: &Pool) {
         connections,
         timeouts,
         retries,
+        sticky,
     } = pool;
     w.header(&format!("[{path}]"));
     w.text("algorithm", algorithm.as_str());
@@ -258,15 +272,12 @@ fn write_pool(w: &mut Writer, path: &str, pool: &Pool) {
     w.duration("stream_idle", *stream_idle);
     w.duration("total", *total);
 
-    let Retries {
-        attempts,
-        budget,
-        replay_bytes,
-    } = retries;
     w.header(&format!("[{path}.retries]"));
-    w.raw("attempts", attempts);
-    w.percent("budget", budget);
-    w.size("replay_bytes", u64::from(*replay_bytes));
+    sticky::write_retries(w, retries);
+    if let Some(sticky) = sticky {
+        w.header(&format!("[{path}.sticky]"));
+        sticky::write_sticky(w, sticky);
+    }
 }
 
 fn backend_list(backends: &[Backend]) -> String {

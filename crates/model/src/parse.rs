@@ -5,10 +5,12 @@
 //! the full form meet in the same values. Nothing is read but the text: a `token_file` is named, not opened.
 
 mod health;
+mod limits;
 mod load_balancer;
 mod observe;
 mod pool;
 mod section;
+mod sticky;
 mod text;
 mod tree;
 
@@ -122,6 +124,7 @@ fn node(f: &mut Findings<'_>, s: &Section<'_>) -> Node {
         max_connections: s
             .integer(f, "max_connections")
             .map_or(defaults.max_connections, narrow),
+        secrets: sticky::secrets(f, s),
     }
 }
 

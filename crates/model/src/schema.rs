@@ -3,17 +3,22 @@
 
 mod json;
 mod keys;
+mod limit_keys;
 mod markdown;
 mod observe_keys;
 mod pool_keys;
+mod sticky_keys;
 
 pub use json::json_schema;
 pub(crate) use keys::{ADMIN, LIMITS, LISTENER, LISTENER_TIMEOUTS, LOAD_BALANCER, MATCH, NODE, ROOT, ROUTE};
+pub(crate) use limit_keys::{RATE_LIMIT, ROUTE_TIMEOUTS};
 pub use markdown::{key_tables, rewrite};
 pub(crate) use observe_keys::{ACCESS_LOG, RECORDER, REQUEST_ID, TRACING};
 pub(crate) use pool_keys::{
     BACKEND, CONNECTIONS, HASH, HEALTH, HTTP_CHECK_KEYS, PASSIVE, POOL, POOL_TIMEOUTS, RETRIES,
 };
+
+pub(crate) use sticky_keys::STICKY;
 
 use crate::config::MAX_WEIGHT;
 use crate::units;
@@ -146,6 +151,10 @@ pub(crate) enum Form {
     FieldValue,
     LogTarget,
     CollectorUrl,
+    CookieName,
+    LimitKey,
+    RetryCause,
+    Secret,
 }
 
 impl Table {
@@ -269,6 +278,12 @@ impl Form {
                 "`\"stdout\"`, `\"file:PATH\"`, `\"syslog\"`, `\"syslog:PATH\"` or `\"syslog:udp://HOST:PORT\"`"
             }
             Self::CollectorUrl => "a URL such as `\"http://127.0.0.1:4318\"`",
+            Self::CookieName => "the name of a cookie",
+            Self::LimitKey => "`\"client_address\"`, `\"header:NAME\"`, `\"cookie:NAME\"` or `\"route\"`",
+            Self::RetryCause => {
+                "`\"connect\"`, `\"reset\"`, `\"timeout\"`, a status such as `503`, or `\"5xx\"`"
+            }
+            Self::Secret => "a secret of 16 to 1024 visible ASCII characters",
         }
     }
 
@@ -291,6 +306,10 @@ impl Form {
             Self::FieldValue => "1",
             Self::LogTarget => "file:/var/log/evenkeel/access.log",
             Self::CollectorUrl => "http://127.0.0.1:4318",
+            Self::CookieName => "evk",
+            Self::LimitKey => "header:X-User",
+            Self::RetryCause => "timeout",
+            Self::Secret => "a-long-random-text",
         }
     }
 
@@ -325,6 +344,10 @@ impl Form {
                 "^(stdout|syslog|file:{PRINTED}{{1,4096}}|syslog:/{PRINTED}{{0,4095}}|syslog:udp://{HOST}:[0-9]{{1,5}})$"
             ),
             Self::CollectorUrl => format!("^https?://{HOST}(:[0-9]{{1,5}})?(/[A-Za-z0-9/._~-]*)?$"),
+            Self::CookieName => format!("^{TOKEN}{{1,128}}$"),
+            Self::LimitKey => format!("^(client_address|route|(header|cookie):{TOKEN}{{1,128}})$"),
+            Self::RetryCause => "^(connect|reset|timeout|[45]xx|[45][0-9]{2})$".to_owned(),
+            Self::Secret => "^[!-~]{16,1024}$".to_owned(),
         }
     }
 }
@@ -336,7 +359,7 @@ pub(crate) fn tables_with_key(name: &str) -> Vec<&'static str> {
 }
 
 /// Every table, in the order of the documentation.
-static ALL: [&Table; 21] = [
+static ALL: &[&Table] = &[
     &ROOT,
     &NODE,
     &ADMIN,
@@ -350,6 +373,8 @@ static ALL: [&Table; 21] = [
     &LISTENER_TIMEOUTS,
     &ROUTE,
     &MATCH,
+    &RATE_LIMIT,
+    &ROUTE_TIMEOUTS,
     &POOL,
     &BACKEND,
     &HASH,
@@ -358,6 +383,7 @@ static ALL: [&Table; 21] = [
     &CONNECTIONS,
     &POOL_TIMEOUTS,
     &RETRIES,
+    &STICKY,
 ];
 
 /// Characters of a token (RFC 9110 section 5.6.2), as a class of a pattern.

@@ -62,12 +62,20 @@ pub struct Member {
     pub order: Option<Override>,
     /// Start of the slow start it is in.
     pub ramp_since: Option<Timestamp>,
+    /// Ordered to drain, but the requests of the sessions that it has still go there
+    /// ([`crate::config::Sticky::drain_timeout`]).
+    pub keeps_sessions: bool,
 }
 
 impl Member {
     /// The mode in force.
     pub fn mode(&self) -> Mode {
         self.order.as_ref().map_or(Mode::Ready, |o| o.mode)
+    }
+
+    /// Whether any request goes there: new ones, or those of old sessions.
+    pub fn is_used(&self) -> bool {
+        self.eligibility.takes_requests() || self.keeps_sessions
     }
 }
 
@@ -258,6 +266,10 @@ fn build_member(layers: Layers<'_>, id: BackendId, declared: u32, pool: &Pool, n
         Mode::Ready if ejection.is_some() => Eligibility::Ejected,
         Mode::Ready => Eligibility::Eligible,
     };
+    let keeps_sessions = eligibility == Eligibility::Draining
+        && health.health != Health::Down
+        && ejection.is_none()
+        && sessions_until(pool, order.as_ref()).is_some_and(|until| now < until);
     Member {
         id,
         weight,
@@ -267,7 +279,15 @@ fn build_member(layers: Layers<'_>, id: BackendId, declared: u32, pool: &Pool, n
         ejection,
         order,
         ramp_since: None,
+        keeps_sessions,
     }
+}
+
+/// Until when a drained member keeps the sessions that it has.
+fn sessions_until(pool: &Pool, order: Option<&Override>) -> Option<Timestamp> {
+    let drain = order.filter(|o| o.mode == Mode::Drain)?;
+    let sticky = pool.sticky.as_ref().filter(|s| !s.drain_timeout.is_zero())?;
+    Some(drain.since.plus(sticky.drain_timeout))
 }
 
 /// A ramp starts when a member becomes eligible beside others that already were; a pool that starts or returns
@@ -312,5 +332,6 @@ fn next_member_change(pool: &PoolState, member: &Member, now: Timestamp) -> Opti
         let elapsed = (slow_start.as_millis() * next).div_ceil(u128::from(RAMP_STEPS));
         Timestamp(since.0.saturating_add(u64::try_from(elapsed).unwrap_or(u64::MAX)))
     });
-    [expiry, ejection, ramp].into_iter().flatten().min()
+    let sessions = sessions_until(&pool.config, member.order.as_ref()).filter(|_| member.keeps_sessions);
+    [expiry, ejection, ramp, sessions].into_iter().flatten().min()
 }

@@ -717,3 +717,127 @@ fn a_token_is_in_no_message() {
         assert!(!diagnostic.to_string().contains("hunter2"), "{diagnostic}");
     }
 }
+
+// ---- stickiness, rate limits, retries ----
+
+/// What a session is must be said, once.
+#[test]
+fn stickiness_needs_to_know_what_a_session_is() {
+    says(
+        &shop("sticky = { drain_timeout = \"5m\" }"),
+        "{ drain_timeout = \"5m\" }",
+        "does not say what a session is",
+        "cookie = \"evk\"",
+    );
+    says(
+        &shop("sticky = { cookie = \"a\", app_cookie = \"b\" }"),
+        "cookie",
+        "`cookie` and `app_cookie` may not both be given",
+        "keep one of them",
+    );
+    says(
+        &shop("sticky = { header = \"X-A\", http_only = true }"),
+        "http_only",
+        "`http_only` needs `cookie`",
+        "",
+    );
+}
+
+/// Cookies that a browser would throw away are refused here, where someone reads the reason.
+#[test]
+fn cookies_that_browsers_drop() {
+    says(
+        &shop("sticky = { cookie = \"a\", same_site = \"none\", secure = false }"),
+        "\"none\"",
+        "browsers drop",
+        "remove `secure = false`",
+    );
+    says(
+        &shop("sticky = { cookie = \"__Host-a\", secure = true, path = \"/x\" }"),
+        "\"__Host-a\"",
+        "browsers drop",
+        "remove `path`",
+    );
+    says(
+        &shop("sticky = { cookie = \"__Secure-a\" }"),
+        "\"__Secure-a\"",
+        "browsers drop",
+        "secure = true",
+    );
+    says(
+        &shop("sticky = { cookie = \"a b\" }"),
+        "\"a b\"",
+        "not the name of a cookie",
+        "",
+    );
+}
+
+/// A secret is never shown, wherever it stands, also in what is said about it.
+#[test]
+fn a_bad_secret_is_not_repeated() {
+    for line in [
+        "sticky = { cookie = \"a\", secret = \"hunter2\" }",
+        "sticky = { cookie = \"a\", secret = [\n\"0123456789abcdef\",\n\"hunter2\"\n] }",
+        "sticky = { cookie = \"a\", secrets = \"hunter2\" }",
+    ] {
+        let shown = shop(line);
+        let text = shown.to_string();
+        assert!(!text.contains("hunter2") && !text.contains("cdef"), "{text}");
+    }
+    says(
+        &shop("sticky = { cookie = \"a\", secret = \"hunter2\" }"),
+        "<secret>",
+        "16 to 1024",
+        "openssl rand",
+    );
+}
+
+#[test]
+fn a_rate_limit_names_its_errors() {
+    let route = |limit: &str| {
+        shop(&format!(
+            "[[load_balancers.shop.routes]]\npool = \"default\"\nrate_limit = {limit}"
+        ))
+    };
+    says(
+        &route("{ per = \"1s\" }"),
+        "{ per = \"1s\" }",
+        "needs the key `requests`",
+        "requests = 1",
+    );
+    says(
+        &route("{ requests = 1, key = \"ip\" }"),
+        "\"ip\"",
+        "nothing to count by",
+        "client_address",
+    );
+    says(&route("{ requests = 1, per = 1 }"), "1", "100ms to 24h", "");
+    says(
+        &route("[{ name = \"a\", requests = 1 }, { name = \"a\", requests = 2 }]"),
+        "{ name = \"a\", requests = 2 }",
+        "two rate limits of this route have the name `a`",
+        "a `name` of its own",
+    );
+}
+
+#[test]
+fn what_is_tried_elsewhere_names_its_errors() {
+    says(
+        &shop("retries = { on = [\"refused\"] }"),
+        "\"refused\"",
+        "no failure to try elsewhere",
+        "connect",
+    );
+    says(
+        &shop("retries = { on = [200] }"),
+        "200",
+        "no failure to try elsewhere",
+        "400 to 599",
+    );
+    says(
+        &shop("retries = { per_try_timeout = \"1s\" }"),
+        "\"1s\"",
+        "gives an attempt up",
+        "\"timeout\"",
+    );
+}

@@ -337,6 +337,44 @@ fn the_next_change_is_the_nearest() {
     assert_eq!(world.build(None, T0).next_change(T0), Some(after(4_000)));
 }
 
+/// A drained backend keeps the sessions that it has up to the pool's deadline after the order, and the snapshot
+/// knows when that is.
+#[test]
+fn a_drained_backend_keeps_its_sessions_up_to_a_deadline() {
+    let mut world = World::new(&[A, B], "sticky = { cookie = \"evk\", drain_timeout = \"5m\" }");
+    world.order(A, Mode::Drain, None, None);
+    let drained = world.build(None, T0);
+    assert!(member(&drained, A).keeps_sessions && member(&drained, A).is_used());
+    assert_eq!(member(&drained, A).effective_weight, 0);
+    assert!(!member(&drained, B).keeps_sessions);
+    assert_eq!(drained.next_change(T0), Some(after(300_000)));
+    let over = world.build(Some(&drained), after(300_000));
+    assert!(!member(&over, A).is_used());
+    assert_eq!(over.next_change(after(300_000)), None);
+}
+
+/// One that is down, ejected or in maintenance keeps none; nor does one whose pool has no sessions, or no time for
+/// them.
+#[test]
+fn sessions_leave_a_backend_that_does_not_work() {
+    let sticky = "sticky = { header = \"X-Session\" }";
+    let mut down = World::new(&[A, B], sticky);
+    down.order(A, Mode::Drain, None, None);
+    down.health(A, Health::Down);
+    let mut ejected = World::new(&[A, B], sticky);
+    ejected.order(A, Mode::Drain, None, None);
+    ejected.eject(A, after(1_000));
+    let mut maintained = World::new(&[A, B], sticky);
+    maintained.order(A, Mode::Maintenance, None, None);
+    let mut plain = World::new(&[A, B], "");
+    plain.order(A, Mode::Drain, None, None);
+    let mut none = World::new(&[A, B], "sticky = { header = \"X-Session\", drain_timeout = 0 }");
+    none.order(A, Mode::Drain, None, None);
+    for world in [down, ejected, maintained, plain, none] {
+        assert!(!member(&world.build(None, T0), A).keeps_sessions);
+    }
+}
+
 // ---- sharing ----
 
 /// What did not change is the same part, also when the config was read anew; the neighbour's change costs the
@@ -390,7 +428,8 @@ fn found() -> impl Strategy<Value = Found> {
 }
 
 fn found_world(slow_start: u64, found: &[Found]) -> World {
-    let mut world = World::new(&[A, B, C], &format!("slow_start = {slow_start}"));
+    let more = format!("slow_start = {slow_start}\nsticky = {{ cookie = \"a\", drain_timeout = \"2s\" }}");
+    let mut world = World::new(&[A, B, C], &more);
     for (address, found) in [A, B, C].into_iter().zip(found) {
         if let Some(health) = found.health {
             world.health(address, health);

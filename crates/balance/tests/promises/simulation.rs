@@ -94,6 +94,7 @@ fn config(seed: u64, rng: &mut Rng) -> Config {
             group: None,
             shutdown_timeout: Duration::ZERO,
             max_connections: 1,
+            secrets: Vec::new(),
         },
         admin: Admin {
             listen: "127.0.0.1:0".parse().unwrap(),

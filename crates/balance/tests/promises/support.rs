@@ -97,6 +97,7 @@ pub(crate) fn state_with(
             ejection: None,
             order: None,
             ramp_since: None,
+            keeps_sessions: false,
         })
         .collect();
     let config = Pool {
@@ -110,6 +111,7 @@ pub(crate) fn state_with(
         connections: Connections::default(),
         timeouts: PoolTimeouts::default(),
         retries: Retries::default(),
+        sticky: None,
     };
     PoolState {
         load_balancer: name("shop"),

@@ -19,6 +19,8 @@ fn router(routes: &[(Option<&str>, Option<PathMatch>)]) -> Router {
                     path: path.clone(),
                 },
                 pool: name("default"),
+                rate_limits: Vec::new(),
+                timeouts: Default::default(),
             })
             .collect(),
         pools: BTreeMap::new(),

@@ -5,12 +5,13 @@ use std::net::SocketAddr;
 use std::ops::Range;
 use std::sync::Arc;
 
+use super::limits::{rate_limits, route_timeouts};
 use super::pool::pool;
 use super::section::{Findings, Section, closest, item_text, narrow};
 use super::{MAX_LISTENERS, text};
 use crate::config::{
     DEFAULT_LISTEN_PORT, DEFAULT_MAX_CONNECTIONS, IpNet, Listener, ListenerLimits, ListenerTimeouts,
-    LoadBalancer, Name, PathMatch, Pool, Route, RouteMatch,
+    LoadBalancer, Name, PathMatch, Pool, Route, RouteMatch, RouteTimeouts,
 };
 use crate::diagnostic::Fault;
 use crate::schema;
@@ -260,6 +261,8 @@ fn route_to_the_only_pool(
         name: Name::parse(DEFAULT_NAME).ok()?,
         matches: RouteMatch::default(),
         pool: pool.clone(),
+        rate_limits: Vec::new(),
+        timeouts: RouteTimeouts::default(),
     }])
 }
 
@@ -283,10 +286,14 @@ fn route(f: &mut Findings<'_>, index: usize, s: &Section<'_>) -> Option<Route> {
         .text(f, "name", text::name)
         .or_else(|| Name::parse(&unnamed).ok());
     let pool = s.text(f, "pool", text::name);
+    let rate_limits = rate_limits(f, s);
+    let timeouts = s.section(f, "timeouts").map(|s| route_timeouts(f, &s));
     Some(Route {
         name: name?,
         matches,
         pool: pool?,
+        rate_limits,
+        timeouts: timeouts.unwrap_or_default(),
     })
 }
 

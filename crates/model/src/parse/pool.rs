@@ -4,12 +4,14 @@ use std::collections::BTreeMap;
 use std::net::SocketAddr;
 
 use super::health::health;
+use super::limits::retries;
 use super::section::{Findings, Section, narrow, parsed};
+use super::sticky::sticky;
 use super::tree::{Node, Value};
 use super::{MAX_BACKENDS, text};
 use crate::config::{
     Algorithm, AllDown, Backend, Connections, ConsistentHash, DEFAULT_SLOW_START, HashKey, HashTable, Name,
-    Passive, Pool, PoolTimeouts, Retries,
+    Passive, Pool, PoolTimeouts,
 };
 use crate::diagnostic::Fault;
 use crate::schema;
@@ -30,6 +32,7 @@ pub(super) fn pool(f: &mut Findings<'_>, name: Name, s: &Section<'_>) -> Option<
     let connections = s.section(f, "connections").map(|s| connections(f, &s));
     let timeouts = s.section(f, "timeouts").map(|s| timeouts(f, &s));
     let retries = s.section(f, "retries").map(|s| retries(f, &s));
+    let sticky = s.section(f, "sticky").and_then(|s| sticky(f, &s));
     Some(Pool {
         name,
         algorithm,
@@ -41,6 +44,7 @@ pub(super) fn pool(f: &mut Findings<'_>, name: Name, s: &Section<'_>) -> Option<
         connections: connections.unwrap_or_default(),
         timeouts: timeouts.unwrap_or_default(),
         retries: retries.unwrap_or_default(),
+        sticky,
     })
 }
 
@@ -162,14 +166,5 @@ fn timeouts(f: &mut Findings<'_>, s: &Section<'_>) -> PoolTimeouts {
         first_byte: or("first_byte", defaults.first_byte),
         stream_idle: or("stream_idle", defaults.stream_idle),
         total: or("total", defaults.total),
-    }
-}
-
-fn retries(f: &mut Findings<'_>, s: &Section<'_>) -> Retries {
-    let defaults = Retries::default();
-    Retries {
-        attempts: s.integer(f, "attempts").map_or(defaults.attempts, narrow),
-        budget: s.percent(f, "budget").map_or(defaults.budget, narrow),
-        replay_bytes: s.size(f, "replay_bytes").map_or(defaults.replay_bytes, narrow),
     }
 }

@@ -264,9 +264,9 @@ impl<'t> Section<'t> {
                 let numbered = items.iter().enumerate();
                 Some(numbered.map(|(i, item)| (format!("{path}[{i}]"), item)).collect())
             }
-            (Value::Text(_), Kind::OneOrList(_)) | (Value::Integer(_), Kind::OneOrList(Kind::Either(_))) => {
-                Some(vec![(path, &entry.node)])
-            }
+            (Value::Text(_), Kind::OneOrList(_))
+            | (Value::Integer(_), Kind::OneOrList(Kind::Either(_)))
+            | (Value::Table(_), Kind::OneOrList(Kind::Table(_))) => Some(vec![(path, &entry.node)]),
             _ => {
                 self.wrong_type(f, entry, declared);
                 None
@@ -320,6 +320,13 @@ impl<'t> Section<'t> {
             f.report(entry.node.span.clone(), &self.path_of(key), fault);
         }
         kept
+    }
+
+    /// Says that a key's value is of another type than it takes.
+    pub(super) fn report_wrong_type(&self, f: &mut Findings<'_>, key: &str) {
+        if let Some((entry, declared)) = self.declared(key) {
+            self.wrong_type(f, entry, declared);
+        }
     }
 
     fn wrong_type(&self, f: &mut Findings<'_>, entry: &Entry, declared: &Key) {

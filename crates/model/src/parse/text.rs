@@ -4,7 +4,7 @@
 use std::net::{IpAddr, SocketAddr};
 
 use super::section::cut;
-use crate::config::{HashKey, IpNet, Name, PathMatch};
+use crate::config::{HashKey, IpNet, LimitKey, Name, PathMatch, Secret};
 use crate::diagnostic::Fault;
 
 pub(super) fn name(text: &str) -> Result<Name, Fault> {
@@ -293,9 +293,7 @@ pub(super) fn hash_key(text: &str) -> Result<HashKey, Fault> {
     let parameter = |b: u8| b.is_ascii_graphic() && !matches!(b, b'&' | b'=' | b'#');
     match kind {
         "header" => field_name(name).map(|name| HashKey::Header(name.to_ascii_lowercase())),
-        "cookie" => field_name(name)
-            .map(HashKey::Cookie)
-            .map_err(|_| Fault::new(format!("`{}` is not the name of a cookie", cut(name)))),
+        "cookie" => cookie_name(name).map(HashKey::Cookie),
         "query" if (1..=128).contains(&name.len()) && name.bytes().all(parameter) => {
             Ok(HashKey::Query(name.to_owned()))
         }
@@ -304,6 +302,55 @@ pub(super) fn hash_key(text: &str) -> Result<HashKey, Fault> {
             cut(name)
         ))),
         _ => Err(wrong()),
+    }
+}
+
+/// The name of a cookie: a token (RFC 6265 section 4.1.1).
+pub(super) fn cookie_name(text: &str) -> Result<String, Fault> {
+    field_name(text).map_err(|_| Fault::new(format!("`{}` is not the name of a cookie", cut(text))))
+}
+
+/// What a rate limit counts by.
+pub(super) fn limit_key(text: &str) -> Result<LimitKey, Fault> {
+    match (text, text.split_once(':')) {
+        ("client_address", _) => Ok(LimitKey::ClientAddress),
+        ("route", _) => Ok(LimitKey::Route),
+        (_, Some(("header", name))) => {
+            field_name(name).map(|name| LimitKey::Header(name.to_ascii_lowercase()))
+        }
+        (_, Some(("cookie", name))) => cookie_name(name).map(LimitKey::Cookie),
+        _ => Err(Fault::new(format!("`{}` is nothing to count by", cut(text)))
+            .suggest("write `client_address`, `header:NAME`, `cookie:NAME` or `route`")),
+    }
+}
+
+/// A status that tells of a failure, or a class of them.
+pub(super) fn failing_status(text: &str) -> Result<(u16, u16), Fault> {
+    let status = || {
+        text.parse()
+            .ok()
+            .filter(|n| text.len() == 3 && (400..=599).contains(n))
+    };
+    match (text, status()) {
+        ("4xx", _) => Ok((400, 499)),
+        ("5xx", _) => Ok((500, 599)),
+        (_, Some(status)) => Ok((status, status)),
+        _ => Err(
+            Fault::new(format!("`{}` is no failure to try elsewhere", cut(text)))
+                .suggest("write `connect`, `reset`, `timeout`, a status from 400 to 599, or `5xx`"),
+        ),
+    }
+}
+
+/// What something is signed with. What is wrong is said without saying the secret.
+pub(super) fn secret(text: &str) -> Result<Secret, Fault> {
+    if (16..=1024).contains(&text.len()) && text.bytes().all(|b| b.is_ascii_graphic()) {
+        Ok(Secret::new(text.to_owned()))
+    } else {
+        Err(
+            Fault::new("a secret is 16 to 1024 visible ASCII characters without spaces")
+                .suggest("take random ones, as `openssl rand -base64 32` prints them"),
+        )
     }
 }
 

@@ -3,6 +3,7 @@
 
 use super::Default::{Is, Means, Required};
 use super::Kind::{Duration, Integer, List, Named, OneOf, OneOrList, Size, Text};
+use super::limit_keys::{RATE_LIMIT, ROUTE_TIMEOUTS};
 use super::observe_keys::{ACCESS_LOG, RECORDER, REQUEST_ID, TRACING};
 use super::pool_keys::{POOL, POOL_KEYS, POOL_RULES};
 use super::{Form, Key, Kind, Rule, Table};
@@ -89,7 +90,7 @@ pub(crate) static ROOT: Table = Table {
 pub(crate) static NODE: Table = Table {
     id: "node",
     heading: "[node]",
-    about: "Settings of this process. `name`, `shutdown_timeout` and `max_connections` change with a reload, the others need a restart.",
+    about: "Settings of this process. `name`, `shutdown_timeout`, `max_connections` and `secret` change with a reload, the others need a restart.",
     keys: &[&[
         key(
             "name",
@@ -139,6 +140,12 @@ pub(crate) static NODE: Table = Table {
             },
             Is("100000"),
             "Client connections over all listeners; beyond it new ones are closed at once and counted.",
+        ),
+        key(
+            "secret",
+            OneOrList(&Text(Form::Secret)),
+            Means("a random one kept in the data directory"),
+            "What sticky cookies are signed with; give all nodes behind one address the same. Of a list the first signs and the others are accepted still.",
         ),
     ]],
     rules: &[&[Rule::Requires {
@@ -221,7 +228,7 @@ pub(crate) static LOAD_BALANCER: Table = Table {
                 "Whether its requests are in the access log, when there is an `[access_log]`.",
             ),
         ],
-        &POOL_KEYS,
+        POOL_KEYS,
     ],
     rules: &[
         &[
@@ -243,8 +250,9 @@ pub(crate) static LOAD_BALANCER: Table = Table {
             in_pool("connections"),
             in_pool("timeouts"),
             in_pool("retries"),
+            in_pool("sticky"),
         ],
-        &POOL_RULES,
+        POOL_RULES,
     ],
 };
 
@@ -406,6 +414,18 @@ pub(crate) static ROUTE: Table = Table {
             "What it matches; all that is given must hold.",
         ),
         key("pool", Text(Form::Name), Required, "The pool that serves it."),
+        key(
+            "rate_limit",
+            OneOrList(&Kind::Table(&RATE_LIMIT)),
+            Means("no limit"),
+            "How many requests it takes; of several limits all must allow one. Beyond: 429.",
+        ),
+        key(
+            "timeouts",
+            Kind::Table(&ROUTE_TIMEOUTS),
+            Means("the pool's"),
+            "Timeouts that it has otherwise than its pool.",
+        ),
     ]],
     rules: &[],
 };

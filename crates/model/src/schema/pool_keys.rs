@@ -5,9 +5,10 @@ use super::Kind::{
     Duration, Either, Fields, Integer, List, OneOf, OneOrList, Percent, Size, TableOrFalse, Text,
 };
 use super::keys::{DAY, HOUR, MIB, SECOND, SHORTEST, key, timeout};
+use super::sticky_keys::STICKY;
 use super::{Form, Key, Kind, Rule, Table, WEIGHT};
 
-pub(super) static POOL_KEYS: [Key; 12] = [
+pub(super) static POOL_KEYS: &[Key] = &[
     key(
         "algorithm",
         OneOf(&[
@@ -99,9 +100,15 @@ pub(super) static POOL_KEYS: [Key; 12] = [
         Means("all defaults"),
         "When a failed attempt is tried elsewhere.",
     ),
+    key(
+        "sticky",
+        Kind::Table(&STICKY),
+        Means("every request is balanced by itself"),
+        "How the requests of one session are kept on one backend.",
+    ),
 ];
 
-pub(super) static POOL_RULES: [Rule; 3] = [
+pub(super) static POOL_RULES: &[Rule] = &[
     Rule::NotTogether {
         key: "health_endpoint",
         other: "health",
@@ -123,8 +130,8 @@ pub(crate) static POOL: Table = Table {
     id: "pool",
     heading: "[load_balancers.NAME.pools.NAME]",
     about: "Backends that serve the same thing, with how to choose among them. The same keys directly in a load balancer describe its pool `default`.",
-    keys: &[&POOL_KEYS],
-    rules: &[&POOL_RULES],
+    keys: &[POOL_KEYS],
+    rules: &[POOL_RULES],
 };
 
 pub(crate) static BACKEND: Table = Table {
@@ -440,6 +447,25 @@ pub(crate) static RETRIES: Table = Table {
             Integer { min: 0, max: 5 },
             Is("1"),
             "Further attempts per request; 0 switches retries off.",
+        ),
+        key(
+            "on",
+            List {
+                of: &Either(&[Integer { min: 400, max: 599 }, Text(Form::RetryCause)]),
+                min: 1,
+            },
+            Is("[\"connect\", \"reset\"]"),
+            "What is tried elsewhere: `connect` (no connection), `reset` (closed before a byte of a response), `timeout` (no response header in time), and statuses such as `503` or `\"5xx\"`.",
+        ),
+        key(
+            "per_try_timeout",
+            Duration {
+                min: SHORTEST,
+                max: DAY,
+                or_zero: true,
+            },
+            Is("0"),
+            "From the beginning of an attempt to the response's header; the time that the client takes to send does not count. 0 leaves it to `timeouts`. Needs `timeout` in `on`.",
         ),
         key(
             "budget",

@@ -62,6 +62,23 @@ fn document(table: &Table, key: &str, line: &str) -> String {
             )
         }
         "pool_timeouts" => format!("{balancer}timeouts.{line}\n"),
+        "route_timeouts" => {
+            format!("{balancer}[[load_balancers.x.routes]]\npool = \"default\"\ntimeouts.{line}\n")
+        }
+        "rate_limit" => format!(
+            "{balancer}[[load_balancers.x.routes]]\npool = \"default\"\n[load_balancers.x.routes.rate_limit]\n{}{line}\n",
+            without("requests", "requests = 10")
+        ),
+        "retries" if key == "per_try_timeout" => {
+            format!("{balancer}retries.on = [\"timeout\"]\nretries.{line}\n")
+        }
+        "sticky" if ["app_cookie", "header", "client_address", "cookie"].contains(&key) => {
+            format!("{balancer}sticky.{line}\n")
+        }
+        "sticky" if key == "max_sessions" => {
+            format!("{balancer}sticky.header = \"X-Session\"\nsticky.{line}\n")
+        }
+        "sticky" => format!("{balancer}sticky.cookie = \"evk\"\nsticky.{line}\n"),
         other => format!("{balancer}{other}.{line}\n"),
     }
 }
@@ -84,7 +101,7 @@ fn every_key_is_read_and_names_what_it_takes() {
         let about = found.iter().find(|d| d.cause.contains("not a date"));
         let about = about.unwrap_or_else(|| panic!("{}.{}: {found:?}", table.id, key.name));
         assert!(about.key.ends_with(key.name), "{about}");
-        let shown = if key.name == "token" {
+        let shown = if ["token", "secret"].contains(&key.name) {
             "<secret>"
         } else {
             "1979-05-27"

@@ -1,5 +1,7 @@
 //! Configs made at random: every field of every struct, within its range.
 
+mod sticky;
+
 use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
@@ -10,7 +12,7 @@ use evenkeel_model::config::{
     AccessLog, Admin, Algorithm, AllDown, Backend, CheckKind, Config, Connections, ConsistentHash, HashKey,
     HashTable, HealthCheck, HttpCheck, IpNet, Listener, ListenerLimits, ListenerTimeouts, LoadBalancer,
     LogFormat, LogTarget, MAX_WEIGHT, Name, Node, Observe, Passive, PathMatch, Pool, PoolTimeouts, Recorder,
-    RequestId, Retries, Route, RouteMatch, Tracing, Trust,
+    RequestId, Route, RouteMatch, Tracing, Trust,
 };
 use proptest::collection::{btree_map, btree_set, vec};
 use proptest::option;
@@ -60,6 +62,7 @@ fn node() -> impl Strategy<Value = Node> {
                     group: group.flatten(),
                     shutdown_timeout,
                     max_connections,
+                    secrets: Vec::new(),
                 }
             },
         )
@@ -317,12 +320,6 @@ fn pool() -> impl Strategy<Value = Pool> {
             stream_idle,
             total,
         });
-    let retries =
-        (0..=5u8, 0..=100u8, 0..=16 * 1024 * 1024u32).prop_map(|(attempts, budget, replay_bytes)| Retries {
-            attempts,
-            budget,
-            replay_bytes,
-        });
     let all_down = prop_oneof![Just(AllDown::FailOpen), Just(AllDown::FailClosed)];
     (
         (
@@ -332,12 +329,19 @@ fn pool() -> impl Strategy<Value = Pool> {
             option::of(health()),
             option::of(passive()),
         ),
-        (ms(0..=3_600_000), all_down, connections, timeouts, retries),
+        (
+            ms(0..=3_600_000),
+            all_down,
+            connections,
+            timeouts,
+            sticky::retries(),
+            option::of(sticky::sticky()),
+        ),
     )
         .prop_map(
             |(
                 (name, algorithm, backends, health, passive),
-                (slow_start, all_down, connections, timeouts, retries),
+                (slow_start, all_down, connections, timeouts, retries, sticky),
             )| Pool {
                 name,
                 algorithm,
@@ -349,6 +353,7 @@ fn pool() -> impl Strategy<Value = Pool> {
                 connections,
                 timeouts,
                 retries,
+                sticky,
             },
         )
 }
@@ -361,33 +366,39 @@ fn load_balancer() -> impl Strategy<Value = LoadBalancer> {
         btree_set(route_match(), 3..6),
         btree_set(name(), 6),
         any::<bool>(),
+        vec((sticky::rate_limits(), sticky::route_timeouts()), 6),
     )
-        .prop_map(|(name, mut listeners, pools, matches, names, access_log)| {
-            listeners.dedup_by(|a, b| a.name == b.name);
-            let pools: BTreeMap<Name, Arc<Pool>> = pools
-                .into_iter()
-                .map(|pool| (pool.name.clone(), Arc::new(pool)))
-                .collect();
-            let leads_to = pools.keys().cycle();
-            let mut routes: Vec<Route> = names
-                .into_iter()
-                .zip(matches)
-                .zip(leads_to)
-                .map(|((name, matches), pool)| Route {
+        .prop_map(
+            |(name, mut listeners, pools, matches, names, access_log, limits)| {
+                listeners.dedup_by(|a, b| a.name == b.name);
+                let pools: BTreeMap<Name, Arc<Pool>> = pools
+                    .into_iter()
+                    .map(|pool| (pool.name.clone(), Arc::new(pool)))
+                    .collect();
+                let leads_to = pools.keys().cycle();
+                let mut routes: Vec<Route> = names
+                    .into_iter()
+                    .zip(matches)
+                    .zip(leads_to)
+                    .zip(limits)
+                    .map(|(((name, matches), pool), (rate_limits, timeouts))| Route {
+                        name,
+                        matches,
+                        pool: pool.clone(),
+                        rate_limits,
+                        timeouts,
+                    })
+                    .collect();
+                routes.sort_by_key(|route| rank(&route.matches));
+                LoadBalancer {
                     name,
-                    matches,
-                    pool: pool.clone(),
-                })
-                .collect();
-            routes.sort_by_key(|route| rank(&route.matches));
-            LoadBalancer {
-                name,
-                listeners: listeners.into_iter().map(Arc::new).collect(),
-                routes,
-                pools,
-                access_log,
-            }
-        })
+                    listeners: listeners.into_iter().map(Arc::new).collect(),
+                    routes,
+                    pools,
+                    access_log,
+                }
+            },
+        )
 }
 
 /// The order that [`RouteMatch`] documents.
