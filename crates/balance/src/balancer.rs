@@ -170,6 +170,25 @@ impl Balancer {
         chosen
     }
 
+    /// What stands for a member in a session that was learned; the same wherever it stands in the pool.
+    pub fn session_id(&self, index: usize) -> Option<u64> {
+        self.members.get(index).map(|member| member.seed)
+    }
+
+    /// The member with this [`Balancer::session_id`].
+    pub fn session_member(&self, id: u64) -> Option<usize> {
+        self.members.iter().position(|member| member.seed == id)
+    }
+
+    /// Whether a request of a session that is at this member may go there: it takes new requests, or it is drained
+    /// and keeps the sessions that it has.
+    pub fn keeps_session(&self, index: usize, tried: &[usize], now_us: u64) -> bool {
+        let known = self.members.get(index).zip(self.state.members.get(index));
+        known.is_some_and(|(member, state)| member.weight > 0 || state.keeps_sessions)
+            && !tried.contains(&index)
+            && !self.is_out(index, now_us)
+    }
+
     fn choose(
         &self,
         key: u64,

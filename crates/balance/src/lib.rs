@@ -17,6 +17,7 @@
 
 mod alias;
 mod balancer;
+mod cookie;
 mod ejection;
 mod explain;
 mod hash;
@@ -24,18 +25,24 @@ mod latency;
 mod load;
 mod maglev;
 mod pool;
+mod rate;
 mod ring;
 mod rng;
 mod schedule;
+mod sessions;
+mod table;
 mod window;
 
 pub use balancer::Balancer;
+pub use cookie::{COOKIE_LENGTH, CookieKeys, NoTicket, Ticket};
 pub use ejection::{FORGET_AFTER, MAX_EJECTION_FACTOR, Outcome};
 pub use hash::hash;
 pub use latency::{DECAY_US, STALE_US};
 pub use load::Load;
 pub use maglev::{LARGE_TABLE, SMALL_TABLE};
 pub use pool::{PoolLoad, RETRY_RESERVE};
+pub use rate::{RateLimiter, Verdict};
 pub use ring::{MAX_POINTS, POINTS_PER_WEIGHT};
 pub use rng::Rng;
 pub use schedule::MAX_TURNS;
+pub use sessions::Sessions;

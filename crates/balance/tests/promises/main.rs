@@ -11,6 +11,8 @@ mod hashing;
 mod least_loaded;
 mod peak_ewma;
 mod random;
+mod rates;
 mod round_robin;
+mod sessions;
 mod simulation;
 mod support;
