@@ -9,6 +9,7 @@
 #![forbid(unsafe_code)]
 #![deny(clippy::disallowed_methods, clippy::disallowed_types)]
 
+pub mod acme;
 pub mod config;
 pub mod diagnostic;
 pub mod diff;

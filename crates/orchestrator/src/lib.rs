@@ -7,6 +7,7 @@
 //! Bounds: at most [`PROBES_AT_ONCE`] probes run together. Beyond that, checks wait their turn, the most overdue
 //! first; none is dropped. A slow receiver of verdicts slows the checks down, nothing piles up.
 
+pub mod acme;
 mod probe;
 mod schedule;
 
