@@ -510,5 +510,12 @@ async fn send(backend: &Stream, out: &[u8], timer: &Timer, stale: bool) -> Resul
             }
         }
     }
-    Ok(())
+    match timer.bound(backend.flush()).await {
+        Ok(Ok(())) => Ok(()),
+        _ => Err(Failure {
+            reason: Reason::BackendReset,
+            retry: Retry::IfIdempotent,
+            stale,
+        }),
+    }
 }

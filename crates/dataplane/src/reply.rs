@@ -129,7 +129,12 @@ impl<'a> Reply<'a> {
             }
         }
         self.out.clear();
-        Ok(())
+        // Bounded by the last write's time: what TLS holds back is a part of that write.
+        match self.timer.bound(self.stream.flush()).await {
+            Ok(Ok(())) => Ok(()),
+            Ok(Err(_)) => Err(Broken::Client(Reason::ClientGone)),
+            Err(Expired) => Err(self.expired()),
+        }
     }
 
     /// Whether a body of known length can be moved to the client inside the kernel.

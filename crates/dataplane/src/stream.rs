@@ -7,42 +7,79 @@ use std::cell::RefCell;
 use std::future::poll_fn;
 use std::io;
 use std::pin::{Pin, pin};
-use std::task::{Context, Poll, ready};
+use std::task::{Context, Poll, Waker, ready};
 
 use net::splice::Pipe;
-use tokio::io::{AsyncReadExt, AsyncWrite, Interest};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, Interest, ReadBuf};
 use tokio::net::TcpStream;
+use tokio_rustls::TlsStream;
 
 /// A connection.
 #[derive(Debug)]
-pub(crate) struct Stream(RefCell<TcpStream>);
+pub(crate) struct Stream(RefCell<Kind>);
+
+/// Boxed where it is large: most connections of most users are of one kind, and none should pay for the other.
+#[derive(Debug)]
+enum Kind {
+    Plain(TcpStream),
+    Tls(Box<TlsStream<TcpStream>>),
+}
 
 impl Stream {
     /// A connection over plain TCP.
     pub(crate) fn plain(tcp: TcpStream) -> Self {
-        Self(RefCell::new(tcp))
+        Self(RefCell::new(Kind::Plain(tcp)))
     }
 
-    /// Waits, holding no buffer, until there is something to read: bytes, the end, or an error.
+    /// A connection over TLS, its handshake done.
+    #[expect(
+        dead_code,
+        reason = "called by the TLS handshakes of listeners and pools, which come next"
+    )]
+    pub(crate) fn tls(tls: TlsStream<TcpStream>) -> Self {
+        Self(RefCell::new(Kind::Tls(Box::new(tls))))
+    }
+
+    /// Waits, holding no buffer, until there is something to read: bytes, the end, or an error. Over TLS this may
+    /// turn out to be nothing for us, such as a session ticket.
     pub(crate) fn poll_readable(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        self.0.borrow().poll_read_ready(cx)
+        match &mut *self.0.borrow_mut() {
+            Kind::Plain(tcp) => tcp.poll_read_ready(cx),
+            Kind::Tls(tls) => match holds_plaintext(tls) {
+                true => Poll::Ready(Ok(())),
+                false => tls.get_ref().0.poll_read_ready(cx),
+            },
+        }
     }
 
     /// Appends what has come to `buffer`, within its capacity; 0 is the end.
     pub(crate) async fn read_buf(&self, buffer: &mut Vec<u8>) -> io::Result<usize> {
-        poll_fn(|cx| {
-            let mut tcp = self.0.borrow_mut();
-            pin!(tcp.read_buf(buffer)).poll(cx)
+        poll_fn(|cx| match &mut *self.0.borrow_mut() {
+            Kind::Plain(tcp) => pin!(tcp.read_buf(buffer)).poll(cx),
+            Kind::Tls(tls) => pin!(tls.read_buf(buffer)).poll(cx),
         })
         .await
     }
 
     /// Writes what fits; returns how much that was.
     pub(crate) async fn write(&self, bytes: &[u8]) -> io::Result<usize> {
-        poll_fn(|cx| Pin::new(&mut *self.0.borrow_mut()).poll_write(cx, bytes)).await
+        poll_fn(|cx| match &mut *self.0.borrow_mut() {
+            Kind::Plain(tcp) => Pin::new(tcp).poll_write(cx, bytes),
+            Kind::Tls(tls) => Pin::new(&mut **tls).poll_write(cx, bytes),
+        })
+        .await
     }
 
-    /// Writes all of it.
+    /// Sends what TLS still holds of what was written; over plain TCP nothing is held.
+    pub(crate) async fn flush(&self) -> io::Result<()> {
+        poll_fn(|cx| match &mut *self.0.borrow_mut() {
+            Kind::Plain(_) => Poll::Ready(Ok(())),
+            Kind::Tls(tls) => Pin::new(&mut **tls).poll_flush(cx),
+        })
+        .await
+    }
+
+    /// Writes all of it, and sends it.
     pub(crate) async fn write_all(&self, mut bytes: &[u8]) -> io::Result<()> {
         while !bytes.is_empty() {
             match self.write(bytes).await? {
@@ -50,26 +87,32 @@ impl Stream {
                 n => bytes = bytes.get(n..).unwrap_or_default(),
             }
         }
-        Ok(())
+        self.flush().await
     }
 
     /// Says that nothing more will be written.
     pub(crate) async fn shutdown(&self) -> io::Result<()> {
-        poll_fn(|cx| Pin::new(&mut *self.0.borrow_mut()).poll_shutdown(cx)).await
+        poll_fn(|cx| match &mut *self.0.borrow_mut() {
+            Kind::Plain(tcp) => Pin::new(tcp).poll_shutdown(cx),
+            Kind::Tls(tls) => Pin::new(&mut **tls).poll_shutdown(cx),
+        })
+        .await
     }
 
     /// Whether the bytes on the wire are those of the message, so that the kernel can move them.
     pub(crate) fn is_spliceable(&self) -> bool {
-        true
+        matches!(&*self.0.borrow(), Kind::Plain(_))
     }
 
     /// Moves up to `limit` bytes into the pipe inside the kernel; 0 is the end.
     pub(crate) async fn splice_into(&self, pipe: &mut Pipe, limit: usize) -> io::Result<usize> {
         poll_fn(|cx| {
-            let tcp = self.0.borrow();
+            let Kind::Plain(tcp) = &*self.0.borrow() else {
+                return Poll::Ready(Err(io::ErrorKind::Unsupported.into()));
+            };
             loop {
                 ready!(tcp.poll_read_ready(cx))?;
-                match tcp.try_io(Interest::READABLE, || pipe.fill(&*tcp, limit)) {
+                match tcp.try_io(Interest::READABLE, || pipe.fill(tcp, limit)) {
                     Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
                     moved => return Poll::Ready(moved),
                 }
@@ -81,10 +124,12 @@ impl Stream {
     /// Moves what the pipe holds to the connection inside the kernel; returns how much went.
     pub(crate) async fn splice_from(&self, pipe: &mut Pipe) -> io::Result<usize> {
         poll_fn(|cx| {
-            let tcp = self.0.borrow();
+            let Kind::Plain(tcp) = &*self.0.borrow() else {
+                return Poll::Ready(Err(io::ErrorKind::Unsupported.into()));
+            };
             loop {
                 ready!(tcp.poll_write_ready(cx))?;
-                match tcp.try_io(Interest::WRITABLE, || pipe.drain(&*tcp)) {
+                match tcp.try_io(Interest::WRITABLE, || pipe.drain(tcp)) {
                     Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
                     Ok(0) => return Poll::Ready(Err(io::ErrorKind::WriteZero.into())),
                     moved => return Poll::Ready(moved),
@@ -98,7 +143,27 @@ impl Stream {
     /// something.
     pub(crate) fn is_quiet(&self) -> bool {
         let mut byte = [0];
-        let read = self.0.borrow().try_read(&mut byte);
-        matches!(read, Err(error) if error.kind() == io::ErrorKind::WouldBlock)
+        match &mut *self.0.borrow_mut() {
+            Kind::Plain(tcp) => {
+                let read = tcp.try_read(&mut byte);
+                matches!(read, Err(error) if error.kind() == io::ErrorKind::WouldBlock)
+            }
+            // Read through TLS: a session ticket is no message to us. Nobody waits for an idle connection, so
+            // nobody's waker is lost.
+            Kind::Tls(tls) => {
+                let mut buffer = ReadBuf::new(&mut byte);
+                let mut cx = Context::from_waker(Waker::noop());
+                Pin::new(&mut **tls).poll_read(&mut cx, &mut buffer).is_pending()
+            }
+        }
     }
+}
+
+fn holds_plaintext(tls: &mut TlsStream<TcpStream>) -> bool {
+    // Without new packets this only reports; an error shows when it is read.
+    let state = match tls {
+        TlsStream::Client(client) => client.get_mut().1.process_new_packets(),
+        TlsStream::Server(server) => server.get_mut().1.process_new_packets(),
+    };
+    state.is_ok_and(|state| state.plaintext_bytes_to_read() > 0 || state.peer_has_closed())
 }
