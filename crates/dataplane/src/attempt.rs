@@ -17,10 +17,12 @@ use model::reason::Reason;
 
 use crate::counters::class_of;
 use crate::exchange::{Client, Request, record};
+use crate::observe;
 use crate::relay::{Broken, Relay};
 use crate::reply::Reply;
 use crate::request_body::{RequestBody, UploadError};
 use crate::serving::BackendCell;
+use crate::story::Try;
 use crate::stream::Stream;
 use crate::timers::{Expired, Timer};
 use crate::upstream::{self, Upstream};
@@ -60,6 +62,21 @@ pub(crate) enum Attempt {
     Refused(Reason),
 }
 
+impl Attempt {
+    /// Notes how it ended.
+    pub(crate) fn note(&self, this: &mut Try, now_us: u64) {
+        this.ended_us = now_us;
+        match self {
+            Self::Answered { .. } => {}
+            Self::Broken { reason, .. } | Self::Refused(reason) => this.reason = Some(*reason),
+            Self::Failed(failure) => {
+                this.reason = Some(failure.reason);
+                this.stale = failure.stale;
+            }
+        }
+    }
+}
+
 /// An attempt that failed without the client noticing.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Failure {
@@ -93,13 +110,21 @@ pub(crate) async fn run(
         return failed(Reason::NoBackend, Retry::Never, false);
     };
     let _in_flight = InFlight::begin(&cell.load);
+    let span_id = request.shard.rng.borrow_mut().next_u64() | 1;
+    let began_us = shard.timers.recent_us();
+    request
+        .story
+        .begin_try(cell.id.address, span_id.to_be_bytes(), began_us);
     let timeouts = &pool.config.timeouts;
     let upstream = match upstream::acquire(shard, cell, timeouts, client.timer, fresh).await {
         Ok(upstream) => upstream,
         Err(reason @ Reason::LocalResources) => return failed(reason, Retry::Never, false),
         Err(reason) => return failed(reason, Retry::Always, false),
     };
-    request.story.reused.set(upstream.reused);
+    request.story.note_try(|this| {
+        this.reused = upstream.reused;
+        this.connect_us = upstream.connect_us;
+    });
     let mut buffer = Vec::new();
     let mut exchange = Exchange {
         request,
@@ -367,6 +392,10 @@ impl<'a> Exchange<'a, '_, '_, '_> {
             counters.failures.add(1);
         }
         self.latency_us = latency_us;
+        self.request.story.note_try(|this| {
+            this.status = status;
+            this.first_byte_us = Some(shard.timers.recent_us().saturating_sub(this.began_us));
+        });
         let failure = match status {
             502 => "status 502",
             503 => "status 503",
@@ -380,6 +409,7 @@ impl<'a> Exchange<'a, '_, '_, '_> {
     /// whether the client's connection ends after this.
     fn write_response(&mut self, uploaded: bool, buffer: &[u8]) -> bool {
         let close = !(uploaded && self.request.keep());
+        observe::drop_echo(self.request.observing, self.scratch.response, buffer);
         let Scratch {
             response,
             response_extra,

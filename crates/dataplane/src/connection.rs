@@ -221,8 +221,9 @@ async fn refuse(
 ) -> Next {
     let write_idle = serving.config.timeouts.response_write_idle;
     let nothing = RequestHead::new();
-    let mut reply = Reply::new(&client.stream, &client.timer, &mut work.out, &nothing, write_idle);
-    exchange::refuse(shard, serving, &mut reply, reason).await
+    let Work { buffer, out, .. } = work;
+    let mut reply = Reply::new(&client.stream, &client.timer, out, &nothing, write_idle);
+    exchange::refuse(shard, serving, &client.origin, buffer, &mut reply, reason).await
 }
 
 /// Why there is no request.

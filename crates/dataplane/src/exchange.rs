@@ -13,6 +13,7 @@ use crate::DataplaneEvent;
 use crate::attempt::{self, Attempt, Body, Failure, Retry, Scratch};
 use crate::buffers::BUFFER_BYTES;
 use crate::counters::class_of;
+use crate::observe::{self, Observing, Told};
 use crate::origin::Origin;
 use crate::reply::Reply;
 use crate::serving::{LbCell, ListenerServing, PoolServing};
@@ -88,6 +89,7 @@ pub(crate) enum Next {
 pub(crate) struct Request<'a> {
     pub(crate) shard: &'a Shard,
     pub(crate) slot: &'a Slot,
+    pub(crate) observing: &'a Observing,
     pub(crate) listener: &'a Listener,
     pub(crate) pool: &'a PoolServing,
     pub(crate) head: &'a RequestHead,
@@ -115,6 +117,7 @@ impl Request<'_> {
             trusted: self.trusted,
             scheme: b"http",
             backend: backend.as_bytes(),
+            trace: self.story.trace_of_try(),
         }
     }
 }
@@ -138,15 +141,81 @@ pub(crate) async fn run(
     rest: &mut Rest,
 ) -> Next {
     let started_us = shard.timers.now_us();
-    let lb = &serving.lb;
+    let trusted = is_trusted(&serving.config, client.origin.peer.ip());
     rest.begin();
+    let extra = (&mut rest.request_extra, &mut rest.response_extra);
+    observe::begin(
+        shard,
+        &serving.observing,
+        head,
+        bytes,
+        trusted,
+        &rest.story,
+        extra,
+    );
     // A body that is already here needs nobody's permission.
     head.expect_continue &= matches!(client.body, Body::Streaming(_));
+    let arrived = Arrived {
+        shard,
+        serving,
+        slot,
+        head,
+        bytes,
+        started_us,
+        trusted,
+    };
+    let ended = route(&arrived, client, rest).await;
+    let body = match &client.body {
+        Body::Whole(length) => *length as u64,
+        Body::Streaming(body) => body.received(),
+    };
+    let told = Told {
+        serving,
+        origin: client.origin,
+        trusted,
+        story: &rest.story,
+        head: Some(head),
+        bytes,
+        protocol: client.reply.protocol(),
+        status: ended.status,
+        reason: ended.reason,
+        started_us,
+        ended_us: shard.timers.recent_us(),
+        received: head.head_len as u64 + body,
+        sent: ended.sent,
+    };
+    account(shard, &serving.lb.cell, &told);
+    client.timer.limit(std::time::Duration::ZERO);
+    ended.next
+}
+
+/// A request that has arrived, before it is known where it goes.
+struct Arrived<'a> {
+    shard: &'a Shard,
+    serving: &'a ListenerServing,
+    slot: &'a Slot,
+    head: &'a RequestHead,
+    bytes: &'a [u8],
+    started_us: u64,
+    trusted: bool,
+}
+
+/// Finds where the request goes, and serves it from there.
+async fn route(arrived: &Arrived<'_>, client: &mut Client<'_>, rest: &mut Rest) -> Ended {
+    let Arrived {
+        shard,
+        serving,
+        slot,
+        head,
+        bytes,
+        started_us,
+        trusted,
+    } = *arrived;
+    let lb = &serving.lb;
     let route = lb.router.find(head.host_name(bytes), head.path(bytes));
     rest.story.route.set(route);
-    let pool = route
-        .and_then(|r| lb.route_pools.get(r))
-        .and_then(|p| lb.pools.get(*p));
+    let pool = route.and_then(|r| lb.route_pools.get(r)).copied();
+    rest.story.pool.set(pool);
     let Rest {
         response,
         to_backend,
@@ -154,40 +223,30 @@ pub(crate) async fn run(
         response_extra,
         story,
     } = rest;
-    let ended = match pool {
-        None => {
-            let keep = head.keep_alive && matches!(client.body, Body::Whole(_)) && !slot.closing();
-            answer(client, Reason::NoRoute, None, response_extra, !keep).await
-        }
-        Some(pool) => {
-            let request = Request {
-                shard,
-                slot,
-                listener: &serving.config,
-                pool,
-                head,
-                bytes,
-                extra: request_extra,
-                story,
-                started_us,
-                origin: client.origin,
-                trusted: is_trusted(&serving.config, client.origin.peer.ip()),
-            };
-            let mut scratch = Scratch {
-                to_backend,
-                response,
-                response_extra,
-            };
-            forward(&request, client, &mut scratch).await
-        }
+    let Some(pool) = pool.and_then(|p| lb.pools.get(p)) else {
+        let keep = head.keep_alive && matches!(client.body, Body::Whole(_)) && !slot.closing();
+        return answer(client, Reason::NoRoute, None, response_extra, !keep).await;
     };
-    let body = match &client.body {
-        Body::Whole(length) => *length as u64,
-        Body::Streaming(body) => body.received(),
+    let request = Request {
+        shard,
+        slot,
+        observing: &serving.observing,
+        listener: &serving.config,
+        pool,
+        head,
+        bytes,
+        extra: request_extra,
+        story,
+        started_us,
+        origin: client.origin,
+        trusted,
     };
-    account(shard, &lb.cell, &ended, started_us, head.head_len as u64 + body);
-    client.timer.limit(std::time::Duration::ZERO);
-    ended.next
+    let mut scratch = Scratch {
+        to_backend,
+        response,
+        response_extra,
+    };
+    forward(&request, client, &mut scratch).await
 }
 
 impl Rest {
@@ -195,12 +254,12 @@ impl Rest {
     fn begin(&mut self) {
         self.request_extra.clear();
         self.response_extra.clear();
-        self.story = Story::default();
+        self.story.begin();
     }
 }
 
 /// Enters a request into the counters of its load balancer.
-fn account(shard: &Shard, lb: &LbCell, ended: &Ended, started_us: u64, received: u64) {
+fn account(shard: &Shard, lb: &LbCell, ended: &Told<'_>) {
     let counters = lb.counters.of(shard.index);
     if let Some(class) = counters.classes.get(class_of(ended.status)) {
         class.add(1);
@@ -211,24 +270,47 @@ fn account(shard: &Shard, lb: &LbCell, ended: &Ended, started_us: u64, received:
     }
     counters
         .total
-        .record(shard.timers.recent_us().saturating_sub(started_us));
-    counters.received_bytes.add(received);
+        .record(ended.ended_us.saturating_sub(ended.started_us));
+    counters.received_bytes.add(ended.received);
     counters.sent_bytes.add(ended.sent);
+    shard.observer.tell(shard, ended);
 }
 
 /// Answers a request that could not even be parsed; the connection ends.
 pub(crate) async fn refuse(
     shard: &Shard,
     serving: &ListenerServing,
+    origin: &Origin,
+    bytes: &[u8],
     reply: &mut Reply<'_>,
     reason: Reason,
 ) -> Next {
+    let started_us = shard.timers.now_us();
     let counters = serving.lb.cell.counters.of(shard.index);
     counters.reason(reason);
     if let Some(class) = counters.classes.get(class_of(reason.status())) {
         class.add(1);
     }
-    match reply.failure(reason, None, &FieldList::new(), true).await {
+    let (story, mut extra) = (Story::default(), FieldList::new());
+    observe::begin_unread(shard, &serving.observing, &story, &mut extra);
+    let answered = reply.failure(reason, None, &extra, true).await;
+    let told = Told {
+        serving,
+        origin,
+        trusted: false,
+        story: &story,
+        head: None,
+        bytes,
+        protocol: reply.protocol(),
+        status: reason.status(),
+        reason: Some(reason),
+        started_us,
+        ended_us: shard.timers.recent_us(),
+        received: bytes.len() as u64,
+        sent: reply.sent(),
+    };
+    shard.observer.tell(shard, &told);
+    match answered {
         Ok(()) => Next::Linger,
         Err(_) => Next::Close,
     }
@@ -257,9 +339,9 @@ async fn forward(request: &Request<'_>, client: &mut Client<'_>, scratch: &mut S
         if tries.count > 0 {
             pool.cell.counters.of(shard.index).retries.add(1);
         }
-        story.backend.set(Some(index));
-        story.attempts.set(story.attempts.get().saturating_add(1));
-        let failure = match attempt::run(request, index, tries.fresh, client, scratch).await {
+        let attempt = attempt::run(request, index, tries.fresh, client, scratch).await;
+        story.note_try(|last| attempt.note(last, shard.timers.recent_us()));
+        let failure = match attempt {
             Attempt::Failed(failure) => failure,
             Attempt::Refused(reason) => return give_up(request, client, scratch, reason).await,
             Attempt::Answered { status, keep, sent } => {

@@ -15,6 +15,7 @@ mod counters;
 mod exchange;
 mod explain;
 mod metrics;
+mod observe;
 mod origin;
 mod relay;
 mod reply;
@@ -41,6 +42,7 @@ use model::state::{BackendId, Ejected};
 use model::status::{BackendLive, ListenerStatus};
 use tokio::sync::mpsc as async_mpsc;
 
+use crate::observe::Observing;
 use crate::serving::{Registry, Serving};
 use crate::shard::{Command, Shared};
 
@@ -52,6 +54,9 @@ const PUBLISH_WAIT: Duration = Duration::from_secs(5);
 
 /// How often shutdown looks whether the last connection has ended.
 const SHUTDOWN_POLL: Duration = Duration::from_millis(10);
+
+/// How long the end waits for the last lines to be written.
+const LAST_LINES: Duration = Duration::from_secs(1);
 
 /// What the data plane starts with.
 #[derive(Debug)]
@@ -126,6 +131,8 @@ struct State {
     serving: Arc<Serving>,
     /// Bound address of each configured one, or why it is not bound.
     bound: BTreeMap<SocketAddr, Result<SocketAddr, String>>,
+    /// Whether files and sockets to tell of requests may be opened: not before root is given up.
+    telling: bool,
 }
 
 impl Dataplane {
@@ -143,8 +150,15 @@ impl Dataplane {
             max_connections: options.snapshot.config.node.max_connections.into(),
             refused_connections: 0.into(),
             accept_errors: 0.into(),
+            access_log: Arc::default(),
         });
-        let serving = Arc::new(Serving::build(&options.snapshot, None, &shared.registry));
+        let observing = Arc::new(Observing::quiet(&options.snapshot.config.observe));
+        let serving = Arc::new(Serving::build(
+            &options.snapshot,
+            None,
+            &shared.registry,
+            observing,
+        ));
         let mut sockets = Vec::new();
         let mut bound = BTreeMap::new();
         for listener in &serving.listeners {
@@ -181,6 +195,7 @@ impl Dataplane {
             state: Mutex::new(State {
                 serving: serving.clone(),
                 bound,
+                telling: false,
             }),
         };
         if !dataplane.send(&serving, sockets, &Arc::from([])) {
@@ -195,10 +210,12 @@ impl Dataplane {
     /// Returns those that could not be opened.
     pub fn publish(&self, snapshot: &Snapshot) -> Vec<ListenFailure> {
         let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        let observing = self.follow(&state, snapshot).0;
         let serving = Arc::new(Serving::build(
             snapshot,
             Some(&state.serving),
             &self.shared.registry,
+            observing,
         ));
         self.shared
             .max_connections
@@ -238,6 +255,38 @@ impl Dataplane {
         drop(state);
         self.shared.registry.prune();
         failures
+    }
+
+    /// Begins to tell of requests: opens the access log. Called once, after root was given up, so that what is
+    /// opened now can be opened again later.
+    ///
+    /// # Errors
+    /// What hinders, with what to do about it.
+    pub fn tell(&self, snapshot: &Snapshot) -> Result<(), String> {
+        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        state.telling = true;
+        let (observing, opened) = self.follow(&state, snapshot);
+        opened?;
+        let serving = Serving::build(snapshot, Some(&state.serving), &self.shared.registry, observing);
+        state.serving = Arc::new(serving);
+        self.send(&state.serving, Vec::new(), &Arc::from([]));
+        Ok(())
+    }
+
+    fn follow(&self, state: &State, snapshot: &Snapshot) -> (Arc<Observing>, Result<(), String>) {
+        let config = &snapshot.config.observe;
+        if !state.telling {
+            return (Arc::new(Observing::quiet(config)), Ok(()));
+        }
+        let before = &state.serving.observing;
+        Observing::follow(config, before, self.shards.len(), &self.shared.access_log)
+    }
+
+    /// Opens the access log's file again, before its next line: it was moved away.
+    pub fn reopen_access_log(&self) {
+        if let Some(sink) = &self.serving().observing.access_log {
+            sink.reopen();
+        }
     }
 
     /// Listeners with their load balancer, in the order configured.
@@ -328,6 +377,9 @@ impl Dataplane {
         if joined.await.unwrap_or(1) > 0 {
             tracing::error!("a shard thread had panicked");
         }
+        let observing = self.serving().observing.clone();
+        // What is written last is worth a short wait, and no more: a stuck reader does not keep us alive.
+        let _ = tokio::task::spawn_blocking(move || observing.finish(LAST_LINES)).await;
         ShutdownReport {
             finished: cut_connections == 0,
             cut_connections,

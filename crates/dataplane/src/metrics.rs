@@ -50,6 +50,9 @@ metrics! {
     CONNECTIONS "evenkeel_listener_connections" "gauge" "load_balancer, listener" "Client connections now";
     ACCEPTED "evenkeel_listener_accepted_total" "counter" "load_balancer, listener" "Client connections accepted";
     REFUSED "evenkeel_listener_refused_total" "counter" "load_balancer, listener" "Client connections closed at once because a connection limit was reached";
+    LOG_LINES "evenkeel_access_log_lines_total" "counter" "" "Lines of the access log written";
+    LOG_DROPPED "evenkeel_access_log_dropped_total" "counter" "" "Lines of the access log dropped: the queue was full, or they could not be written";
+    LOG_ERRORS "evenkeel_access_log_errors_total" "counter" "" "Failures to open or write the access log";
     ACCEPT_ERRORS "evenkeel_accept_errors_total" "counter" "" "Failed accepts: out of file descriptors or memory";
     RETRIES "evenkeel_pool_retries_total" "counter" "load_balancer, pool" "Attempts beyond the first";
     OVER_BUDGET "evenkeel_pool_retries_over_budget_total" "counter" "load_balancer, pool" "Retries not made because the budget was spent";
@@ -89,6 +92,14 @@ impl Collector for Metrics {
         listeners(&mut encoder, &serving)?;
         let errors = self.dataplane.shared.accept_errors.load(Relaxed);
         family(&mut encoder, ACCEPT_ERRORS)?.encode_counter::<NoLabelSet, _, f64>(&errors, None)?;
+        let log = &self.dataplane.shared.access_log;
+        for (metric, value) in [
+            (LOG_LINES, &log.written),
+            (LOG_DROPPED, &log.dropped),
+            (LOG_ERRORS, &log.errors),
+        ] {
+            family(&mut encoder, metric)?.encode_counter::<NoLabelSet, _, f64>(&value.load(Relaxed), None)?;
+        }
         let now_us = u64::try_from(self.dataplane.shared.epoch.elapsed().as_micros()).unwrap_or(u64::MAX);
         pools(&mut encoder, &serving, now_us)?;
         backends(&mut encoder, &serving)

@@ -55,6 +55,14 @@ impl<'a> Reply<'a> {
         }
     }
 
+    /// What the client speaks, as logs name it.
+    pub(crate) fn protocol(&self) -> &'static str {
+        match self.version {
+            Version::Http10 => "HTTP/1.0",
+            Version::Http11 => "HTTP/1.1",
+        }
+    }
+
     /// Bytes sent so far.
     pub(crate) fn sent(&self) -> u64 {
         self.sent

@@ -17,10 +17,12 @@ use model::snapshot::{PoolState, Snapshot};
 use model::state::BackendId;
 
 use crate::counters::{BackendCounters, LoadBalancerCounters, PerShard, PoolCounters};
+use crate::observe::Observing;
 
 /// A snapshot ready to serve.
 #[derive(Debug)]
 pub(crate) struct Serving {
+    pub(crate) observing: Arc<Observing>,
     pub(crate) load_balancers: BTreeMap<Name, Arc<LbServing>>,
     pub(crate) listeners: Vec<Arc<ListenerServing>>,
     pub(crate) max_connections: u32,
@@ -29,6 +31,7 @@ pub(crate) struct Serving {
 /// A listener with what it leads to.
 #[derive(Debug)]
 pub(crate) struct ListenerServing {
+    pub(crate) observing: Arc<Observing>,
     pub(crate) config: Arc<Listener>,
     pub(crate) lb: Arc<LbServing>,
     pub(crate) cell: Arc<ListenerCell>,
@@ -186,7 +189,12 @@ fn prune<K: Eq + Hash, V>(map: &Mutex<HashMap<K, Weak<V>>>) {
 
 impl Serving {
     /// Builds what `snapshot` says, sharing with `previous` what did not change.
-    pub(crate) fn build(snapshot: &Snapshot, previous: Option<&Self>, registry: &Registry) -> Self {
+    pub(crate) fn build(
+        snapshot: &Snapshot,
+        previous: Option<&Self>,
+        registry: &Registry,
+        observing: Arc<Observing>,
+    ) -> Self {
         let mut load_balancers = BTreeMap::new();
         let mut listeners = Vec::new();
         for (name, config) in &snapshot.config.load_balancers {
@@ -195,6 +203,7 @@ impl Serving {
             for listener in &config.listeners {
                 let cell = registry.listener_cell(&(name.clone(), listener.name.clone()));
                 listeners.push(Arc::new(ListenerServing {
+                    observing: observing.clone(),
                     config: listener.clone(),
                     lb: lb.clone(),
                     cell,
@@ -204,6 +213,7 @@ impl Serving {
         }
         Self {
             load_balancers,
+            observing,
             listeners,
             max_connections: snapshot.config.node.max_connections,
         }

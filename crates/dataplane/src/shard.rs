@@ -19,6 +19,7 @@ use crate::DataplaneEvent;
 use crate::buffers::{BUFFER_BYTES, Buffers};
 use crate::connection;
 use crate::exchange::Work;
+use crate::observe::{LogCounters, Observer};
 use crate::serving::{ListenerCell, ListenerServing, Registry, Serving};
 use crate::timers::{TICK, Timers};
 use crate::upstream::Upstreams;
@@ -45,6 +46,7 @@ pub(crate) struct Shared {
     pub(crate) max_connections: AtomicU32,
     pub(crate) refused_connections: AtomicU64,
     pub(crate) accept_errors: AtomicU64,
+    pub(crate) access_log: Arc<LogCounters>,
 }
 
 /// An order to a shard.
@@ -73,6 +75,7 @@ pub(crate) struct Shard {
     pub(crate) buffers: Buffers,
     pub(crate) upstreams: Upstreams,
     pub(crate) rng: RefCell<Rng>,
+    pub(crate) observer: Observer,
     pipes: RefCell<Vec<Pipe>>,
     #[expect(
         clippy::vec_box,
@@ -143,6 +146,7 @@ pub(crate) fn run(
         rng: RefCell::new(Rng::new(
             0x9e37_79b9_7f4a_7c15_u64.wrapping_mul(index as u64 + 1) ^ seed(&shared),
         )),
+        observer: Observer::default(),
         pipes: RefCell::default(),
         works: RefCell::default(),
         listeners: RefCell::default(),
@@ -170,6 +174,7 @@ pub(crate) fn run(
                 Command::Stop => break,
             }
         }
+        shard.observer.flush();
     });
     Ok(())
 }
@@ -188,6 +193,7 @@ async fn tick(shard: Rc<Shard>) {
         ticker.tick().await;
         ticks = ticks.wrapping_add(1);
         shard.timers.tick();
+        shard.observer.tick(shard.timers.recent_us());
         if shard
             .close_idle_at_ms
             .get()
@@ -204,6 +210,7 @@ async fn tick(shard: Rc<Shard>) {
 
 impl Shard {
     fn publish(self: &Rc<Self>, serving: &Arc<Serving>, open: Vec<(SocketAddr, std::net::TcpListener)>) {
+        self.observer.follow(&serving.observing);
         self.close_listeners(|address| serving.listener(*address).is_none());
         for (address, slot) in self.listeners.borrow().iter() {
             if let Some(listener) = serving.listener(*address) {

@@ -21,6 +21,8 @@ pub(crate) struct Upstream {
     pub(crate) stream: Stream,
     /// Whether it has served a request before: then its closing proves nothing about the backend.
     pub(crate) reused: bool,
+    /// How long connecting took; `None` on a kept connection.
+    pub(crate) connect_us: Option<u64>,
 }
 
 #[derive(Debug)]
@@ -144,7 +146,11 @@ pub(crate) async fn acquire(
     let counters = cell.counters.of(shard.index);
     if !fresh && let Some(stream) = shard.upstreams.take(shard, cell) {
         counters.connections_reused.add(1);
-        return Ok(Upstream { stream, reused: true });
+        return Ok(Upstream {
+            stream,
+            reused: true,
+            connect_us: None,
+        });
     }
     let started = shard.timers.now_us();
     timer.arm(timeouts.connect);
@@ -170,12 +176,12 @@ pub(crate) async fn acquire(
     // Only a socket that is already dead refuses this; the first write will say so.
     let _ = stream.set_nodelay(true);
     counters.connections_opened.add(1);
-    counters
-        .connect
-        .record(shard.timers.now_us().saturating_sub(started));
+    let connect_us = shard.timers.now_us().saturating_sub(started);
+    counters.connect.record(connect_us);
     Ok(Upstream {
         stream: Stream::plain(stream),
         reused: false,
+        connect_us: Some(connect_us),
     })
 }
 

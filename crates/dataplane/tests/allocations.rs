@@ -8,12 +8,13 @@ use std::alloc::System;
 use std::collections::BTreeMap;
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use evenkeel_dataplane::{Dataplane, Options};
 use model::config::{
-    Admin, Algorithm, AllDown, Backend, Config, Connections, Listener, ListenerLimits, ListenerTimeouts,
-    LoadBalancer, Name, Node, Observe, Passive, Pool, PoolTimeouts, Retries, Route, RouteMatch,
+    AccessLog, Admin, Algorithm, AllDown, Backend, Config, Connections, Listener, ListenerLimits,
+    ListenerTimeouts, LoadBalancer, LogTarget, Name, Node, Observe, Passive, Pool, PoolTimeouts, Retries,
+    Route, RouteMatch,
 };
 use model::snapshot::{Layers, Snapshot};
 use model::state::{Observed, Overrides, Timestamp};
@@ -22,32 +23,63 @@ use stats_alloc::{INSTRUMENTED_SYSTEM, Region, StatsAlloc};
 #[global_allocator]
 static GLOBAL: &StatsAlloc<System> = &INSTRUMENTED_SYSTEM;
 
+/// Requests before counting begins: every buffer has been used by then.
+const WARM_UP: usize = 500;
+/// Requests counted.
+const REQUESTS: usize = 5_000;
+
 const REQUEST: &[u8] =
     b"GET /index.html?a=b HTTP/1.1\r\nHost: example.org\r\nUser-Agent: test/1.0\r\nAccept: */*\r\n\r\n";
 const RESPONSE: &[u8] = b"HTTP/1.1 200 OK\r\nContent-Type: text/plain\r\nContent-Length: 5\r\n\r\nhello";
+
+/// The same with an access log in JSON.
+#[test]
+fn an_access_log_allocates_nothing() {
+    let dir = std::env::temp_dir().join(format!("evenkeel-allocations-{}", std::process::id()));
+    let log = AccessLog {
+        to: LogTarget::File(dir.clone()),
+        ..AccessLog::default()
+    };
+    steady(Observe {
+        access_log: Some(log),
+        ..Observe::default()
+    });
+    let text = std::fs::read_to_string(&dir).unwrap();
+    std::fs::remove_file(&dir).unwrap();
+    assert_eq!(text.lines().count(), WARM_UP + REQUESTS);
+}
 
 /// Scenario: one keep-alive client sends the same small request again and again over two backends. After a
 /// warm-up, thousands of requests pass without one allocation.
 #[test]
 fn steady_keep_alive_requests_allocate_nothing() {
+    steady(Observe::default());
+}
+
+/// Counts while nothing else in this process runs.
+static ALONE: Mutex<()> = Mutex::new(());
+
+fn steady(observe: Observe) {
+    let _alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
     let backends: Vec<SocketAddr> = (0..2).map(|_| start_backend()).collect();
     let (events, _unread) = tokio::sync::mpsc::channel(16);
-    let snapshot = Arc::new(snapshot(&backends));
+    let snapshot = Arc::new(snapshot(&backends, observe));
     let dataplane = Dataplane::start(Options {
         threads: 1,
-        snapshot,
+        snapshot: snapshot.clone(),
         events,
     })
     .unwrap();
+    dataplane.tell(&snapshot).unwrap();
     let address = dataplane.listeners()[0].1.address;
     let mut client = TcpStream::connect(address).unwrap();
     client.set_nodelay(true).unwrap();
     let mut buffer = [0; 4096];
-    for _ in 0..500 {
+    for _ in 0..WARM_UP {
         exchange(&mut client, &mut buffer);
     }
     let region = Region::new(GLOBAL);
-    for _ in 0..5_000 {
+    for _ in 0..REQUESTS {
         exchange(&mut client, &mut buffer);
     }
     let change = region.change();
@@ -104,7 +136,7 @@ fn start_backend() -> SocketAddr {
     address
 }
 
-fn snapshot(backends: &[SocketAddr]) -> Snapshot {
+fn snapshot(backends: &[SocketAddr], observe: Observe) -> Snapshot {
     let name = |text: &str| Name::parse(text).unwrap();
     let pool = Pool {
         name: name("default"),
@@ -163,7 +195,7 @@ fn snapshot(backends: &[SocketAddr]) -> Snapshot {
             token: None,
             token_file: None,
         },
-        observe: Observe::default(),
+        observe,
         load_balancers: BTreeMap::from([(name("test"), Arc::new(lb))]),
     });
     let layers = Layers {

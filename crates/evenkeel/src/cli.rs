@@ -58,8 +58,8 @@ Examples:
   evenkeel run --listen :8080 --backend 10.0.0.1:80 --backend 10.0.0.2:80 \\
                --algorithm least_connections --health-endpoint /health
 
-Signals: SIGHUP reads the file again (so does changing it), SIGTERM and SIGINT finish what runs and
-end; a second one ends at once. Without a file the load balancer is named `default`.")]
+Signals: SIGHUP reads the file again (so does changing it), SIGUSR1 opens the access log again,
+SIGTERM and SIGINT finish what runs and end; a second one ends at once. Without a file the load balancer is named `default`.")]
 pub(crate) struct RunArgs {
     /// Config file (TOML)
     #[arg(long, short, value_name = "FILE", required_unless_present = "listen")]

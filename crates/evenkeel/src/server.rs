@@ -78,6 +78,7 @@ struct Signals {
     terminate: Signal,
     interrupt: Signal,
     hangup: Signal,
+    reopen: Signal,
 }
 
 impl Shared {
@@ -113,12 +114,8 @@ impl Server {
             identity.assume()?;
             tracing::info!("gave up root: running as {}", identity.name);
         }
-        let runtime = tokio::runtime::Builder::new_multi_thread()
-            .worker_threads(CONTROL_THREADS)
-            .thread_name("control")
-            .enable_all()
-            .build()
-            .context("cannot start the control runtime")?;
+        dataplane.tell(core.snapshot()).map_err(anyhow::Error::msg)?;
+        let runtime = control_runtime()?;
         let (view_out, view) = watch::channel(core.view());
         let shared = Arc::new(Shared {
             dataplane: dataplane.clone(),
@@ -185,11 +182,11 @@ impl Server {
             reloads,
         } = self;
         runtime.block_on(async {
-            signals.until_stop(&reloads).await;
+            signals.until_stop(&shared, &reloads).await;
             shared.ready.store(false, Ordering::Release);
             tokio::select! {
                 () = drain(&shared) => {}
-                () = signals.until_stop(&reloads) => {
+                () = signals.until_stop(&shared, &reloads) => {
                     tracing::warn!("a second signal: ending at once");
                 }
             }
@@ -200,6 +197,15 @@ impl Server {
         runtime.shutdown_timeout(LAST_WAIT);
         tracing::info!("stopped");
     }
+}
+
+fn control_runtime() -> anyhow::Result<Runtime> {
+    tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(CONTROL_THREADS)
+        .thread_name("control")
+        .enable_all()
+        .build()
+        .context("cannot start the control runtime")
 }
 
 impl AdminApi {
@@ -239,15 +245,20 @@ impl Signals {
             terminate: listen(SignalKind::terminate())?,
             interrupt: listen(SignalKind::interrupt())?,
             hangup: listen(SignalKind::hangup())?,
+            reopen: listen(SignalKind::user_defined1())?,
         })
     }
 
-    /// Waits for a signal to stop; one to reload is passed on.
-    async fn until_stop(&mut self, reloads: &mpsc::Sender<Request>) {
+    /// Waits for a signal to stop; one to reload, or to open the access log again, is passed on.
+    async fn until_stop(&mut self, shared: &Shared, reloads: &mpsc::Sender<Request>) {
         loop {
             tokio::select! {
                 _ = self.terminate.recv() => return,
                 _ = self.interrupt.recv() => return,
+                _ = self.reopen.recv() => {
+                    tracing::info!("SIGUSR1: opening the access log again");
+                    shared.dataplane.reopen_access_log();
+                }
                 _ = self.hangup.recv() => {
                     tracing::info!("SIGHUP: reading the config again");
                     // A full channel means that reloads are waiting already.

@@ -13,6 +13,7 @@ use crate::message::{Field, FieldKind, Framing, Method, Version};
 use crate::request::RequestHead;
 use crate::response::ResponseHead;
 use crate::syntax::{is_token, push_decimal, trim};
+use crate::trace::TraceContext;
 
 /// From where and to where a request goes.
 #[derive(Clone, Copy, Debug)]
@@ -27,6 +28,8 @@ pub struct Via<'a> {
     pub scheme: &'a [u8],
     /// Host to send when the client sent none (HTTP/1.0): the backend's address.
     pub backend: &'a [u8],
+    /// Place in a trace to name as `traceparent`: that of this attempt.
+    pub trace: Option<TraceContext>,
 }
 
 /// Writes the request head for a backend, as HTTP/1.1.
@@ -59,6 +62,9 @@ pub fn write_request(out: &mut Vec<u8>, buf: &[u8], head: &RequestHead, via: &Vi
         out.extend_from_slice(b"Expect: 100-continue\r\n");
     }
     write_provenance(out, buf, head, via);
+    if let Some(trace) = via.trace {
+        write_line(out, b"traceparent", &trace.text());
+    }
     write_extra(out, extra);
     out.extend_from_slice(b"\r\n");
 }

@@ -18,13 +18,17 @@ mod fields;
 pub mod forward;
 pub mod message;
 pub mod request;
+pub mod request_id;
 pub mod response;
 pub mod route;
 mod scan;
 mod syntax;
 mod target;
+pub mod trace;
 
 pub use field_list::FieldList;
 pub use message::{Field, FieldKind, Framing, Method, Parsed, Span, Version};
 pub use request::RequestHead;
+pub use request_id::RequestId;
 pub use response::ResponseHead;
+pub use trace::TraceContext;

@@ -40,6 +40,7 @@ fn the_backend_learns_where_a_request_came_from() {
         "x-forwarded-proto",
         "x-forwarded-host",
         "forwarded",
+        "x-request-id",
     ];
     assert_eq!(names, expected, "{}", got.head);
     assert_eq!(got.field("host"), Some("shop.test:8080"));
