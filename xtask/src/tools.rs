@@ -32,6 +32,11 @@ pub(crate) const FOR_TESTS: &[Tool] = &[
         purpose: "a client that was not written here",
     },
     Tool {
+        program: "pebble",
+        package: "pebble",
+        purpose: "an ACME authority",
+    },
+    Tool {
         program: "valgrind",
         package: "valgrind",
         purpose: "instruction counts",
