@@ -40,6 +40,21 @@ impl Balancer {
         (candidates, chosen)
     }
 
+    /// The first `most` members with why they could be taken or not, without the algorithm's figures.
+    pub fn candidates(&self, now_us: u64, most: usize) -> Vec<Candidate> {
+        let ask = Ask {
+            tried: &[],
+            now_us,
+            ejected_too: self.all_out(now_us),
+        };
+        let members = 0..self.members.len().min(most);
+        let told = members.map(|index| Candidate {
+            score: String::new(),
+            ..self.candidate(index, 0, &ask)
+        });
+        told.collect()
+    }
+
     fn candidate(&self, index: usize, key: u64, ask: &Ask<'_>) -> Candidate {
         let known = &self.state.members[index];
         let eligible = self.open(index, ask);

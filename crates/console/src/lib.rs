@@ -14,14 +14,17 @@ mod access;
 pub mod limits;
 mod order;
 mod problem;
+mod requests;
 mod routes;
 mod server;
 
 use std::net::SocketAddr;
+use std::pin::Pin;
 use std::sync::Arc;
 
 use model::config::{MAX_WEIGHT, Name, Secret};
 use model::explain::{ExplainQuery, Explanation};
+use model::record::{RecordQuery, RequestRecord};
 use model::state::{Order, Override};
 use model::status::{ReloadStatus, Status};
 use prometheus_client::registry::Registry;
@@ -31,6 +34,10 @@ pub use server::serve;
 
 /// Answers where a request would go, or says in words why the question makes no sense.
 pub type Explain = dyn Fn(&ExplainQuery) -> Result<Explanation, String> + Send + Sync;
+
+/// Asks the data plane what it remembers of requests.
+pub type Recall =
+    dyn Fn(RecordQuery) -> Pin<Box<dyn Future<Output = Vec<RequestRecord>> + Send>> + Send + Sync;
 
 /// What the API shows and whom it asks. The closures are called on the serving thread: they must not block.
 pub struct Console {
@@ -42,6 +49,8 @@ pub struct Console {
     pub ready: Arc<dyn Fn() -> bool + Send + Sync>,
     /// Explains a request without sending it.
     pub explain: Arc<Explain>,
+    /// What is remembered of requests, newest first.
+    pub recall: Arc<Recall>,
     /// Where operators' orders go. Each is answered, or its reply dropped, which reads as "shutting down".
     pub orders: mpsc::Sender<OrderRequest>,
     /// Where requests to reload go; answered likewise.

@@ -34,12 +34,13 @@ kinds! {
     NotFound "not_found" NOT_FOUND "No such path";
     UnknownLoadBalancer "unknown_load_balancer" NOT_FOUND "No such load balancer";
     UnknownBackend "unknown_backend" NOT_FOUND "No such backend";
+    UnknownRequest "unknown_request" NOT_FOUND "No such request is remembered";
     MethodNotAllowed "method_not_allowed" METHOD_NOT_ALLOWED "The path has another method";
     RequestTimeout "request_timeout" REQUEST_TIMEOUT "The request took too long";
     BodyTooLarge "body_too_large" PAYLOAD_TOO_LARGE "The body is too large";
     UnsupportedMediaType "unsupported_media_type" UNSUPPORTED_MEDIA_TYPE "The body must be JSON";
     BadOrder "bad_order" UNPROCESSABLE_ENTITY "The order makes no sense";
-    BadQuery "bad_query" UNPROCESSABLE_ENTITY "The request to explain makes no sense";
+    BadQuery "bad_query" UNPROCESSABLE_ENTITY "The question makes no sense";
     ReloadRefused "reload_refused" UNPROCESSABLE_ENTITY "The new config has errors; the old one stays in force";
     Internal "internal" INTERNAL_SERVER_ERROR "A fault of Evenkeel";
     StoreFailed "store_failed" INTERNAL_SERVER_ERROR "The order could not be stored";

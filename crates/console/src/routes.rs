@@ -20,7 +20,7 @@ use tokio::sync::{mpsc, oneshot};
 use crate::limits::{ANSWER_TIMEOUT, MAX_BODY_BYTES};
 use crate::order::{OrderBody, json_problem};
 use crate::problem::{Kind, Problem};
-use crate::{Console, OrderError, OrderRequest, ReloadRequest, access};
+use crate::{Console, OrderError, OrderRequest, ReloadRequest, access, requests};
 
 /// The contract that this module keeps; see `docs/adr/0003-openapi-document.md`.
 const OPENAPI: &str = include_str!("../openapi.json");
@@ -42,6 +42,8 @@ fn table() -> Vec<(Method, &'static str, MethodRouter<Arc<Console>>)> {
         (Method::GET, "/api/v1/config", get(config)),
         (Method::GET, "/api/v1/openapi.json", get(openapi)),
         (Method::POST, "/api/v1/explain", post(explain)),
+        (Method::GET, "/api/v1/requests", get(requests::last)),
+        (Method::GET, "/api/v1/requests/{id}", get(requests::by_id)),
         (Method::POST, "/api/v1/reload", post(reload)),
         (Method::POST, backend_order, post(order)),
     ]

@@ -415,20 +415,24 @@ impl Tries {
         let pool = request.pool;
         let retries = &pool.config.retries;
         let within = free || self.count <= usize::from(retries.attempts) + usize::from(self.fresh);
-        if self.count >= MAX_ATTEMPTS || !within || !is_safe(request, body, failure) {
-            return false;
-        }
-        let allowed = free || pool.balancer.pool().try_retry(now_us, retries.budget);
-        if !allowed {
-            pool.cell
-                .counters
-                .of(request.shard.index)
-                .retries_over_budget
-                .add(1);
-        }
-        allowed
+        let then = if self.count >= MAX_ATTEMPTS || !within {
+            "no further attempt is allowed"
+        } else if !is_safe(request, body, failure) {
+            "it is not safe to send the request again"
+        } else if free || pool.balancer.pool().try_retry(now_us, retries.budget) {
+            TRIED_AGAIN
+        } else {
+            let counters = pool.cell.counters.of(request.shard.index);
+            counters.retries_over_budget.add(1);
+            "the budget of retries is spent"
+        };
+        request.story.note_try(|this| this.then = Some(then));
+        then == TRIED_AGAIN
     }
 }
+
+/// What follows from a failure that another attempt may make good.
+const TRIED_AGAIN: &str = "tried again";
 
 /// The backend for this try. A stale connection says nothing against its backend, so where there is no other,
 /// the same one is tried again on a fresh connection.

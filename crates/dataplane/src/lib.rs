@@ -37,12 +37,13 @@ use std::time::{Duration, Instant};
 
 use model::config::Name;
 use model::explain::{ExplainQuery, Explanation};
+use model::record::{MAX_RECORDS, RecordQuery, RequestRecord};
 use model::snapshot::Snapshot;
 use model::state::{BackendId, Ejected};
 use model::status::{BackendLive, ListenerStatus};
 use tokio::sync::mpsc as async_mpsc;
 
-use crate::observe::Observing;
+use crate::observe::{Observing, Recall};
 use crate::serving::{Registry, Serving};
 use crate::shard::{Command, Shared};
 
@@ -151,6 +152,8 @@ impl Dataplane {
             refused_connections: 0.into(),
             accept_errors: 0.into(),
             access_log: Arc::default(),
+            shards: threads,
+            records_overwritten: 0.into(),
         });
         let observing = Arc::new(Observing::quiet(&options.snapshot.config.observe));
         let serving = Arc::new(Serving::build(
@@ -280,6 +283,29 @@ impl Dataplane {
         }
         let before = &state.serving.observing;
         Observing::follow(config, before, self.shards.len(), &self.shared.access_log)
+    }
+
+    /// What is remembered of requests, newest first.
+    pub async fn recall(&self, query: RecordQuery) -> Vec<RequestRecord> {
+        let most = match query {
+            RecordQuery::Id(_) => MAX_RECORDS,
+            RecordQuery::Last { count, .. } => count.min(MAX_RECORDS),
+        };
+        let (reply, mut answers) = async_mpsc::channel(self.shards.len());
+        let query = Arc::new(query);
+        for shard in &self.shards {
+            let (query, reply) = (query.clone(), reply.clone());
+            // A shard that is gone remembers nothing.
+            let _ = shard.send(Command::Recall(Recall { query, reply }));
+        }
+        drop(reply);
+        let mut all = Vec::new();
+        while let Some(some) = answers.recv().await {
+            all.extend(some);
+        }
+        all.sort_by_key(|record| std::cmp::Reverse(record.time));
+        all.truncate(most);
+        all
     }
 
     /// Opens the access log's file again, before its next line: it was moved away.

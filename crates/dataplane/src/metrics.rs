@@ -53,6 +53,7 @@ metrics! {
     LOG_LINES "evenkeel_access_log_lines_total" "counter" "" "Lines of the access log written";
     LOG_DROPPED "evenkeel_access_log_dropped_total" "counter" "" "Lines of the access log dropped: the queue was full, or they could not be written";
     LOG_ERRORS "evenkeel_access_log_errors_total" "counter" "" "Failures to open or write the access log";
+    OVERWRITTEN "evenkeel_recorder_overwritten_total" "counter" "" "Remembered requests that newer ones took the place of (recorder.failures, recorder.successes)";
     ACCEPT_ERRORS "evenkeel_accept_errors_total" "counter" "" "Failed accepts: out of file descriptors or memory";
     RETRIES "evenkeel_pool_retries_total" "counter" "load_balancer, pool" "Attempts beyond the first";
     OVER_BUDGET "evenkeel_pool_retries_over_budget_total" "counter" "load_balancer, pool" "Retries not made because the budget was spent";
@@ -97,6 +98,7 @@ impl Collector for Metrics {
             (LOG_LINES, &log.written),
             (LOG_DROPPED, &log.dropped),
             (LOG_ERRORS, &log.errors),
+            (OVERWRITTEN, &self.dataplane.shared.records_overwritten),
         ] {
             family(&mut encoder, metric)?.encode_counter::<NoLabelSet, _, f64>(&value.load(Relaxed), None)?;
         }

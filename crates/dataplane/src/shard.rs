@@ -19,7 +19,7 @@ use crate::DataplaneEvent;
 use crate::buffers::{BUFFER_BYTES, Buffers};
 use crate::connection;
 use crate::exchange::Work;
-use crate::observe::{LogCounters, Observer};
+use crate::observe::{LogCounters, Observer, Recall};
 use crate::serving::{ListenerCell, ListenerServing, Registry, Serving};
 use crate::timers::{TICK, Timers};
 use crate::upstream::Upstreams;
@@ -47,6 +47,10 @@ pub(crate) struct Shared {
     pub(crate) refused_connections: AtomicU64,
     pub(crate) accept_errors: AtomicU64,
     pub(crate) access_log: Arc<LogCounters>,
+    /// Number of shards.
+    pub(crate) shards: usize,
+    /// Remembered requests that newer ones took the place of.
+    pub(crate) records_overwritten: AtomicU64,
 }
 
 /// An order to a shard.
@@ -60,6 +64,8 @@ pub(crate) enum Command {
         retired: Arc<[u64]>,
         done: mpsc::SyncSender<()>,
     },
+    /// Tell what is remembered of requests.
+    Recall(Recall),
     /// Close all listeners; connections end when their request does.
     Drain,
     /// End the thread, cutting what is left.
@@ -170,6 +176,7 @@ pub(crate) fn run(
                     // The publisher may have given up waiting; the change is in force all the same.
                     let _ = done.try_send(());
                 }
+                Command::Recall(recall) => shard.observer.recall(&recall),
                 Command::Drain => shard.close_listeners(|_| true),
                 Command::Stop => break,
             }
@@ -210,7 +217,7 @@ async fn tick(shard: Rc<Shard>) {
 
 impl Shard {
     fn publish(self: &Rc<Self>, serving: &Arc<Serving>, open: Vec<(SocketAddr, std::net::TcpListener)>) {
-        self.observer.follow(&serving.observing);
+        self.observer.follow(&serving.observing, self.shared.shards);
         self.close_listeners(|address| serving.listener(*address).is_none());
         for (address, slot) in self.listeners.borrow().iter() {
             if let Some(listener) = serving.listener(*address) {

@@ -60,6 +60,8 @@ pub(crate) struct Try {
     pub(crate) reused: bool,
     /// The kept connection was closed already: nobody's fault.
     pub(crate) stale: bool,
+    /// What followed from its failure.
+    pub(crate) then: Option<&'static str>,
 }
 
 impl Story {
@@ -86,6 +88,7 @@ impl Story {
             reason: None,
             reused: false,
             stale: false,
+            then: None,
         });
     }
 

@@ -41,6 +41,8 @@ pub(crate) enum Command {
     Backend(BackendCommand),
     /// Show where a request would go, and why, without sending it
     Explain(ExplainArgs),
+    /// Show what became of a request, and why; without an id, the last failures
+    Why(WhyArgs),
     /// Make a running process read its config file again
     Reload(ClientArgs),
     /// Start three sample backends with a load balancer in front, and show live what goes where
@@ -226,6 +228,32 @@ pub(crate) struct ExplainArgs {
     /// Address of the client [default: 127.0.0.1]
     #[arg(long, value_name = "IP")]
     pub(crate) client_address: Option<IpAddr>,
+    /// Print what the API answers
+    #[arg(long)]
+    pub(crate) json: bool,
+    #[command(flatten)]
+    pub(crate) client: ClientArgs,
+}
+
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  evenkeel why 01977b2e-31c0-7c3a-9d7e-3f1f0a2b4c5d
+  evenkeel why
+  evenkeel why --last 100 --successes
+
+The id of a request is in its `X-Request-Id`, which every answer carries, and in the access log. Failures are
+remembered until newer ones take their place, successes by sample: see [recorder] in the config.")]
+pub(crate) struct WhyArgs {
+    /// Id of the request
+    #[arg(value_name = "REQUEST_ID")]
+    pub(crate) id: Option<String>,
+    /// How many to list
+    #[arg(long, value_name = "COUNT", default_value = "20", conflicts_with = "id", value_parser = clap::value_parser!(u16).range(1..=1000))]
+    pub(crate) last: u16,
+    /// List sampled successes too
+    #[arg(long, conflicts_with = "id")]
+    pub(crate) successes: bool,
     /// Print what the API answers
     #[arg(long)]
     pub(crate) json: bool,

@@ -33,6 +33,7 @@ fn main() -> ExitCode {
         Command::Status(args) => commands::status::run(&args),
         Command::Backend(command) => commands::backend::run(command),
         Command::Explain(args) => commands::explain::run(args),
+        Command::Why(args) => commands::why::run(&args),
         Command::Reload(args) => commands::reload::run(&args),
         Command::Demo(args) => demo::run(&args),
         Command::DemoBackend(args) => demo::backend::run(args),

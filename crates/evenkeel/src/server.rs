@@ -287,11 +287,16 @@ fn console(
     }));
     let (status, ready, explain, effective) =
         (shared.clone(), shared.clone(), shared.clone(), shared.clone());
+    let recall = shared.dataplane.clone();
     Console {
         token,
         status: Arc::new(move || status.status()),
         ready: Arc::new(move || ready.ready.load(Ordering::Acquire)),
         explain: Arc::new(move |query| explain.dataplane.explain(query)),
+        recall: Arc::new(move |query| {
+            let dataplane = recall.clone();
+            Box::pin(async move { dataplane.recall(query).await })
+        }),
         orders,
         reloads: translate_reloads(reloads),
         registry: Arc::new(registry),

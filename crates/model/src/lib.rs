@@ -17,6 +17,7 @@ pub mod effective;
 pub mod explain;
 pub mod parse;
 pub mod reason;
+pub mod record;
 pub mod schema;
 pub mod snapshot;
 pub mod state;

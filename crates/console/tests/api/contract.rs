@@ -46,6 +46,7 @@ fn described<'a>(document: &'a Value, operation: &'a Value, status: u16) -> &'a 
 /// the document does not know (unknown paths, wrong methods) must be a problem document.
 pub(crate) fn hold(method: &str, path: &str, response: &Response) {
     let what = format!("{method} {path}: {}", response.status);
+    let path = path.split('?').next().unwrap_or(path);
     let document = document();
     let media_type = response.field("content-type").unwrap().split(';').next().unwrap();
     let Some(operation) = operation(&document, method, path) else {

@@ -44,6 +44,33 @@ async fn status_and_events_show_the_state() {
 }
 
 #[tokio::test]
+async fn remembered_requests_are_told_by_id_and_as_a_list() {
+    let api = Api::start(None).await;
+    let one = api.get("/api/v1/requests/full").await.json();
+    assert_eq!(one["requests"][0]["attempts"][0]["then"], "tried again");
+    let count = |response: &crate::support::Response| response.json()["requests"].as_array().unwrap().len();
+    assert_eq!(count(&api.get("/api/v1/requests").await), 2);
+    assert_eq!(count(&api.get("/api/v1/requests?last=1").await), 1);
+    assert_eq!(count(&api.get("/api/v1/requests?last=1&successes=true").await), 2);
+}
+
+#[tokio::test]
+async fn what_is_not_remembered_or_asked_wrongly_is_said_so() {
+    let api = Api::start(None).await;
+    let unknown = api.get("/api/v1/requests/a%2Fb").await;
+    assert_eq!(unknown.problem(), (404, "unknown_request".into()));
+    assert!(
+        unknown.detail().starts_with("`a/b` is not remembered"),
+        "{}",
+        unknown.detail()
+    );
+    for query in ["last=0", "last=1001", "last=x", "successes=1", "lasst=1"] {
+        let response = api.get(&format!("/api/v1/requests?{query}")).await;
+        assert_eq!(response.problem(), (422, "bad_query".into()), "{query}");
+    }
+}
+
+#[tokio::test]
 async fn the_config_in_force_is_toml() {
     let response = Api::start(None).await.get("/api/v1/config").await;
     assert_eq!(response.field("content-type"), Some("application/toml"));

@@ -7,6 +7,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use evenkeel_console::{Console, OrderError, OrderRequest, ReloadRequest};
 use model::config::{AllDown, Name, Secret};
 use model::explain::{Candidate, Chosen, ExplainQuery, Explanation, Refusal, RouteStep};
+use model::record::{AttemptRecord, QueueRecord, RecordQuery, RequestRecord};
 use model::state::{Ejection, Health, Mode, OrderAction, Override, Timestamp};
 use model::status::{
     BackendLive, BackendStatus, ConfigStatus, Event, ListenerStatus, LoadBalancerStatus, PoolStatus,
@@ -116,6 +117,7 @@ impl Api {
             status: Arc::new(status),
             ready: Arc::new(move || readiness.load(Ordering::Relaxed)),
             explain: Arc::new(explain),
+            recall: Arc::new(|query| Box::pin(std::future::ready(recall(&query)))),
             orders,
             reloads,
             registry: Arc::new(registry),
@@ -265,6 +267,68 @@ fn explain(query: &ExplainQuery) -> Result<Explanation, String> {
             detail: "no route".to_owned(),
         }),
     })
+}
+
+/// Remembers a failure `full` with all that is optional, and one without.
+fn recall(query: &RecordQuery) -> Vec<RequestRecord> {
+    match query {
+        RecordQuery::Id(id) if id == "full" => vec![record(true)],
+        RecordQuery::Id(_) => vec![],
+        RecordQuery::Last { count, successes } => {
+            let all = [record(true), record(false)];
+            all.into_iter().take(*count + usize::from(*successes)).collect()
+        }
+    }
+}
+
+fn record(full: bool) -> RequestRecord {
+    let attempt = AttemptRecord {
+        backend: "10.0.0.1:9001".parse().unwrap(),
+        began_us: 10,
+        reused: false,
+        connect_us: full.then_some(200),
+        first_byte_us: full.then_some(300),
+        ended_us: 400,
+        status: full.then_some(200),
+        reason: full.then(|| "backend_truncated".to_owned()),
+        then: full.then(|| "tried again".to_owned()),
+    };
+    let explained = explain(&ExplainQuery {
+        listener: "shop".to_owned(),
+        method: "GET".to_owned(),
+        target: "/".to_owned(),
+        headers: vec![],
+        client: None,
+    })
+    .unwrap();
+    RequestRecord {
+        id: "full".to_owned(),
+        trace_id: full.then(|| "0af7651916cd43dd8448eb211c80319c".to_owned()),
+        time: Timestamp(3),
+        client: "192.0.2.7".parse().unwrap(),
+        method: "GET".to_owned(),
+        host: "shop.example".to_owned(),
+        target: "/".to_owned(),
+        protocol: "HTTP/1.1".to_owned(),
+        load_balancer: name("shop"),
+        listener: name("http"),
+        route: full.then(|| name("default")),
+        pool: full.then(|| name("default")),
+        status: 502,
+        reason: full.then(|| "backend_truncated".to_owned()),
+        detail: full.then(|| "It closed.".to_owned()),
+        queued: full.then_some(QueueRecord {
+            position: 1,
+            waited_us: 5,
+        }),
+        attempts: vec![attempt],
+        total_us: 500,
+        received_bytes: 80,
+        sent_bytes: 120,
+        routes: if full { explained.routes } else { vec![] },
+        candidates: if full { explained.candidates } else { vec![] },
+        more_candidates: usize::from(full),
+    }
 }
 
 fn status() -> Status {

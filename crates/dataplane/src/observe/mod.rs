@@ -8,6 +8,7 @@ mod clock;
 mod destination;
 mod escape;
 mod line;
+mod record;
 mod shard;
 
 use std::io;
@@ -26,6 +27,7 @@ use crate::shard::Shard;
 use crate::story::{Story, Trace};
 
 pub(crate) use access_log::{LogCounters, Sink};
+pub(crate) use record::Recall;
 pub(crate) use shard::Observer;
 
 /// What is told, and to whom: made when the config changes, used by every shard.

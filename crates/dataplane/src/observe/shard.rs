@@ -1,6 +1,6 @@
 //! A shard's part in telling: its clock, its end of the access log.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::sync::Arc;
 
 use http::RequestId;
@@ -8,6 +8,7 @@ use http::RequestId;
 use super::access_log::ShardLog;
 use super::clock::WallClock;
 use super::line::Line;
+use super::record::{Recall, Recorder};
 use super::{Observing, Told};
 use crate::shard::Shard;
 
@@ -16,11 +17,17 @@ use crate::shard::Shard;
 pub(crate) struct Observer {
     clock: WallClock,
     log: RefCell<Option<ShardLog>>,
+    recorder: Recorder,
+    /// Whether queries may be shown: not where the access log leaves them out.
+    query: Cell<bool>,
 }
 
 impl Observer {
     /// Follows a change of the config.
-    pub(crate) fn follow(&self, observing: &Observing) {
+    pub(crate) fn follow(&self, observing: &Observing, shards: usize) {
+        self.recorder.follow(observing.config.recorder, shards);
+        let log = observing.config.access_log.as_ref();
+        self.query.set(log.is_none_or(|log| log.query));
         let mut log = self.log.borrow_mut();
         let same = match (&*log, &observing.access_log) {
             (Some(log), Some(sink)) => Arc::ptr_eq(&log.sink, sink),
@@ -35,6 +42,7 @@ impl Observer {
     /// Reads the clock and hands over what has gathered.
     pub(crate) fn tick(&self, now_us: u64) {
         self.clock.set(now_us);
+        self.recorder.tick();
         self.flush();
     }
 
@@ -55,6 +63,13 @@ impl Observer {
     /// Tells of a request that has ended.
     pub(crate) fn tell(&self, shard: &Shard, told: &Told<'_>) {
         self.log(shard, told);
+        let unix_us = self.clock.unix_us(told.started_us);
+        self.recorder.keep(shard, told, unix_us, self.query.get());
+    }
+
+    /// Answers a question about what was recorded.
+    pub(crate) fn recall(&self, recall: &Recall) {
+        recall.answer(&self.recorder);
     }
 
     fn log(&self, shard: &Shard, told: &Told<'_>) {

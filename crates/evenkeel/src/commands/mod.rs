@@ -7,6 +7,7 @@ pub(crate) mod explain;
 pub(crate) mod reload;
 pub(crate) mod schema;
 pub(crate) mod status;
+pub(crate) mod why;
 
 use std::io::{ErrorKind, Write};
 

@@ -353,7 +353,8 @@ fn the_openapi_document_is_served() {
     assert!(document["openapi"].as_str().unwrap().starts_with("3.1"));
     let mut seen = 0;
     for (path, methods) in document["paths"].as_object().unwrap() {
-        if methods.get("get").is_some() {
+        // A path with a name in it needs a thing of that name.
+        if methods.get("get").is_some() && !path.contains('{') {
             assert_eq!(evenkeel.get(path).status(), 200, "{path}");
             seen += 1;
         }
