@@ -180,7 +180,11 @@ pub(crate) async fn run(
         status: ended.status,
         reason: ended.reason,
         started_us,
-        ended_us: shard.timers.recent_us(),
+        ended_us: match rest.story.last_try() {
+            Some(_) => shard.timers.recent_us(),
+            // Nothing has read the clock since the beginning.
+            None => shard.timers.now_us(),
+        },
         received: head.head_len as u64 + body,
         sent: ended.sent,
     };
@@ -305,7 +309,7 @@ pub(crate) async fn refuse(
         status: reason.status(),
         reason: Some(reason),
         started_us,
-        ended_us: shard.timers.recent_us(),
+        ended_us: shard.timers.now_us(),
         received: bytes.len() as u64,
         sent: reply.sent(),
     };

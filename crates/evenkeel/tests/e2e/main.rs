@@ -5,6 +5,7 @@
 
 mod support;
 
+mod access_log;
 mod algorithms;
 mod all_down;
 mod bodies;
@@ -26,3 +27,4 @@ mod scrape;
 mod shutdown;
 mod start;
 mod timeouts;
+mod why;

@@ -4,7 +4,7 @@ use std::io::{BufRead, BufReader};
 use std::net::SocketAddr;
 use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, ExitStatus, Output, Stdio};
+use std::process::{Child, ChildStdout, Command, ExitStatus, Output, Stdio};
 use std::sync::{Arc, Mutex};
 
 use nix::sys::signal::{self, Signal};
@@ -124,9 +124,20 @@ impl Evenkeel {
 
     /// Starts `command` and waits until it is ready.
     pub(crate) fn spawn(command: &mut Command) -> Self {
+        Self::spawn_to(command, Stdio::null())
+    }
+
+    /// The same, with its standard output to read from.
+    pub(crate) fn spawn_reading(command: &mut Command) -> (Self, ChildStdout) {
+        let mut started = Self::spawn_to(command, Stdio::piped());
+        let stdout = started.child.stdout.take().expect("its standard output");
+        (started, stdout)
+    }
+
+    fn spawn_to(command: &mut Command, stdout: Stdio) -> Self {
         let mut child = command
             .stdin(Stdio::null())
-            .stdout(Stdio::null())
+            .stdout(stdout)
             .stderr(Stdio::piped())
             .spawn()
             .expect("the program starts");
