@@ -14,6 +14,7 @@ fn written(bytes: &[u8], head: &RequestHead, trusted: bool) -> Vec<u8> {
         trusted,
         scheme: b"http",
         backend: b"127.0.0.1:9001",
+        upgrade: None,
         trace: None,
     };
     let mut out = Vec::new();

@@ -27,6 +27,8 @@ struct Cli {
 enum Command {
     /// Install what tests need, then format, lint, test, fuzz and count; the last line is the sum.
     Test(test::Args),
+    /// Install what tests need and nothing more.
+    Tools,
     /// Measure Evenkeel beside nginx, HAProxy, Envoy and Caddy on this machine.
     Bench(bench::Args),
     /// Count instructions per operation of the hot functions and compare with the recorded figures.
@@ -36,6 +38,10 @@ enum Command {
 fn main() -> anyhow::Result<()> {
     match Cli::parse().command {
         Command::Test(args) => test::run(&args),
+        Command::Tools => {
+            tools::provide(tools::FOR_TESTS, true)?;
+            tools::provide_python(true)
+        }
         Command::Bench(args) => bench::run(&args),
         Command::Counts(args) => counts::run(&args),
     }

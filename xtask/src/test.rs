@@ -107,7 +107,8 @@ pub(crate) fn run(args: &Args) -> Result<()> {
 }
 
 fn needed_programs(args: &Args, _: &mut Tally) -> Result<()> {
-    tools::provide(tools::FOR_TESTS, !args.no_install)
+    tools::provide(tools::FOR_TESTS, !args.no_install)?;
+    tools::provide_python(!args.no_install)
 }
 
 fn format(_: &Args, tally: &mut Tally) -> Result<()> {

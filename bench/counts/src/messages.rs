@@ -76,6 +76,7 @@ pub(crate) fn write_request(bytes: &'static [u8]) -> Box<dyn FnMut()> {
             trusted: false,
             scheme: b"http",
             backend: b"127.0.0.1:9001",
+            upgrade: None,
             trace: None,
         };
         http::forward::write_request(&mut out, black_box(bytes), &head, &via, &FieldList::new());

@@ -25,6 +25,7 @@ use crate::serving::BackendCell;
 use crate::story::Try;
 use crate::stream::Stream;
 use crate::timers::{Expired, Timer};
+use crate::tunnel::Tunnel;
 use crate::upstream::{self, Upstream};
 
 /// Interim (1xx) responses accepted before the final one.
@@ -109,7 +110,7 @@ pub(crate) async fn run(
     let Some(cell) = pool.backends.get(index) else {
         return failed(Reason::NoBackend, Retry::Never, false);
     };
-    let _in_flight = InFlight::begin(&cell.load);
+    let in_flight = InFlight::begin(&cell.load);
     let span_id = request.shard.rng.borrow_mut().next_u64() | 1;
     let began_us = shard.timers.recent_us();
     request
@@ -137,17 +138,25 @@ pub(crate) async fn run(
         began_us: shard.timers.recent_us(),
         latency_us: 0,
     };
-    let (attempt, reusable) = match &mut client.body {
+    let (attempt, after) = match &mut client.body {
         Body::Whole(length) => exchange.whole(*length, &mut buffer).await,
         // Boxed: the rare and larger state must not make every connection larger.
         Body::Streaming(body) => Box::pin(exchange.streaming(body, &mut buffer)).await,
     };
-    shard.buffers.give(buffer);
-    if reusable {
-        let learned = scratch.response.keep_alive_timeout;
-        shard
-            .upstreams
-            .keep(shard, cell, upstream.stream, &pool.config.connections, learned);
+    match after {
+        After::Close => shard.buffers.give(buffer),
+        After::Keep => {
+            shard.buffers.give(buffer);
+            let learned = scratch.response.keep_alive_timeout;
+            shard
+                .upstreams
+                .keep(shard, cell, upstream.stream, &pool.config.connections, learned);
+        }
+        After::Tunnel => {
+            let early = buffer.split_off(0);
+            shard.buffers.give(buffer);
+            client.tunnel = Some(Box::new(Tunnel::new(request, upstream.stream, in_flight, early)));
+        }
     }
     attempt
 }
@@ -156,9 +165,25 @@ fn failed(reason: Reason, retry: Retry, stale: bool) -> Attempt {
     Attempt::Failed(Failure { reason, retry, stale })
 }
 
-/// Counts a request in flight for as long as its attempt lives.
+/// What becomes of the backend's connection.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum After {
+    Close,
+    /// It can serve another request.
+    Keep,
+    /// It is the client's now.
+    Tunnel,
+}
+
+impl After {
+    fn keep_if(reusable: bool) -> Self {
+        if reusable { Self::Keep } else { Self::Close }
+    }
+}
+
+/// Counts a request in flight for as long as its attempt, or the tunnel that it opened, lives.
 #[derive(Debug)]
-struct InFlight(Arc<Load>);
+pub(crate) struct InFlight(Arc<Load>);
 
 impl InFlight {
     fn begin(load: &Arc<Load>) -> Self {
@@ -199,7 +224,7 @@ struct Exchange<'a, 'r, 'c, 's> {
 
 impl<'a> Exchange<'a, '_, '_, '_> {
     /// Head and body go out in one write.
-    async fn whole(&mut self, length: usize, buffer: &mut Vec<u8>) -> (Attempt, bool) {
+    async fn whole(&mut self, length: usize, buffer: &mut Vec<u8>) -> (Attempt, After) {
         let Request {
             head, bytes, pool, ..
         } = *self.request;
@@ -211,14 +236,17 @@ impl<'a> Exchange<'a, '_, '_, '_> {
             .extend_from_slice(body.unwrap_or_default());
         timer.arm(timeouts.stream_idle);
         if let Err(failure) = send(&self.upstream.stream, self.scratch.to_backend, timer, stale).await {
-            return (Attempt::Failed(failure), false);
+            return (Attempt::Failed(failure), After::Close);
         }
         timer.arm(timeouts.first_byte);
         let head_timeout = Cell::new(timeouts.first_byte);
         if let Err(no_head) = self.read_head(&head_timeout, buffer).await {
-            return (Attempt::Failed(no_head.failure(stale)), false);
+            return (Attempt::Failed(no_head.failure(stale)), After::Close);
         }
         self.note_head();
+        if self.scratch.response.status == 101 {
+            return self.switch(buffer).await;
+        }
         let close = self.write_response(true, buffer);
         let stream_idle = Cell::new(timeouts.stream_idle);
         let relay = self.relay(&stream_idle);
@@ -228,7 +256,7 @@ impl<'a> Exchange<'a, '_, '_, '_> {
     }
 
     /// Body and response move at the same time.
-    async fn streaming(&mut self, body: &mut RequestBody<'_>, buffer: &mut Vec<u8>) -> (Attempt, bool) {
+    async fn streaming(&mut self, body: &mut RequestBody<'_>, buffer: &mut Vec<u8>) -> (Attempt, After) {
         let Request {
             pool,
             shard,
@@ -240,7 +268,7 @@ impl<'a> Exchange<'a, '_, '_, '_> {
         body.write_replay(self.scratch.to_backend);
         timer.arm(timeouts.stream_idle);
         if let Err(failure) = send(&self.upstream.stream, self.scratch.to_backend, timer, stale).await {
-            return (Attempt::Failed(failure), false);
+            return (Attempt::Failed(failure), After::Close);
         }
         timer.disarm();
         let upload_timer = shard.timers.timer().await;
@@ -271,8 +299,8 @@ impl<'a> Exchange<'a, '_, '_, '_> {
         let reading = self.read_head(&head_timeout, buffer);
         match beside(upload.as_mut(), &mut uploaded, ends, reading).await {
             Ok(Ok(())) => {}
-            Ok(Err(no_head)) => return (Attempt::Failed(no_head.failure(stale)), false),
-            Err(attempt) => return (attempt, false),
+            Ok(Err(no_head)) => return (Attempt::Failed(no_head.failure(stale)), After::Close),
+            Err(attempt) => return (attempt, After::Close),
         }
         self.note_head();
         self.relay_beside(upload, uploaded, buffer).await
@@ -284,7 +312,7 @@ impl<'a> Exchange<'a, '_, '_, '_> {
         upload: Pin<&mut impl Future<Output = Uploaded>>,
         mut uploaded: Option<Uploaded>,
         buffer: &mut Vec<u8>,
-    ) -> (Attempt, bool) {
+    ) -> (Attempt, After) {
         let timer = self.timer;
         let limit = self.request.pool.config.timeouts.stream_idle;
         let sent_whole = matches!(uploaded, Some(Ok(())));
@@ -302,8 +330,25 @@ impl<'a> Exchange<'a, '_, '_, '_> {
         let relayed = relayed.unwrap_or_else(Err);
         let complete = matches!(uploaded, Some(Ok(())));
         close |= !complete;
-        let (attempt, reusable) = self.finish(relayed, close);
-        (attempt, reusable && complete)
+        let (attempt, after) = self.finish(relayed, close);
+        (attempt, if complete { after } else { After::Close })
+    }
+
+    /// Passes the backend's 101 on; what follows it stays in `buffer`.
+    async fn switch(&mut self, buffer: &mut Vec<u8>) -> (Attempt, After) {
+        let response = &*self.scratch.response;
+        let protocol = self.request.upgrade.unwrap_or_default();
+        self.reply
+            .switch(buffer, response, self.scratch.response_extra, protocol);
+        let sent = self.reply.flush().await;
+        buffer.drain(..response.head_len);
+        let (attempt, after) = self.finish(sent.map(|()| false), false);
+        let after = if matches!(attempt, Attempt::Answered { .. }) {
+            After::Tunnel
+        } else {
+            after
+        };
+        (attempt, after)
     }
 
     fn write_head(&mut self) {
@@ -329,6 +374,7 @@ impl<'a> Exchange<'a, '_, '_, '_> {
                 match response.parse(buffer, method) {
                     Err(reason) => return Err(no_head(reason)),
                     Ok(Parsed::Complete) if response.status >= 200 => return Ok(()),
+                    Ok(Parsed::Complete) if switches(self.request, response, buffer) => return Ok(()),
                     Ok(Parsed::Complete) => {
                         interim += 1;
                         if response.status == 101 || interim > MAX_INTERIM {
@@ -433,7 +479,7 @@ impl<'a> Exchange<'a, '_, '_, '_> {
     }
 
     /// What the attempt came to, and whether the backend's connection can be used again.
-    fn finish(&mut self, relayed: Result<bool, Broken>, close: bool) -> (Attempt, bool) {
+    fn finish(&mut self, relayed: Result<bool, Broken>, close: bool) -> (Attempt, After) {
         let shard = self.request.shard;
         let status = self.scratch.response.status;
         let sent = self.reply.sent();
@@ -448,17 +494,11 @@ impl<'a> Exchange<'a, '_, '_, '_> {
         match relayed {
             Ok(exact) => {
                 let reusable = exact && self.scratch.response.keep_alive;
-                (
-                    Attempt::Answered {
-                        status,
-                        keep: !close,
-                        sent,
-                    },
-                    reusable,
-                )
+                let keep = !close;
+                (Attempt::Answered { status, keep, sent }, After::keep_if(reusable))
             }
             Err(Broken::Client(reason) | Broken::Backend(reason)) => {
-                (Attempt::Broken { status, reason, sent }, false)
+                (Attempt::Broken { status, reason, sent }, After::Close)
             }
         }
     }
@@ -474,6 +514,12 @@ impl NoHead {
             stale: stale && lost,
         }
     }
+}
+
+/// Whether this is the 101 that was asked for.
+fn switches(request: &Request<'_>, response: &ResponseHead, buffer: &[u8]) -> bool {
+    let asked = request.upgrade.filter(|_| response.status == 101);
+    asked.is_some_and(|protocol| response.switches_to(buffer, protocol))
 }
 
 /// What a backend answers to half a body is no answer to the request, and the rest that it waits for is not coming.

@@ -24,6 +24,7 @@ use crate::serving::ListenerServing;
 use crate::shard::{ConnectionGuard, Shard, Slot, now_or_never};
 use crate::stream::Stream;
 use crate::timers::{Expired, Timer};
+use crate::tunnel::Tunnel;
 
 /// How long a connection without a request keeps the state it serves requests with.
 const BUSY_LINGER: Duration = Duration::from_millis(100);
@@ -48,6 +49,8 @@ enum After {
     Idle,
     Close,
     Linger,
+    /// It is HTTP no longer.
+    Tunnel(Box<Tunnel>),
 }
 
 /// Serves a connection to its end.
@@ -71,6 +74,10 @@ pub(crate) async fn run(
             After::Close => break,
             After::Linger => {
                 Box::pin(linger(&shard, &mut client)).await;
+                break;
+            }
+            After::Tunnel(tunnel) => {
+                Box::pin(tunnel.run(&shard, &client.stream, &client.timer)).await;
                 break;
             }
         }
@@ -110,10 +117,15 @@ async fn serve(shard: &Rc<Shard>, slot: &Slot, client: &mut Client) -> After {
             };
         }
         let mut work = ahead.take().unwrap_or_else(|| shard.take_work());
-        let Some(next) = serve_one(shard, slot, client, &mut work).await else {
+        let Some((next, tunnel)) = serve_one(shard, slot, client, &mut work).await else {
             shard.give_work(work);
             break After::Idle;
         };
+        if let Some(mut tunnel) = tunnel {
+            tunnel.send_first(work.buffer.split_off(0));
+            shard.give_work(work);
+            break After::Tunnel(tunnel);
+        }
         if next == Next::KeepAlive && !work.buffer.is_empty() {
             ahead = Some(work);
         } else {
@@ -138,14 +150,19 @@ async fn bytes_come_soon(client: &Client) -> bool {
 }
 
 /// Serves the next request; `None` when there is none yet.
-async fn serve_one(shard: &Rc<Shard>, slot: &Slot, client: &mut Client, work: &mut Work) -> Option<Next> {
+async fn serve_one(
+    shard: &Rc<Shard>,
+    slot: &Slot,
+    client: &mut Client,
+    work: &mut Work,
+) -> Option<(Next, Option<Box<Tunnel>>)> {
     let serving = slot.serving();
     match read_request(client, &serving.config, work).await {
         Ok(()) => {}
         Err(Unread::Nothing) => return None,
-        Err(Unread::Closed) => return Some(Next::Close),
+        Err(Unread::Closed) => return Some((Next::Close, None)),
         Err(Unread::Refused(reason)) => {
-            return Some(refuse(shard, &serving, client, work, reason).await);
+            return Some((refuse(shard, &serving, client, work, reason).await, None));
         }
     }
     client.first = false;
@@ -161,7 +178,7 @@ async fn serve_request(
     slot: &Slot,
     client: &Client,
     work: &mut Work,
-) -> Next {
+) -> (Next, Option<Box<Tunnel>>) {
     let Work {
         buffer,
         request: head,
@@ -174,8 +191,10 @@ async fn serve_request(
         timer: &client.timer,
         reply: Reply::new(&client.stream, &client.timer, out, head, write_idle),
         body: body_of(shard, head, buffer, serving, &client.stream),
+        tunnel: None,
     };
     let next = exchange::run(shard, serving, slot, head, buffer, &mut exchange, rest).await;
+    let tunnel = exchange.tunnel.take();
     match exchange.body {
         Body::Whole(length) => {
             buffer.drain(..head.head_len + length);
@@ -185,7 +204,7 @@ async fn serve_request(
             shard.buffers.give(std::mem::replace(buffer, rest));
         }
     }
-    next
+    (next, tunnel)
 }
 
 /// The body as it will be forwarded.

@@ -101,6 +101,8 @@ pub(crate) struct LoadBalancerCounters {
     pub(crate) total: Histogram,
     pub(crate) received_bytes: Counter,
     pub(crate) sent_bytes: Counter,
+    pub(crate) tunnels: AtomicU32,
+    pub(crate) tunnels_opened: Counter,
 }
 
 impl Default for LoadBalancerCounters {
@@ -111,6 +113,8 @@ impl Default for LoadBalancerCounters {
             total: Histogram::default(),
             received_bytes: Counter::default(),
             sent_bytes: Counter::default(),
+            tunnels: AtomicU32::new(0),
+            tunnels_opened: Counter::default(),
         }
     }
 }

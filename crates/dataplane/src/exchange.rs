@@ -2,10 +2,11 @@
 
 use std::net::IpAddr;
 use std::rc::Rc;
+use std::sync::Arc;
 
 use balance::Outcome;
 use http::forward::{self, Via};
-use http::{FieldList, RequestHead, ResponseHead};
+use http::{FieldList, Framing, RequestHead, ResponseHead};
 use model::config::{HashKey, HealthCheck, Listener};
 use model::reason::{Fault, Reason};
 
@@ -20,6 +21,7 @@ use crate::serving::{LbCell, ListenerServing, PoolServing};
 use crate::shard::{Shard, Slot};
 use crate::story::Story;
 use crate::timers::Timer;
+use crate::tunnel::Tunnel;
 
 /// Attempts one request may make in all, whatever the configuration and the staleness of connections.
 const MAX_ATTEMPTS: usize = 8;
@@ -71,6 +73,8 @@ pub(crate) struct Client<'a> {
     pub(crate) timer: &'a Timer,
     pub(crate) reply: Reply<'a>,
     pub(crate) body: Body<'a>,
+    /// What its connection becomes after this request.
+    pub(crate) tunnel: Option<Box<Tunnel>>,
 }
 
 /// What becomes of the client's connection.
@@ -91,6 +95,7 @@ pub(crate) struct Request<'a> {
     pub(crate) slot: &'a Slot,
     pub(crate) observing: &'a Observing,
     pub(crate) listener: &'a Listener,
+    pub(crate) lb: &'a Arc<LbCell>,
     pub(crate) pool: &'a PoolServing,
     pub(crate) head: &'a RequestHead,
     /// What `head` was parsed from.
@@ -99,6 +104,8 @@ pub(crate) struct Request<'a> {
     pub(crate) extra: &'a FieldList,
     pub(crate) story: &'a Story,
     pub(crate) started_us: u64,
+    /// The protocol that the connection is to switch to.
+    pub(crate) upgrade: Option<&'a [u8]>,
     origin: &'a Origin,
     trusted: bool,
 }
@@ -117,6 +124,7 @@ impl Request<'_> {
             trusted: self.trusted,
             scheme: b"http",
             backend: backend.as_bytes(),
+            upgrade: self.upgrade,
             trace: self.story.trace_of_try(),
         }
     }
@@ -231,17 +239,24 @@ async fn route(arrived: &Arrived<'_>, client: &mut Client<'_>, rest: &mut Rest) 
         let keep = head.keep_alive && matches!(client.body, Body::Whole(_)) && !slot.closing();
         return answer(client, Reason::NoRoute, None, response_extra, !keep).await;
     };
+    let upgrade = head.upgrade(bytes);
+    if upgrade.is_some_and(|protocol| !may_switch(&serving.config, head, protocol)) {
+        // Its client may have gone on in the other protocol already.
+        return answer(client, Reason::UpgradeUnsupported, None, response_extra, true).await;
+    }
     let request = Request {
         shard,
         slot,
         observing: &serving.observing,
         listener: &serving.config,
+        lb: &lb.cell,
         pool,
         head,
         bytes,
         extra: request_extra,
         story,
         started_us,
+        upgrade,
         origin: client.origin,
         trusted,
     };
@@ -251,6 +266,14 @@ async fn route(arrived: &Arrived<'_>, client: &mut Client<'_>, rest: &mut Rest) 
         response_extra,
     };
     forward(&request, client, &mut scratch).await
+}
+
+/// Whether a client of this listener may switch to `protocol`. A body would have to end before the tunnel begins,
+/// and no protocol in use needs one.
+fn may_switch(listener: &Listener, head: &RequestHead, protocol: &[u8]) -> bool {
+    let mut allowed = listener.upgrades.iter();
+    allowed.any(|known| known.as_bytes().eq_ignore_ascii_case(protocol))
+        && matches!(head.framing, Framing::None)
 }
 
 impl Rest {

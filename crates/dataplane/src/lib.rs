@@ -25,6 +25,7 @@ mod shard;
 mod story;
 mod stream;
 mod timers;
+mod tunnel;
 mod upstream;
 
 use std::collections::{BTreeMap, BTreeSet};

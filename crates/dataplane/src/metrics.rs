@@ -47,6 +47,8 @@ metrics! {
     DURATION "evenkeel_request_duration_seconds" "histogram" "load_balancer" "Time from a request's head to the end of its response";
     RECEIVED "evenkeel_received_bytes_total" "counter" "load_balancer" "Bytes of requests received with their heads";
     SENT "evenkeel_sent_bytes_total" "counter" "load_balancer" "Bytes of responses sent to clients";
+    TUNNELS "evenkeel_tunnels" "gauge" "load_balancer" "Tunnels (WebSocket and others) now";
+    TUNNELS_OPENED "evenkeel_tunnels_opened_total" "counter" "load_balancer" "Connections that switched to another protocol";
     CONNECTIONS "evenkeel_listener_connections" "gauge" "load_balancer, listener" "Client connections now";
     ACCEPTED "evenkeel_listener_accepted_total" "counter" "load_balancer, listener" "Client connections accepted";
     REFUSED "evenkeel_listener_refused_total" "counter" "load_balancer, listener" "Client connections closed at once because a connection limit was reached";
@@ -207,6 +209,22 @@ fn load_balancers(encoder: &mut DescriptorEncoder<'_>, serving: &Serving) -> fmt
             &vec![("load_balancer", lb.cell.name.as_str())],
             value,
         )?;
+    }
+    tunnels(encoder, serving)
+}
+
+fn tunnels(encoder: &mut DescriptorEncoder<'_>, serving: &Serving) -> fmt::Result {
+    let mut metric = family(encoder, TUNNELS)?;
+    for lb in serving.load_balancers.values() {
+        let open = lb.cell.counters.all().map(|c| i64::from(c.tunnels.load(Relaxed)));
+        let labels = vec![("load_balancer", lb.cell.name.as_str())];
+        gauge(&mut metric, &labels, open.sum())?;
+    }
+    let mut metric = family(encoder, TUNNELS_OPENED)?;
+    for lb in serving.load_balancers.values() {
+        let opened = lb.cell.counters.all().map(|c| c.tunnels_opened.get());
+        let labels = vec![("load_balancer", lb.cell.name.as_str())];
+        counter(&mut metric, &labels, opened.sum())?;
     }
     Ok(())
 }

@@ -77,6 +77,17 @@ impl<'a> Reply<'a> {
         self.flush().await
     }
 
+    /// Writes the 101 with which the connection becomes a tunnel.
+    pub(crate) fn switch(
+        &mut self,
+        buffer: &[u8],
+        response: &ResponseHead,
+        extra: &FieldList,
+        protocol: &[u8],
+    ) {
+        forward::write_switch(self.out, buffer, response, extra, protocol);
+    }
+
     /// Writes the head of a backend's response with `extra` fields. `close`: the connection should end after it.
     /// Says whether it will.
     pub(crate) fn head(

@@ -161,6 +161,7 @@ fn snapshot(backends: &[SocketAddr], observe: Observe) -> Snapshot {
         name: name("http"),
         address: "127.0.0.1:0".parse().unwrap(),
         trusted_proxies: Vec::new(),
+        upgrades: Vec::new(),
         max_connections: 100,
         limits: ListenerLimits::default(),
         timeouts: ListenerTimeouts::default(),

@@ -28,6 +28,8 @@ pub struct Via<'a> {
     pub scheme: &'a [u8],
     /// Host to send when the client sent none (HTTP/1.0): the backend's address.
     pub backend: &'a [u8],
+    /// Protocol that the backend is asked to switch to (RFC 9110 section 7.8); only for a request without a body.
+    pub upgrade: Option<&'a [u8]>,
     /// Place in a trace to name as `traceparent`: that of this attempt.
     pub trace: Option<TraceContext>,
 }
@@ -55,7 +57,9 @@ pub fn write_request(out: &mut Vec<u8>, buf: &[u8], head: &RequestHead, via: &Vi
         }
     }
     write_framing(out, head.framing);
-    if head.te_trailers {
+    if let Some(protocol) = via.upgrade {
+        write_upgrade(out, protocol);
+    } else if head.te_trailers {
         out.extend_from_slice(b"TE: trailers\r\nConnection: TE\r\n");
     }
     if head.expect_continue {
@@ -222,6 +226,14 @@ pub fn write_interim(out: &mut Vec<u8>, buf: &[u8], head: &ResponseHead) {
     out.extend_from_slice(b"\r\n");
 }
 
+/// Writes the 101 with which a connection becomes a tunnel. `protocol` is what was asked for.
+pub fn write_switch(out: &mut Vec<u8>, buf: &[u8], head: &ResponseHead, extra: &FieldList, protocol: &[u8]) {
+    write_status_and_fields(out, buf, head);
+    write_extra(out, extra);
+    write_upgrade(out, protocol);
+    out.extend_from_slice(b"\r\n");
+}
+
 /// Writes a whole response of our own that names the reason; nothing for reasons without a status.
 ///
 /// `request` decides whether a body follows; the head is the same for HEAD.
@@ -266,6 +278,11 @@ fn write_status_and_fields(out: &mut Vec<u8>, buf: &[u8], head: &ResponseHead) {
     for field in head.fields.iter().filter(|field| field.kind == FieldKind::Other) {
         write_field(out, buf, field);
     }
+}
+
+fn write_upgrade(out: &mut Vec<u8>, protocol: &[u8]) {
+    out.extend_from_slice(b"Connection: Upgrade\r\n");
+    write_line(out, b"Upgrade", protocol);
 }
 
 fn write_status_line(out: &mut Vec<u8>, status: u16, phrase: &[u8]) {

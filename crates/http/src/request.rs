@@ -44,6 +44,7 @@ pub struct RequestHead {
     path_len: usize,
     host: Span,
     host_name_len: u32,
+    upgrade: Span,
     progress: Progress,
 }
 
@@ -99,6 +100,7 @@ impl RequestHead {
             path_len: 0,
             host: Span::default(),
             host_name_len: 0,
+            upgrade: Span::default(),
             progress: Progress::Fresh,
         }
     }
@@ -289,9 +291,10 @@ impl RequestHead {
         self.settle_host(buf, seen.host)?;
         self.settle_framing(&seen, limits)?;
         let modern = self.version == Version::Http11;
-        if seen.upgrade && options.upgrade && modern {
-            return Err(Reason::UpgradeUnsupported);
-        }
+        self.upgrade = seen
+            .upgrade
+            .filter(|_| options.upgrade && modern)
+            .unwrap_or_default();
         let ConnectionOptions {
             close, keep_alive, ..
         } = options;
@@ -325,7 +328,10 @@ impl RequestHead {
                 }
                 FieldKind::Expect => seen.expect = true,
                 FieldKind::Te => seen.trailers |= list(value).any(|t| t.eq_ignore_ascii_case(b"trailers")),
-                FieldKind::Upgrade => seen.upgrade |= list(value).any(is_real_upgrade),
+                FieldKind::Upgrade if seen.upgrade.is_none() => {
+                    let mut offers = list(value).filter(|offer| is_real_upgrade(offer));
+                    seen.upgrade = offers.next().map(|offer| within(field.value, value, offer));
+                }
                 _ => {}
             }
         }
@@ -403,6 +409,13 @@ impl RequestHead {
             .unwrap_or_default()
     }
 
+    /// The protocol that the client wants to switch to: the first of its offers that an HTTP/1.1 connection can
+    /// switch to, when `Connection` names `upgrade` (RFC 9110 section 7.8). `None` on HTTP/1.0, and for offers of
+    /// HTTP/2.
+    pub fn upgrade<'a>(&self, buf: &'a [u8]) -> Option<&'a [u8]> {
+        Some(self.upgrade.of(buf)).filter(|protocol| !protocol.is_empty())
+    }
+
     /// First value of the field of this name (any case) that is not dropped.
     pub fn field<'a>(&self, buf: &'a [u8], name: &str) -> Option<&'a [u8]> {
         fields::find(buf, &self.fields, name)
@@ -442,7 +455,8 @@ struct Seen {
     chunked: bool,
     expect: bool,
     trailers: bool,
-    upgrade: bool,
+    /// The first protocol offered that `Upgrade` can lead to.
+    upgrade: Option<Span>,
 }
 
 impl PartialLine {
@@ -514,6 +528,13 @@ fn read_version(version: &[u8]) -> Result<Version, Reason> {
 /// 7.8 allows.
 fn is_real_upgrade(protocol: &[u8]) -> bool {
     !protocol.is_empty() && !protocol.eq_ignore_ascii_case(b"h2c") && !protocol.eq_ignore_ascii_case(b"h2")
+}
+
+/// The span of `part`, which is a part of the `value` that `span` means.
+fn within(span: Span, value: &[u8], part: &[u8]) -> Span {
+    let offset = (part.as_ptr() as usize).wrapping_sub(value.as_ptr() as usize);
+    let start = span.start as usize + offset;
+    Span::new(start, start + part.len())
 }
 
 /// The value in `name=value`, when the name is this.

@@ -222,6 +222,15 @@ impl ResponseHead {
         self.phrase.of(buf)
     }
 
+    /// Whether this 101 switches to `protocol`: its `Upgrade` names it and nothing else (RFC 9110 section 7.8).
+    pub fn switches_to(&self, buf: &[u8], protocol: &[u8]) -> bool {
+        let mut named = self.fields.iter().filter(|f| f.kind == FieldKind::Upgrade);
+        let first = named.next().map(|f| f.value.of(buf));
+        self.status == 101
+            && first.is_some_and(|v| v.eq_ignore_ascii_case(protocol))
+            && named.next().is_none()
+    }
+
     /// First value of the field of this name (any case) that is not dropped.
     pub fn field<'a>(&self, buf: &'a [u8], name: &str) -> Option<&'a [u8]> {
         fields::find(buf, &self.fields, name)

@@ -212,6 +212,8 @@ pub struct Listener {
     pub address: SocketAddr,
     /// Sources whose `X-Forwarded-*` and `Forwarded` fields are believed and kept.
     pub trusted_proxies: Vec<IpNet>,
+    /// Protocols that clients may switch to (RFC 9110 section 7.8), lower case.
+    pub upgrades: Vec<String>,
     /// Client connections on this listener; beyond it new ones are closed at once and counted.
     pub max_connections: u32,
     /// Bounds on what a client may send.
@@ -219,6 +221,9 @@ pub struct Listener {
     /// Bounds on how long a client may take.
     pub timeouts: ListenerTimeouts,
 }
+
+/// Default of `upgrades` of a listener.
+pub const DEFAULT_UPGRADES: &[&str] = &["websocket"];
 
 /// Bounds on a request (RFC 9110 section 5.4, RFC 9112 section 3; figures from common practice).
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -595,6 +600,8 @@ pub struct PoolTimeouts {
     pub first_byte: Duration,
     /// Between two reads or writes of a body.
     pub stream_idle: Duration,
+    /// A tunnel (WebSocket) in which nothing moves.
+    pub tunnel_idle: Duration,
     /// The whole request; zero means no limit.
     pub total: Duration,
 }
@@ -605,6 +612,7 @@ impl Default for PoolTimeouts {
             connect: Duration::from_secs(1),
             first_byte: Duration::from_secs(30),
             stream_idle: Duration::from_secs(60),
+            tunnel_idle: Duration::from_secs(3600),
             total: Duration::ZERO,
         }
     }

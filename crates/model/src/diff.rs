@@ -285,11 +285,13 @@ fn listener_keys(old: &Listener, new: &Listener) -> Vec<&'static str> {
         name: _,
         address: _,
         trusted_proxies,
+        upgrades,
         max_connections,
         limits,
         timeouts,
     } = new;
     different([
+        ("upgrades", old.upgrades == *upgrades),
         ("trusted_proxies", old.trusted_proxies == *trusted_proxies),
         ("max_connections", old.max_connections == *max_connections),
         ("limits", old.limits == *limits),

@@ -149,6 +149,7 @@ fn write_listener(w: &mut Writer, path: &str, listener: &Listener) {
         name,
         address,
         trusted_proxies,
+        upgrades,
         max_connections,
         limits,
         timeouts,
@@ -161,6 +162,7 @@ fn write_listener(w: &mut Writer, path: &str, listener: &Listener) {
         "trusted_proxies",
         list(trusted_proxies.iter().map(|net| quoted(&net.to_string()))),
     );
+    w.raw("upgrades", list(upgrades.iter().map(|protocol| quoted(protocol))));
     w.raw("max_connections", max_connections);
 
     let ListenerLimits {
@@ -264,12 +266,14 @@ fn write_pool(w: &mut Writer, path: &str, pool: &Pool) {
         connect,
         first_byte,
         stream_idle,
+        tunnel_idle,
         total,
     } = timeouts;
     w.header(&format!("[{path}.timeouts]"));
     w.duration("connect", *connect);
     w.duration("first_byte", *first_byte);
     w.duration("stream_idle", *stream_idle);
+    w.duration("tunnel_idle", *tunnel_idle);
     w.duration("total", *total);
 
     w.header(&format!("[{path}.retries]"));

@@ -67,7 +67,7 @@ reasons! {
     HeaderTooLarge "header_too_large" 431 Client false "The header is over `limits.header_bytes`.";
     TooManyHeaders "too_many_headers" 431 Client false "The header has more fields than `limits.header_fields`.";
     UnknownTransferCoding "unknown_transfer_coding" 501 Client false "Transfer-Encoding names a coding other than `chunked`.";
-    UpgradeUnsupported "upgrade_unsupported" 501 Client false "The request asks to switch protocols, which is not supported.";
+    UpgradeUnsupported "upgrade_unsupported" 501 Client false "The request asks to switch to a protocol that `upgrades` of the listener does not name, or has a body.";
     VersionUnsupported "version_unsupported" 505 Client false "The protocol version is not HTTP/1.0 or HTTP/1.1.";
     NoRoute "no_route" 404 Operator false "No route of the load balancer matches the request.";
     NoBackend "no_backend" 503 Operator true "No backend of the pool takes requests.";

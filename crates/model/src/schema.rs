@@ -147,6 +147,7 @@ pub(crate) enum Form {
     CheckPath,
     HashKey,
     StatusRange,
+    Protocol,
     FieldName,
     FieldValue,
     LogTarget,
@@ -272,6 +273,7 @@ impl Form {
                 "`\"client_address\"`, `\"path\"`, `\"header:NAME\"`, `\"cookie:NAME\"` or `\"query:NAME\"`"
             }
             Self::StatusRange => "a range of statuses such as `\"200-299\"`",
+            Self::Protocol => "a protocol such as `\"websocket\"`, other than HTTP",
             Self::FieldName => "the name of a header field",
             Self::FieldValue => "the value of a header field",
             Self::LogTarget => {
@@ -302,6 +304,7 @@ impl Form {
             Self::CheckPath => "/health",
             Self::HashKey => "header:X-User",
             Self::StatusRange => "200-299",
+            Self::Protocol => "websocket",
             Self::FieldName => "X-Check",
             Self::FieldValue => "1",
             Self::LogTarget => "file:/var/log/evenkeel/access.log",
@@ -338,6 +341,7 @@ impl Form {
                 )
             }
             Self::StatusRange => "^[1-5][0-9]{2}(-[1-5][0-9]{2})?$".to_owned(),
+            Self::Protocol => format!("^{TOKEN}{{1,64}}(/{TOKEN}{{1,64}})?$"),
             Self::FieldName => format!("^{TOKEN}{{1,128}}$"),
             Self::FieldValue => "^([!-~]|[!-~][ -~\\t]{0,1022}[!-~])$".to_owned(),
             Self::LogTarget => format!(

@@ -135,14 +135,13 @@ fn an_unasked_switch_is_refused() {
     wait_until("its connection ends", || one.open_connections() == 0);
 }
 
-/// An upgrade is refused with a reason that a person understands.
+/// An upgrade that the listener does not allow is refused with a reason that a person understands.
 #[test]
-fn an_upgrade_is_refused_clearly() {
+fn an_upgrade_that_is_not_allowed_is_refused_clearly() {
     let one = Backend::named("one");
     let evenkeel = Evenkeel::start(&shop(&[&one], QUIET));
     let answer = evenkeel.client().ask(
-        "GET /chat HTTP/1.1\r\nHost: a\r\nConnection: keep-alive, Upgrade\r\nUpgrade: websocket\r\n\
-         Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n\r\n",
+        "GET /chat HTTP/1.1\r\nHost: a\r\nConnection: keep-alive, Upgrade\r\nUpgrade: telepathy\r\n\r\n",
     );
     assert_eq!((answer.status(), answer.reason()), (501, "upgrade_unsupported"));
     assert!(answer.text().contains("upgrade_unsupported"), "{}", answer.text());

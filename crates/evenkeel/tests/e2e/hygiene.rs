@@ -125,8 +125,8 @@ const ROWS: &[Row] = &[
         "expectation_failed",
     ),
     (
-        "an upgrade",
-        b"GET / HTTP/1.1\r\nHost: a\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n",
+        "an upgrade that is not allowed",
+        b"GET / HTTP/1.1\r\nHost: a\r\nConnection: Upgrade\r\nUpgrade: telepathy\r\n\r\n",
         501,
         "upgrade_unsupported",
     ),

@@ -28,3 +28,4 @@ mod shutdown;
 mod start;
 mod timeouts;
 mod why;
+mod websocket;

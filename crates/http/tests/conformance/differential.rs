@@ -39,6 +39,7 @@ pub(crate) fn compare(bytes: &[u8]) -> bool {
         trusted: true,
         scheme: b"http",
         backend: b"127.0.0.1:9001",
+        upgrade: None,
         trace: None,
     };
     write_request(&mut written, bytes, &head, &via, &FieldList::new());

@@ -62,6 +62,7 @@ fn via(client: &'static str, trusted: bool) -> Via<'static> {
         trusted,
         scheme: b"http",
         backend: b"127.0.0.1:9001",
+        upgrade: None,
         trace: None,
     }
 }

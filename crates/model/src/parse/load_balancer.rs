@@ -10,8 +10,8 @@ use super::pool::pool;
 use super::section::{Findings, Section, closest, item_text, narrow};
 use super::{MAX_LISTENERS, text};
 use crate::config::{
-    DEFAULT_LISTEN_PORT, DEFAULT_MAX_CONNECTIONS, IpNet, Listener, ListenerLimits, ListenerTimeouts,
-    LoadBalancer, Name, PathMatch, Pool, Route, RouteMatch, RouteTimeouts,
+    DEFAULT_LISTEN_PORT, DEFAULT_MAX_CONNECTIONS, DEFAULT_UPGRADES, IpNet, Listener, ListenerLimits,
+    ListenerTimeouts, LoadBalancer, Name, PathMatch, Pool, Route, RouteMatch, RouteTimeouts,
 };
 use crate::diagnostic::Fault;
 use crate::schema;
@@ -79,6 +79,7 @@ fn plain_listener(index: usize, address: SocketAddr) -> Option<Listener> {
         name: listener_name(index)?,
         address,
         trusted_proxies: Vec::new(),
+        upgrades: default_upgrades(),
         max_connections: DEFAULT_MAX_CONNECTIONS,
         limits: ListenerLimits::default(),
         timeouts: ListenerTimeouts::default(),
@@ -122,10 +123,12 @@ fn listener(f: &mut Findings<'_>, index: usize, s: &Section<'_>) -> Option<Liste
         .unwrap_or_default();
     let max_connections = s.integer(f, "max_connections");
     let trusted_proxies = trusted_proxies(f, s);
+    let upgrades = upgrades(f, s);
     Some(Listener {
         name: name.or_else(|| listener_name(index))?,
         address: address?,
         trusted_proxies,
+        upgrades,
         max_connections: max_connections.map_or(DEFAULT_MAX_CONNECTIONS, narrow),
         limits,
         timeouts,
@@ -139,6 +142,24 @@ fn trusted_proxies(f: &mut Findings<'_>, s: &Section<'_>) -> Vec<IpNet> {
         .into_iter()
         .filter_map(|(path, node)| item_text(f, (&path, node), expected, text::network));
     networks.collect()
+}
+
+fn upgrades(f: &mut Findings<'_>, s: &Section<'_>) -> Vec<String> {
+    let Some(items) = s.items(f, "upgrades") else {
+        return default_upgrades();
+    };
+    let expected = schema::Form::Protocol.expected();
+    let protocols = items
+        .into_iter()
+        .filter_map(|(path, node)| item_text(f, (&path, node), expected, text::protocol));
+    protocols.collect()
+}
+
+fn default_upgrades() -> Vec<String> {
+    DEFAULT_UPGRADES
+        .iter()
+        .map(|protocol| (*protocol).to_owned())
+        .collect()
 }
 
 fn limits(f: &mut Findings<'_>, s: &Section<'_>) -> ListenerLimits {

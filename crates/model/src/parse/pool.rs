@@ -165,6 +165,7 @@ fn timeouts(f: &mut Findings<'_>, s: &Section<'_>) -> PoolTimeouts {
         connect: or("connect", defaults.connect),
         first_byte: or("first_byte", defaults.first_byte),
         stream_idle: or("stream_idle", defaults.stream_idle),
+        tunnel_idle: or("tunnel_idle", defaults.tunnel_idle),
         total: or("total", defaults.total),
     }
 }

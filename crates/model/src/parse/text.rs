@@ -367,6 +367,26 @@ pub(super) fn field_name(text: &str) -> Result<String, Fault> {
     }
 }
 
+/// A protocol to switch to (RFC 9110 section 7.8), lower case. HTTP has its own ways.
+pub(super) fn protocol(text: &str) -> Result<String, Fault> {
+    let token = |part: &str| part.len() <= 64 && field_name(part).is_ok();
+    let (name, version) = text.split_once('/').map_or((text, None), |(n, v)| (n, Some(v)));
+    let known = text.to_ascii_lowercase();
+    if ["h2c", "h2", "http"].contains(&name.to_ascii_lowercase().as_str()) {
+        return Err(Fault::new(format!(
+            "`{known}` is HTTP itself, which is not reached by `Upgrade`"
+        )));
+    }
+    if token(name) && version.is_none_or(token) {
+        Ok(known)
+    } else {
+        Err(Fault::new(format!(
+            "`{}` is not the name of a protocol",
+            cut(text)
+        )))
+    }
+}
+
 /// The value of a header field (RFC 9110 section 5.5), of ASCII only.
 pub(super) fn field_value(text: &str) -> Result<String, Fault> {
     let inner = |b: u8| b.is_ascii_graphic() || b == b' ' || b == b'\t';

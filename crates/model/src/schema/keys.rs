@@ -297,6 +297,15 @@ pub(crate) static LISTENER: Table = Table {
             "Sources whose `X-Forwarded-*` and `Forwarded` fields are believed and kept.",
         ),
         key(
+            "upgrades",
+            List {
+                of: &Text(Form::Protocol),
+                min: 0,
+            },
+            Is("[\"websocket\"]"),
+            "Protocols that clients may switch to with `Upgrade`; a request for another one is refused (501).",
+        ),
+        key(
             "max_connections",
             Integer {
                 min: 1,

@@ -424,6 +424,12 @@ pub(crate) static POOL_TIMEOUTS: Table = Table {
             "Between two reads or writes of a body.",
         ),
         key(
+            "tunnel_idle",
+            timeout(7 * DAY),
+            Is("\"1h\""),
+            "A tunnel (WebSocket) in which nothing moves; then it is closed. Once one side has ended, `stream_idle` counts if it is shorter.",
+        ),
+        key(
             "total",
             Duration {
                 min: SHORTEST,

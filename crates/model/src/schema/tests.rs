@@ -337,6 +337,7 @@ fn only_the_parser_knows(form: Form, text: &str) -> bool {
         .contains(&text),
         Form::RoutePath => ["/a/../b", "/a/./b"].contains(&text),
         Form::StatusRange => text == "299-200",
+        Form::Protocol => ["h2", "h2c", "http"].contains(&text),
         Form::HostField => ["[:::]:80", "10.0.0.1:65536"].contains(&text),
         _ => false,
     }

@@ -163,16 +163,17 @@ fn listener() -> impl Strategy<Value = Listener> {
     (
         name(),
         address(),
-        vec(network(), 0..3),
+        (vec(network(), 0..3), vec("[a-z]{1,9}x(/[0-9.]{1,3})?", 0..3)),
         1..=10_000_000u32,
         limits,
         timeouts,
     )
         .prop_map(
-            |(name, address, trusted_proxies, max_connections, limits, timeouts)| Listener {
+            |(name, address, (trusted_proxies, upgrades), max_connections, limits, timeouts)| Listener {
                 name,
                 address,
                 trusted_proxies,
+                upgrades,
                 max_connections,
                 limits,
                 timeouts,
@@ -312,14 +313,18 @@ fn pool() -> impl Strategy<Value = Pool> {
         ms(10..=3_600_000),
         ms(10..=86_400_000),
         ms(10..=86_400_000),
+        ms(10..=604_800_000),
         total,
     )
-        .prop_map(|(connect, first_byte, stream_idle, total)| PoolTimeouts {
-            connect,
-            first_byte,
-            stream_idle,
-            total,
-        });
+        .prop_map(
+            |(connect, first_byte, stream_idle, tunnel_idle, total)| PoolTimeouts {
+                connect,
+                first_byte,
+                stream_idle,
+                tunnel_idle,
+                total,
+            },
+        );
     let all_down = prop_oneof![Just(AllDown::FailOpen), Just(AllDown::FailClosed)];
     (
         (

@@ -21,7 +21,7 @@ pub(crate) use self::gate::Gate;
 pub(crate) use self::load::Load;
 pub(crate) use self::message::{Broken, Message};
 pub(crate) use self::metrics::Metrics;
-pub(crate) use self::peers::{Nginx, Python, curl};
+pub(crate) use self::peers::{Nginx, Python, PythonPeer, curl, python};
 
 /// How long anything may take before the test fails: generous, because the machine may be busy.
 pub(crate) const DEADLINE: Duration = Duration::from_secs(20);

@@ -2,7 +2,7 @@
 
 use std::fs;
 use std::net::SocketAddr;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 use std::sync::Mutex;
 
@@ -160,6 +160,58 @@ impl Python {
     pub(crate) fn file(&self, name: &str, content: &[u8]) {
         fs::write(self.dir.path().join(name), content).expect("a file");
     }
+}
+
+/// The Python that has the peers from PyPI.
+pub(crate) fn python_with_peers() -> PathBuf {
+    let python = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../target/test-venv/bin/python");
+    assert!(
+        python.is_file(),
+        "this test needs peers from PyPI: run `cargo xtask tools` (cargo xtask test does it)"
+    );
+    python
+}
+
+/// A Python program with peers from PyPI, started with arguments; killed when dropped.
+pub(crate) struct PythonPeer(Server);
+
+impl PythonPeer {
+    /// Runs `program`, which listens on the address that it gets as its first two arguments, host and port.
+    pub(crate) fn start(program: &str) -> Self {
+        let address = free_address();
+        let mut command = Command::new(python_with_peers());
+        command
+            .arg("-c")
+            .arg(program)
+            .args([address.ip().to_string(), address.port().to_string()]);
+        let server = Server {
+            command: Mutex::new(command),
+            child: Mutex::new(None),
+            address,
+        };
+        server.start();
+        Self(server)
+    }
+
+    pub(crate) fn address(&self) -> SocketAddr {
+        self.0.address
+    }
+}
+
+/// Runs a Python program with peers from PyPI to its end; what it printed.
+pub(crate) fn python(program: &str, args: &[&str]) -> String {
+    let output = Command::new(python_with_peers())
+        .arg("-c")
+        .arg(program)
+        .args(args)
+        .output()
+        .expect("Python runs");
+    let (out, err) = (
+        String::from_utf8_lossy(&output.stdout),
+        String::from_utf8_lossy(&output.stderr),
+    );
+    assert!(output.status.success(), "{out}\n{err}");
+    out.into_owned()
 }
 
 /// Runs curl.
