@@ -266,7 +266,7 @@ fn build_lb(
     let route_pools = config
         .routes
         .iter()
-        .map(|r| index_of(&r.pool).unwrap_or(0))
+        .map(|r| r.target.pools().find_map(&index_of).unwrap_or(0))
         .collect();
     Arc::new(LbServing {
         router: Router::new(config),

@@ -14,7 +14,7 @@ use evenkeel_dataplane::{Dataplane, Options};
 use model::config::{
     AccessLog, Admin, Algorithm, AllDown, Backend, Config, Connections, Listener, ListenerLimits,
     ListenerTimeouts, LoadBalancer, LogTarget, Name, Node, Observe, Passive, Pool, PoolTimeouts, Retries,
-    Route, RouteMatch,
+    Route, RouteMatch, RouteTarget,
 };
 use model::snapshot::{Layers, Snapshot};
 use model::state::{Observed, Overrides, Timestamp};
@@ -171,18 +171,21 @@ fn snapshot(backends: &[SocketAddr], observe: Observe) -> Snapshot {
         listeners: vec![Arc::new(listener)],
         routes: vec![Route {
             name: name("default"),
+            priority: 0,
             matches: RouteMatch::default(),
-            pool: name("default"),
+            target: RouteTarget::Pool(name("default")),
             rate_limits: Vec::new(),
             timeouts: Default::default(),
         }],
         pools: BTreeMap::from([(name("default"), Arc::new(pool))]),
         access_log: true,
+        default_language: None,
     };
     let node = Node {
         name: "test".into(),
         threads: Some(1),
         data_dir: None,
+        geoip: None,
         user: None,
         group: None,
         shutdown_timeout: std::time::Duration::from_secs(1),

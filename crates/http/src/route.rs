@@ -3,7 +3,7 @@
 //! The config's routes are already ordered, most specific first; the first that matches is taken. Paths are
 //! compared byte by byte in the normal form that is forwarded, hosts ignoring ASCII case and one final dot.
 
-use model::config::{LoadBalancer, Name, PathMatch};
+use model::config::{HostMatch, LoadBalancer, Name, PathMatch, Pattern};
 use model::explain::RouteStep;
 
 /// The routes of one load balancer, ready for matching.
@@ -15,7 +15,7 @@ pub struct Router {
 #[derive(Clone, Debug)]
 struct Rule {
     name: Name,
-    host: Option<String>,
+    host: Option<HostMatch>,
     path: PathRule,
 }
 
@@ -25,6 +25,7 @@ enum PathRule {
     Exact(String),
     /// Ends in `/` only where the config says so.
     Prefix(String),
+    Pattern(Pattern),
 }
 
 impl Router {
@@ -39,6 +40,7 @@ impl Router {
                 Some(PathMatch::Prefix(prefix)) if prefix == "/" || prefix.is_empty() => PathRule::Any,
                 Some(PathMatch::Prefix(prefix)) => PathRule::Prefix(prefix.clone()),
                 Some(PathMatch::Exact(path)) => PathRule::Exact(path.clone()),
+                Some(PathMatch::Pattern(pattern)) => PathRule::Pattern(pattern.clone()),
             },
         };
         Self {
@@ -75,7 +77,14 @@ impl Rule {
     fn takes_host(&self, host_name: &[u8]) -> bool {
         match &self.host {
             None => true,
-            Some(host) => without_root(host.as_bytes()).eq_ignore_ascii_case(without_root(host_name)),
+            Some(HostMatch::Exact(host)) => host.as_bytes().eq_ignore_ascii_case(without_root(host_name)),
+            Some(HostMatch::Under(suffix)) => {
+                let name = without_root(host_name);
+                let label = name.len().checked_sub(suffix.len()).filter(|label| *label > 0);
+                label
+                    .and_then(|label| name.get(label..))
+                    .is_some_and(|end| end.eq_ignore_ascii_case(suffix.as_bytes()))
+            }
         }
     }
 
@@ -93,6 +102,12 @@ impl Rule {
             (PathRule::Exact(exact), true) => Some(format!("path is `{exact}`")),
             (PathRule::Exact(exact), false) => return format!("path `{path}` is not `{exact}`"),
             (PathRule::Prefix(prefix), true) => Some(format!("path `{path}` is under `{prefix}`")),
+            (PathRule::Pattern(pattern), true) => {
+                Some(format!("path `{path}` matches `{}`", pattern.as_str()))
+            }
+            (PathRule::Pattern(pattern), false) => {
+                return format!("path `{path}` does not match `{}`", pattern.as_str());
+            }
             (PathRule::Prefix(prefix), false) => return format!("path `{path}` is not under `{prefix}`"),
         };
         match (host, path) {
@@ -108,6 +123,7 @@ impl PathRule {
         match self {
             Self::Any => true,
             Self::Exact(exact) => path == exact.as_bytes(),
+            Self::Pattern(pattern) => pattern.matches(path),
             Self::Prefix(prefix) => path
                 .strip_prefix(prefix.as_bytes())
                 .is_some_and(|rest| prefix.ends_with('/') || matches!(rest.first(), None | Some(b'/'))),

@@ -6,6 +6,7 @@
 mod observe;
 mod rate_limit;
 mod retry;
+mod route;
 mod sticky;
 
 use std::collections::BTreeMap;
@@ -22,6 +23,11 @@ pub use observe::{
 };
 pub use rate_limit::{DEFAULT_MAX_KEYS, DEFAULT_PER, LimitKey, RateLimit};
 pub use retry::{Retries, RetryOn, RouteTimeouts};
+pub use route::{
+    HostMatch, MAX_CONDITIONS, MAX_MATCH_DEPTH, MAX_PATTERN_BYTES, MAX_PATTERN_SIZE, MAX_PATTERNS,
+    MAX_PRIORITY, MAX_ROUTES, MAX_SPLIT, MAX_SPLIT_WEIGHT, PathMatch, Pattern, PatternError, Route,
+    RouteMatch, RouteTarget, Split, SplitPart, ValueMatch,
+};
 pub use sticky::{
     DEFAULT_DRAIN_TIMEOUT, DEFAULT_LEARNED_TTL, DEFAULT_MAX_SESSIONS, Learned, SameSite, Secure, SessionKey,
     Sticky, StickyBy, StickyCookie,
@@ -113,6 +119,8 @@ pub struct Node {
     /// What is signed with where nothing nearer says otherwise: the first signs, the others are accepted still.
     /// Empty: a random key that is kept in the data directory. Hot.
     pub secrets: Vec<Secret>,
+    /// MaxMind database for `country` and `continent` of routes. Hot.
+    pub geoip: Option<PathBuf>,
 }
 
 impl Default for Node {
@@ -126,6 +134,7 @@ impl Default for Node {
             shutdown_timeout: DEFAULT_SHUTDOWN_TIMEOUT,
             max_connections: DEFAULT_MAX_CONNECTIONS,
             secrets: Vec::new(),
+            geoip: None,
         }
     }
 }
@@ -192,12 +201,14 @@ pub struct LoadBalancer {
     pub name: Name,
     /// Where it listens; at least one. Names are unique within the load balancer, addresses in the config.
     pub listeners: Vec<Arc<Listener>>,
-    /// Which requests go to which pool, most specific first (see [`RouteMatch`]).
+    /// Which requests go to which pool, in the order in which they are tried (see [`Route::rank`]).
     pub routes: Vec<Route>,
     /// Pools by name. Every route's pool is here.
     pub pools: BTreeMap<Name, Arc<Pool>>,
     /// Whether its requests are in the access log, when there is one.
     pub access_log: bool,
+    /// The language of what routes without `language` serve (lower case): it takes part in the negotiation.
+    pub default_language: Option<String>,
 }
 
 /// Default of the port of `listen`, on every IPv4 address.
@@ -277,7 +288,7 @@ impl Default for ListenerTimeouts {
 }
 
 /// An IP network in CIDR form, e.g. `10.0.0.0/8`; a bare address is a network of one.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct IpNet {
     /// Its address with the host bits cleared.
     pub address: IpAddr,
@@ -312,40 +323,6 @@ impl std::fmt::Display for IpNet {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(f, "{}/{}", self.address, self.prefix)
     }
-}
-
-/// Which requests go where. Order: exact host before any host, then exact path before prefix, then the longer
-/// prefix, then as written.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Route {
-    /// Its name; default `default` or `route-N`.
-    pub name: Name,
-    /// What it matches.
-    pub matches: RouteMatch,
-    /// The pool that serves it.
-    pub pool: Name,
-    /// How many requests it takes; all must allow one.
-    pub rate_limits: Vec<RateLimit>,
-    /// Timeouts that it has otherwise than its pool.
-    pub timeouts: RouteTimeouts,
-}
-
-/// What a route matches; all that is given must hold. Nothing given matches everything.
-#[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
-pub struct RouteMatch {
-    /// Host name without port, lower case, compared exactly.
-    pub host: Option<String>,
-    /// Path of the target after normalisation.
-    pub path: Option<PathMatch>,
-}
-
-/// How a path is compared.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum PathMatch {
-    /// Equal to this.
-    Exact(String),
-    /// Starts with this, at a segment border: `/api` matches `/api` and `/api/x`, not `/apis`.
-    Prefix(String),
 }
 
 /// Backends that serve the same thing, with how to choose among them.

@@ -6,7 +6,9 @@
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 
-use crate::config::{Admin, Backend, Config, Listener, LoadBalancer, Name, Node, Observe, Pool, Route};
+use crate::config::{
+    Admin, Backend, Config, Listener, LoadBalancer, Name, Node, Observe, Pool, Route, RouteTarget,
+};
 
 /// One change from an old config to a new one.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -59,6 +61,8 @@ pub enum Part {
     ListenersReordered,
     /// Whether its requests are in the access log.
     AccessLog(bool),
+    /// The language of what routes without one serve.
+    DefaultLanguage(Option<String>),
     /// A route is new.
     RouteAdded(Name),
     /// A route is gone.
@@ -157,6 +161,7 @@ fn node_changes(changes: &mut Vec<Change>, old: &Node, new: &Node) {
         shutdown_timeout,
         max_connections,
         secrets,
+        geoip,
     } = new;
     let compared = [
         ("node.secret", old.secrets == *secrets, false),
@@ -175,6 +180,7 @@ fn node_changes(changes: &mut Vec<Change>, old: &Node, new: &Node) {
             old.max_connections == *max_connections,
             false,
         ),
+        ("node.geoip", old.geoip == *geoip, false),
     ];
     settings(changes, compared);
 }
@@ -222,10 +228,14 @@ fn parts(old: &LoadBalancer, new: &LoadBalancer) -> Vec<Part> {
         routes,
         pools,
         access_log,
+        default_language,
     } = new;
     let mut parts = Vec::new();
     if old.access_log != *access_log {
         parts.push(Part::AccessLog(*access_log));
+    }
+    if old.default_language != *default_language {
+        parts.push(Part::DefaultLanguage(default_language.clone()));
     }
     listener_changes(&mut parts, &old.listeners, listeners);
     for (name, before, after) in side_by_side(&old.pools, pools) {
@@ -305,19 +315,7 @@ fn route_changes(parts: &mut Vec<Part>, old: &[Route], new: &[Route]) {
     for (name, before, after) in side_by_side(&before, &after) {
         match (before, after) {
             (Some(before), Some(after)) => {
-                let Route {
-                    name: _,
-                    matches,
-                    pool,
-                    rate_limits,
-                    timeouts,
-                } = after;
-                let keys = different([
-                    ("match", before.matches == *matches),
-                    ("pool", before.pool == *pool),
-                    ("rate_limit", before.rate_limits == *rate_limits),
-                    ("timeouts", before.timeouts == *timeouts),
-                ]);
+                let keys = route_keys(before, after);
                 if !keys.is_empty() {
                     let route = (*name).clone();
                     parts.push(Part::RouteChanged { route, keys });
@@ -330,6 +328,28 @@ fn route_changes(parts: &mut Vec<Part>, old: &[Route], new: &[Route]) {
     if reordered(old, new, |route| &route.name) {
         parts.push(Part::RoutesReordered);
     }
+}
+
+fn route_keys(old: &Route, new: &Route) -> Vec<&'static str> {
+    let Route {
+        name: _,
+        priority,
+        matches,
+        target,
+        rate_limits,
+        timeouts,
+    } = new;
+    let target_key = match target {
+        RouteTarget::Pool(_) => "pool",
+        RouteTarget::Split(_) => "split",
+    };
+    different([
+        ("priority", old.priority == *priority),
+        ("match", old.matches == *matches),
+        (target_key, old.target == *target),
+        ("rate_limit", old.rate_limits == *rate_limits),
+        ("timeouts", old.timeouts == *timeouts),
+    ])
 }
 
 fn pool_changes(parts: &mut Vec<Part>, old: &Pool, new: &Pool) {
@@ -449,6 +469,8 @@ impl std::fmt::Display for Part {
             Self::ListenersReordered => f.write_str("listeners reordered"),
             Self::AccessLog(true) => f.write_str("requests are in the access log"),
             Self::AccessLog(false) => f.write_str("requests are no longer in the access log"),
+            Self::DefaultLanguage(Some(language)) => write!(f, "the default language is {language}"),
+            Self::DefaultLanguage(None) => f.write_str("there is no default language"),
             Self::RouteAdded(route) => write!(f, "route {route} added"),
             Self::RouteRemoved(route) => write!(f, "route {route} removed"),
             Self::RouteChanged { route, keys } => write!(f, "route {route} changed: {}", keys.join(", ")),

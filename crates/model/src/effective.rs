@@ -3,14 +3,14 @@
 //! Secrets are not written; a comment stands in the place of one.
 
 mod observe;
+mod route;
 mod sticky;
 
 use std::time::Duration;
 
 use crate::config::{
-    Admin, Algorithm, Backend, CheckKind, Config, Connections, ConsistentHash, HashKey, HashTable,
-    HealthCheck, HttpCheck, Listener, ListenerLimits, ListenerTimeouts, LoadBalancer, Node, Passive,
-    PathMatch, Pool, PoolTimeouts, Route, RouteMatch,
+    Admin, Algorithm, Backend, CheckKind, Config, Connections, ConsistentHash, HashTable, HealthCheck,
+    HttpCheck, Listener, ListenerLimits, ListenerTimeouts, LoadBalancer, Node, Passive, Pool, PoolTimeouts,
 };
 use crate::units::{format_duration, format_size};
 
@@ -87,6 +87,7 @@ fn write_node(w: &mut Writer, node: &Node) {
         shutdown_timeout,
         max_connections,
         secrets,
+        geoip,
     } = node;
     w.header("[node]");
     w.text("name", name);
@@ -104,6 +105,8 @@ fn write_node(w: &mut Writer, node: &Node) {
         true => w.comment("secret: a random one in the data directory"),
         false => w.comment("secret: set, and not shown"),
     }
+    let geoip = geoip.as_ref().map(|path| path.display().to_string());
+    w.optional("geoip", geoip.as_deref(), "none");
 }
 
 fn write_admin(w: &mut Writer, admin: &Admin) {
@@ -128,15 +131,17 @@ fn write_load_balancer(w: &mut Writer, balancer: &LoadBalancer) {
         routes,
         pools,
         access_log,
+        default_language,
     } = balancer;
     let path = format!("load_balancers.{}", bare_or_quoted(name.as_str()));
     w.header(&format!("[{path}]"));
     w.raw("access_log", access_log);
+    w.optional("default_language", default_language.as_deref(), "none");
     for listener in listeners {
         write_listener(w, &format!("{path}.listeners"), listener);
     }
     for route in routes {
-        write_route(w, &format!("{path}.routes"), route);
+        route::write(w, &format!("{path}.routes"), route);
     }
     for pool in pools.values() {
         let path = format!("{path}.pools.{}", bare_or_quoted(pool.name.as_str()));
@@ -193,27 +198,6 @@ fn write_listener(w: &mut Writer, path: &str, listener: &Listener) {
     w.size("request_body_min_rate", u64::from(*request_body_min_rate));
     w.duration("keep_alive", *keep_alive);
     w.duration("response_write_idle", *response_write_idle);
-}
-
-fn write_route(w: &mut Writer, path: &str, route: &Route) {
-    let Route {
-        name,
-        matches,
-        pool,
-        rate_limits,
-        timeouts,
-    } = route;
-    let RouteMatch { host, path: wanted } = matches;
-    let host = host.iter().map(|host| format!("host = {}", quoted(host)));
-    let wanted = wanted.iter().map(|wanted| match wanted {
-        PathMatch::Exact(path) => format!("path = {}", quoted(path)),
-        PathMatch::Prefix(path) => format!("path_prefix = {}", quoted(path)),
-    });
-    w.header(&format!("[[{path}]]"));
-    w.text("name", name.as_str());
-    w.raw("match", inline_table(host.chain(wanted)));
-    w.text("pool", pool.as_str());
-    sticky::write_limits(w, rate_limits, timeouts);
 }
 
 fn write_pool(w: &mut Writer, path: &str, pool: &Pool) {
@@ -301,14 +285,7 @@ fn write_hash(w: &mut Writer, hash: &ConsistentHash) {
         table,
         bounded_load,
     } = hash;
-    let key = match key {
-        HashKey::ClientAddress => "client_address".to_owned(),
-        HashKey::Path => "path".to_owned(),
-        HashKey::Header(name) => format!("header:{name}"),
-        HashKey::Cookie(name) => format!("cookie:{name}"),
-        HashKey::Query(name) => format!("query:{name}"),
-    };
-    w.text("key", &key);
+    w.text("key", &route::hash_key(key));
     let table = match table {
         HashTable::Ring => "ring",
         HashTable::Maglev => "maglev",

@@ -19,6 +19,7 @@ pub mod parse;
 pub mod reason;
 pub mod record;
 pub mod schema;
+mod shadow;
 pub mod snapshot;
 pub mod state;
 pub mod status;

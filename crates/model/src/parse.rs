@@ -9,6 +9,7 @@ mod limits;
 mod load_balancer;
 mod observe;
 mod pool;
+mod route;
 mod section;
 mod sticky;
 mod text;
@@ -41,18 +42,36 @@ const DOCUMENT_KEYS: [&str; 3] = ["node", "admin", "load_balancers"];
 /// Most listeners in a config: each has a socket per thread.
 pub const MAX_LISTENERS: usize = 1_000;
 
+/// A valid config, and what in its text is probably not meant.
+#[derive(Clone, Debug)]
+pub struct Checked {
+    /// The config.
+    pub config: Config,
+    /// In the order of the text, at most [`MAX_DIAGNOSTICS`]: the config works, but not as it looks.
+    pub warnings: Vec<Diagnostic>,
+}
+
 /// Reads a config file. `file` names it in diagnostics.
 ///
 /// # Errors
 /// Everything that is wrong, in the order of the text: errors of syntax and of meaning together, at most
 /// [`MAX_DIAGNOSTICS`] and a note on the rest.
 pub fn parse_toml(text: &str, file: &str) -> Result<Config, Vec<Diagnostic>> {
+    check_toml(text, file).map(|checked| checked.config)
+}
+
+/// As [`parse_toml`], with warnings.
+///
+/// # Errors
+/// As [`parse_toml`].
+pub fn check_toml(text: &str, file: &str) -> Result<Checked, Vec<Diagnostic>> {
     let source = Source::new(file, text);
     refuse_too_long(&source, text)?;
     let (root, errors) = tree::read_toml(&source, text);
     let mut findings = Findings::new(&source, errors);
     let config = document(&mut findings, &root);
-    findings.finish(config)
+    let (config, warnings) = findings.finish(config)?;
+    Ok(Checked { config, warnings })
 }
 
 /// Reads the JSON form: the whole document, or just a map of load balancers by name when none of the document's
@@ -61,6 +80,14 @@ pub fn parse_toml(text: &str, file: &str) -> Result<Config, Vec<Diagnostic>> {
 /// # Errors
 /// As [`parse_toml`], but nothing can be said about what follows an error of syntax.
 pub fn parse_json(text: &str, file: &str) -> Result<Config, Vec<Diagnostic>> {
+    check_json(text, file).map(|checked| checked.config)
+}
+
+/// As [`parse_json`], with warnings.
+///
+/// # Errors
+/// As [`parse_json`].
+pub fn check_json(text: &str, file: &str) -> Result<Checked, Vec<Diagnostic>> {
     let source = Source::new(file, text);
     refuse_too_long(&source, text)?;
     let (root, errors) = tree::read_json(&source, text);
@@ -70,6 +97,7 @@ pub fn parse_json(text: &str, file: &str) -> Result<Config, Vec<Diagnostic>> {
             let admin = Admin::default();
             findings.claim_unwritten(admin.listen, "the default of admin.listen");
             let balancers = load_balancers(&mut findings, "", &root)?;
+            findings.require_geography(&Node::default());
             Some(Config {
                 node: Node::default(),
                 admin,
@@ -79,7 +107,8 @@ pub fn parse_json(text: &str, file: &str) -> Result<Config, Vec<Diagnostic>> {
         }
         _ => document(&mut findings, &root),
     });
-    findings.finish(config)
+    let (config, warnings) = findings.finish(config)?;
+    Ok(Checked { config, warnings })
 }
 
 fn refuse_too_long(source: &Source<'_>, text: &str) -> Result<(), Vec<Diagnostic>> {
@@ -102,6 +131,7 @@ fn document(f: &mut Findings<'_>, root: &tree::Node) -> Option<Config> {
     let observe = observe::observe(f, &root);
     let entry = root.entry("load_balancers")?;
     let load_balancers = load_balancers(f, "load_balancers", &entry.node)?;
+    f.require_geography(&node);
     Some(Config {
         node,
         admin,
@@ -125,6 +155,7 @@ fn node(f: &mut Findings<'_>, s: &Section<'_>) -> Node {
             .integer(f, "max_connections")
             .map_or(defaults.max_connections, narrow),
         secrets: sticky::secrets(f, s),
+        geoip: s.text(f, "geoip", text::file).map(PathBuf::from),
     }
 }
 
@@ -171,6 +202,16 @@ struct First {
 }
 
 impl Findings<'_> {
+    /// Reports the first route by country when there is no database to tell countries.
+    fn require_geography(&mut self, node: &Node) {
+        let Some((span, path)) = self.geography.take().filter(|_| node.geoip.is_none()) else {
+            return;
+        };
+        let fault = Fault::new("countries and continents cannot be told without a database")
+            .suggest("name a MaxMind database in `[node]`: `geoip = \"GeoLite2-Country.mmdb\"`");
+        self.report(span, &path, fault);
+    }
+
     /// Takes a listening address for one listener; a second claim is an error.
     fn claim(&mut self, address: SocketAddr, path: &str, span: Range<usize>) {
         if address.port() == 0 {

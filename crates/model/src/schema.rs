@@ -7,16 +7,18 @@ mod limit_keys;
 mod markdown;
 mod observe_keys;
 mod pool_keys;
+mod route_keys;
 mod sticky_keys;
 
 pub use json::json_schema;
-pub(crate) use keys::{ADMIN, LIMITS, LISTENER, LISTENER_TIMEOUTS, LOAD_BALANCER, MATCH, NODE, ROOT, ROUTE};
+pub(crate) use keys::{ADMIN, LIMITS, LISTENER, LISTENER_TIMEOUTS, LOAD_BALANCER, NODE, ROOT};
 pub(crate) use limit_keys::{RATE_LIMIT, ROUTE_TIMEOUTS};
 pub use markdown::{key_tables, rewrite};
 pub(crate) use observe_keys::{ACCESS_LOG, RECORDER, REQUEST_ID, TRACING};
 pub(crate) use pool_keys::{
     BACKEND, CONNECTIONS, HASH, HEALTH, HTTP_CHECK_KEYS, PASSIVE, POOL, POOL_TIMEOUTS, RETRIES,
 };
+pub(crate) use route_keys::{MATCH, PATTERN, ROUTE, SPLIT};
 
 pub(crate) use sticky_keys::STICKY;
 
@@ -101,6 +103,12 @@ pub(crate) enum Kind {
     Named(&'static Table),
     /// Values of header fields by name.
     Fields,
+    /// What must hold of values, by name: a text to equal, `true` or `false` for being there, or a
+    /// [`PATTERN`].
+    Conditions {
+        names: Form,
+        values: Form,
+    },
 }
 
 /// What must hold between the keys of a table.
@@ -114,6 +122,8 @@ pub(crate) enum Rule {
     },
     /// One of the two must be given.
     OneOf(&'static str, &'static str),
+    /// One of these must be given, and no other of them.
+    ExactlyOne(&'static [&'static str]),
     /// `key` may be given only where `other` has this value.
     OnlyWith {
         key: &'static str,
@@ -142,8 +152,17 @@ pub(crate) enum Form {
     BackendAddress,
     Network,
     Host,
+    RouteHost,
     HostField,
     RoutePath,
+    Pattern,
+    Method,
+    Language,
+    Country,
+    Continent,
+    CookieValue,
+    QueryName,
+    QueryValue,
     CheckPath,
     HashKey,
     StatusRange,
@@ -210,6 +229,9 @@ impl Kind {
             Self::Either(kinds) => kinds.iter().map(Self::expected).collect::<Vec<_>>().join(", or "),
             Self::Named(_) => "a table of tables by name".to_owned(),
             Self::Fields => "a table of header fields such as `{ \"X-Check\" = \"1\" }`".to_owned(),
+            Self::Conditions { .. } => {
+                "a table of names such as `{ \"X-Beta\" = \"1\", \"X-User\" = true }`".to_owned()
+            }
         }
     }
 
@@ -245,6 +267,7 @@ impl Kind {
             Self::OneOrList(of) => of.example(),
             Self::Either(kinds) => kinds.iter().find_map(Self::example),
             Self::Fields => Some("{ \"X-Check\" = \"1\" }".to_owned()),
+            Self::Conditions { .. } => Some("{ \"X-Beta\" = \"1\" }".to_owned()),
             Self::Table(_) | Self::TableOrFalse(_) | Self::Named(_) => None,
         }
     }
@@ -266,8 +289,17 @@ impl Form {
             Self::BackendAddress => "an IP address and port such as `\"10.0.0.1:9001\"`",
             Self::Network => "an IP network such as `\"10.0.0.0/8\"`, or an IP address",
             Self::Host => "a host name such as `\"shop.example.com\"`",
+            Self::RouteHost => "a host name such as `\"shop.example.com\"` or `\"*.example.com\"`",
             Self::HostField => "a host such as `\"shop.example.com\"` or `\"shop.example.com:8080\"`",
             Self::RoutePath => "a path such as `\"/api\"`",
+            Self::Pattern => "a regular expression such as `\"/v[0-9]+/.*\"`",
+            Self::Method => "a method such as `\"GET\"`",
+            Self::Language => "a language tag such as `\"de\"` or `\"pt-BR\"`",
+            Self::Country => "a country code such as `\"DE\"`",
+            Self::Continent => "one of `\"AF\"`, `\"AN\"`, `\"AS\"`, `\"EU\"`, `\"NA\"`, `\"OC\"`, `\"SA\"`",
+            Self::CookieValue => "the value of a cookie",
+            Self::QueryName => "the name of a query parameter",
+            Self::QueryValue => "the value of a query parameter",
             Self::CheckPath => "a path such as `\"/health\"`",
             Self::HashKey => {
                 "`\"client_address\"`, `\"path\"`, `\"header:NAME\"`, `\"cookie:NAME\"` or `\"query:NAME\"`"
@@ -299,7 +331,13 @@ impl Form {
             Self::ListenAddress => "0.0.0.0:8080",
             Self::BackendAddress => "10.0.0.1:9001",
             Self::Network => "10.0.0.0/8",
-            Self::Host | Self::HostField => "shop.example.com",
+            Self::Host | Self::RouteHost | Self::HostField => "shop.example.com",
+            Self::Pattern => "/v[0-9]+/.*",
+            Self::Method => "GET",
+            Self::Language => "de",
+            Self::Country => "DE",
+            Self::Continent => "EU",
+            Self::CookieValue | Self::QueryName | Self::QueryValue => "beta",
             Self::RoutePath => "/api",
             Self::CheckPath => "/health",
             Self::HashKey => "header:X-User",
@@ -332,6 +370,17 @@ impl Form {
             }
             Self::Network => format!("^({v4}|{v6})(/[0-9]{{1,3}})?$"),
             Self::Host => "^([A-Za-z0-9_.-]{1,253}|\\[[0-9A-Fa-f:.]+\\])$".to_owned(),
+            Self::RouteHost => {
+                "^([A-Za-z0-9_.-]{1,253}|[*][.][A-Za-z0-9_.-]{1,251}|\\[[0-9A-Fa-f:.]+\\])$".to_owned()
+            }
+            Self::Pattern => "^[^\\u0000-\\u001f\\u007f-\\u009f]{1,1024}$".to_owned(),
+            Self::Method => format!("^{TOKEN}{{1,32}}$"),
+            Self::Language => "^[A-Za-z]{1,8}(-[A-Za-z0-9]{1,8}){0,7}$".to_owned(),
+            Self::Country => "^[A-Za-z]{2}$".to_owned(),
+            Self::Continent => "^([Aa][FfNnSs]|[Ee][Uu]|[Nn][Aa]|[Oo][Cc]|[Ss][Aa])$".to_owned(),
+            Self::CookieValue => "^[!-:<-~]{1,1024}$".to_owned(),
+            Self::QueryName => "^[!-\"$%'-<>-~]{1,128}$".to_owned(),
+            Self::QueryValue => "^[^\\u0000-\\u001f\\u007f-\\u009f]{0,1024}$".to_owned(),
             Self::HostField => "^([A-Za-z0-9_.-]{1,253}|\\[[0-9A-Fa-f:.]+\\])(:[0-9]{1,5})?$".to_owned(),
             Self::RoutePath => "^/[!-\"$->@-~]{0,1023}$".to_owned(),
             Self::CheckPath => "^/[!-\"$-~]{0,1023}$".to_owned(),
@@ -377,6 +426,8 @@ static ALL: &[&Table] = &[
     &LISTENER_TIMEOUTS,
     &ROUTE,
     &MATCH,
+    &PATTERN,
+    &SPLIT,
     &RATE_LIMIT,
     &ROUTE_TIMEOUTS,
     &POOL,

@@ -635,10 +635,10 @@ fn routes_and_pools() {
         ))
     };
     says(
-        &host("*.example.com"),
-        "\"*.example.com\"",
+        &host("www.*.com"),
+        "\"www.*.com\"",
         "not a host name",
-        "compared exactly",
+        "as in `*.example.com`",
     );
     says(
         &host("example.com:80"),

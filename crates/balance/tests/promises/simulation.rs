@@ -84,6 +84,7 @@ fn config(seed: u64, rng: &mut Rng) -> Config {
         routes: Vec::new(),
         pools: [(name("default"), Arc::new(pool))].into(),
         access_log: true,
+        default_language: None,
     };
     Config {
         node: Node {
@@ -95,6 +96,7 @@ fn config(seed: u64, rng: &mut Rng) -> Config {
             shutdown_timeout: Duration::ZERO,
             max_connections: 1,
             secrets: Vec::new(),
+            geoip: None,
         },
         admin: Admin {
             listen: "127.0.0.1:0".parse().unwrap(),

@@ -27,5 +27,5 @@ mod scrape;
 mod shutdown;
 mod start;
 mod timeouts;
-mod why;
 mod websocket;
+mod why;

@@ -1,7 +1,7 @@
 //! Which route a request takes.
 
 use evenkeel_http::route::Router;
-use model::config::{LoadBalancer, Name, PathMatch, Route, RouteMatch};
+use model::config::{HostMatch, LoadBalancer, Name, PathMatch, Route, RouteMatch, RouteTarget};
 use std::collections::BTreeMap;
 
 fn router(routes: &[(Option<&str>, Option<PathMatch>)]) -> Router {
@@ -14,17 +14,20 @@ fn router(routes: &[(Option<&str>, Option<PathMatch>)]) -> Router {
             .enumerate()
             .map(|(i, (host, path))| Route {
                 name: name(&format!("route-{i}")),
+                priority: 0,
                 matches: RouteMatch {
-                    host: host.map(str::to_owned),
+                    host: host.map(|host| HostMatch::Exact(host.to_owned())),
                     path: path.clone(),
+                    ..RouteMatch::default()
                 },
-                pool: name("default"),
+                target: RouteTarget::Pool(name("default")),
                 rate_limits: Vec::new(),
                 timeouts: Default::default(),
             })
             .collect(),
         pools: BTreeMap::new(),
         access_log: true,
+        default_language: None,
     })
 }
 

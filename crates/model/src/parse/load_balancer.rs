@@ -1,23 +1,23 @@
 //! One load balancer: listeners, routes and pools, in the short form or in full.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::ops::Range;
 use std::sync::Arc;
 
-use super::limits::{rate_limits, route_timeouts};
 use super::pool::pool;
-use super::section::{Findings, Section, closest, item_text, narrow};
+use super::route::routes;
+use super::section::{Findings, Section, item_text, narrow};
 use super::{MAX_LISTENERS, text};
 use crate::config::{
     DEFAULT_LISTEN_PORT, DEFAULT_MAX_CONNECTIONS, DEFAULT_UPGRADES, IpNet, Listener, ListenerLimits,
-    ListenerTimeouts, LoadBalancer, Name, PathMatch, Pool, Route, RouteMatch, RouteTimeouts,
+    ListenerTimeouts, LoadBalancer, Name, Pool,
 };
 use crate::diagnostic::Fault;
 use crate::schema;
 
 /// The name of a pool or route that has no other.
-const DEFAULT_NAME: &str = "default";
+pub(super) const DEFAULT_NAME: &str = "default";
 
 pub(super) fn load_balancer(f: &mut Findings<'_>, name: &Name, s: &Section<'_>) -> Option<LoadBalancer> {
     let listeners = listeners(f, s);
@@ -27,6 +27,7 @@ pub(super) fn load_balancer(f: &mut Findings<'_>, name: &Name, s: &Section<'_>) 
     };
     let routes = routes(f, s, &declared.names);
     let access_log = s.boolean(f, "access_log").unwrap_or(true);
+    let default_language = s.text(f, "default_language", text::language);
     let pools = declared
         .pools
         .into_iter()
@@ -37,6 +38,7 @@ pub(super) fn load_balancer(f: &mut Findings<'_>, name: &Name, s: &Section<'_>) 
         routes: routes?,
         pools: pools.collect(),
         access_log,
+        default_language,
     })
 }
 
@@ -226,154 +228,13 @@ fn pools_in_full(f: &mut Findings<'_>, s: &Section<'_>) -> Option<Declared> {
     Some(declared)
 }
 
-// ---- routes ----
-
-fn routes(f: &mut Findings<'_>, s: &Section<'_>, pools: &[(Name, Range<usize>)]) -> Option<Vec<Route>> {
-    if s.entry("routes").is_none() {
-        return route_to_the_only_pool(f, s, pools);
-    }
-    let known: BTreeSet<&Name> = pools.iter().map(|(name, _)| name).collect();
-    let mut seen = Seen::default();
-    let mut routes: Vec<Route> = Vec::new();
-    let items = s.items(f, "routes")?;
-    let count = items.len();
-    for (i, (path, node)) in items.into_iter().enumerate() {
-        let Some(section) = Section::open(f, node, path, &schema::ROUTE) else {
-            continue;
-        };
-        let Some(route) = route(f, i, &section) else {
-            continue;
-        };
-        if !known.contains(&route.pool) {
-            report_unknown_pool(f, &route.pool, &known, &section);
-        }
-        seen.report_second(f, &route, &section);
-        routes.push(route);
-    }
-    let reached: BTreeSet<&Name> = routes.iter().map(|route| &route.pool).collect();
-    // What is wrong with a route is reported; it may be the one that was meant to lead to the pool left over.
-    let all_lead_somewhere = routes.len() == count && reached.is_subset(&known);
-    let left_over = |pool: &Name| all_lead_somewhere && !reached.contains(pool);
-    for (pool, span) in pools.iter().filter(|(pool, _)| left_over(pool)) {
-        let fault = Fault::new(format!("no route leads to the pool `{pool}`")).suggest(format!(
-            "add a route with `pool = \"{pool}\"`, or remove the pool"
-        ));
-        f.report(span.clone(), &format!("{}.{pool}", s.path_of("pools")), fault);
-    }
-    routes.sort_by_key(|route| rank(&route.matches));
-    Some(routes)
-}
-
-fn route_to_the_only_pool(
-    f: &mut Findings<'_>,
-    s: &Section<'_>,
-    pools: &[(Name, Range<usize>)],
-) -> Option<Vec<Route>> {
-    let [(pool, _)] = pools else {
-        let fault = Fault::new("there are several pools, but no routes to say which requests go where");
-        let fault = fault.suggest(format!(
-            "add `[[{}]]` tables with `match` and `pool`",
-            s.path_of("routes")
-        ));
-        f.report(s.span.clone(), &s.path_of("routes"), fault);
-        return None;
-    };
-    Some(vec![Route {
-        name: Name::parse(DEFAULT_NAME).ok()?,
-        matches: RouteMatch::default(),
-        pool: pool.clone(),
-        rate_limits: Vec::new(),
-        timeouts: RouteTimeouts::default(),
-    }])
-}
-
-fn route(f: &mut Findings<'_>, index: usize, s: &Section<'_>) -> Option<Route> {
-    let matches = match s.section(f, "match") {
-        Some(section) => {
-            let exact = section.text(f, "path", text::exact_path);
-            let prefix = section.text(f, "path_prefix", text::path_prefix);
-            RouteMatch {
-                host: section.text(f, "host", text::host),
-                path: exact.or(prefix),
-            }
-        }
-        None => RouteMatch::default(),
-    };
-    let unnamed = match matches == RouteMatch::default() {
-        true => DEFAULT_NAME.to_owned(),
-        false => format!("route-{}", index + 1),
-    };
-    let name = s
-        .text(f, "name", text::name)
-        .or_else(|| Name::parse(&unnamed).ok());
-    let pool = s.text(f, "pool", text::name);
-    let rate_limits = rate_limits(f, s);
-    let timeouts = s.section(f, "timeouts").map(|s| route_timeouts(f, &s));
-    Some(Route {
-        name: name?,
-        matches,
-        pool: pool?,
-        rate_limits,
-        timeouts: timeouts.unwrap_or_default(),
-    })
-}
-
-/// Order of routes, least first: exact host, then exact path, then the longer prefix; sorting is stable, so what
-/// is equal stays as written.
-fn rank(matches: &RouteMatch) -> (bool, u8, std::cmp::Reverse<usize>) {
-    let (kind, length) = match &matches.path {
-        Some(PathMatch::Exact(_)) => (0, 0),
-        Some(PathMatch::Prefix(prefix)) => (1, prefix.len()),
-        None => (2, 0),
-    };
-    (matches.host.is_none(), kind, std::cmp::Reverse(length))
-}
-
-fn report_unknown_pool(f: &mut Findings<'_>, wanted: &Name, known: &BTreeSet<&Name>, s: &Section<'_>) {
-    if f.is_full() {
-        return;
-    }
-    let fault = Fault::new(format!("there is no pool `{wanted}`"));
-    let fault = match closest(wanted.as_str(), known.iter().map(|name| name.as_str())) {
-        Some(close) => fault.suggest(format!("did you mean `{close}`?")),
-        None => {
-            let shown: Vec<&str> = known.iter().map(|name| name.as_str()).take(10).collect();
-            fault.suggest(format!("the pools are: {}", shown.join(", ")))
-        }
-    };
-    let span = s
-        .entry("pool")
-        .map_or_else(|| s.span.clone(), |entry| entry.node.span.clone());
-    f.report(span, &s.path_of("pool"), fault);
-}
-
-/// Routes seen so far.
-#[derive(Default)]
-struct Seen {
-    names: BTreeMap<Name, usize>,
-    /// Name and line of the first route for each match.
-    matches: BTreeMap<RouteMatch, (Name, usize)>,
-}
-
-impl Seen {
-    /// Reports a route that no request can reach, and else a name that is taken.
-    fn report_second(&mut self, f: &mut Findings<'_>, route: &Route, s: &Section<'_>) {
-        if let Some((same, line)) = self.matches.get(&route.matches) {
-            let fault = Fault::new(format!(
-                "no request reaches this route: `{same}` in line {line} matches the same"
-            ));
-            let fault = fault.suggest("give it another `match`, or remove one of the two");
-            f.report(s.span.clone(), &s.path, fault);
-            return;
-        }
-        let first = (route.name.clone(), f.line(s.span.start));
-        self.matches.insert(route.matches.clone(), first);
-        report_second(f, &mut self.names, &route.name, s);
-    }
-}
-
 /// Reports a name that stands for two things, and remembers where each first stands.
-fn report_second(f: &mut Findings<'_>, names: &mut BTreeMap<Name, usize>, name: &Name, s: &Section<'_>) {
+pub(super) fn report_second(
+    f: &mut Findings<'_>,
+    names: &mut BTreeMap<Name, usize>,
+    name: &Name,
+    s: &Section<'_>,
+) {
     let span = name_span(s);
     if let Some(first) = names.get(name) {
         let fault = Fault::new(format!(

@@ -17,6 +17,8 @@ use crate::units;
 pub(super) struct Findings<'a> {
     source: &'a Source<'a>,
     diagnostics: Vec<Diagnostic>,
+    /// What is valid and probably not meant.
+    warnings: Vec<Diagnostic>,
     /// More was found than is kept.
     overflown: bool,
     /// Lines with errors of syntax: what could be read there is a guess.
@@ -25,6 +27,10 @@ pub(super) struct Findings<'a> {
     pub(super) addresses: BTreeMap<SocketAddr, First>,
     /// Listeners seen.
     pub(super) listeners: usize,
+    /// Patterns compiled.
+    pub(super) patterns: usize,
+    /// The first place that needs a database of countries.
+    pub(super) geography: Option<(Range<usize>, String)>,
 }
 
 impl<'a> Findings<'a> {
@@ -35,10 +41,13 @@ impl<'a> Findings<'a> {
         Self {
             source,
             diagnostics: syntax,
+            warnings: Vec::new(),
             overflown,
             unreadable,
             addresses: BTreeMap::new(),
             listeners: 0,
+            patterns: 0,
+            geography: None,
         }
     }
 
@@ -53,6 +62,13 @@ impl<'a> Findings<'a> {
             return;
         }
         self.diagnostics.push(self.source.diagnose(span, path, fault));
+    }
+
+    /// Notes at `span` of the key `path` what is valid and probably not meant; at most [`MAX_DIAGNOSTICS`] are kept.
+    pub(super) fn warn(&mut self, span: Range<usize>, path: &str, fault: Fault) {
+        if self.warnings.len() < MAX_DIAGNOSTICS {
+            self.warnings.push(self.source.diagnose(span, path, fault));
+        }
     }
 
     /// Notes that something is missing; said only of a text that could be read as a whole.
@@ -71,10 +87,13 @@ impl<'a> Findings<'a> {
         self.source.line(at)
     }
 
-    /// The config, when nothing was found.
-    pub(super) fn finish<T>(mut self, built: Option<T>) -> Result<T, Vec<Diagnostic>> {
+    /// The config with its warnings, when no error was found.
+    pub(super) fn finish<T>(mut self, built: Option<T>) -> Result<(T, Vec<Diagnostic>), Vec<Diagnostic>> {
         match built {
-            Some(built) if self.diagnostics.is_empty() => return Ok(built),
+            Some(built) if self.diagnostics.is_empty() => {
+                self.warnings.sort_by_key(|d| (d.line, d.column));
+                return Ok((built, self.warnings));
+            }
             None if self.diagnostics.is_empty() => {
                 let nothing = Fault::new("the document describes no load balancer");
                 self.diagnostics.push(self.source.about_all(nothing));
@@ -274,7 +293,7 @@ impl<'t> Section<'t> {
         }
     }
 
-    /// The entries of a table of texts by free names.
+    /// The entries of a table of free names.
     pub(super) fn fields(&self, f: &mut Findings<'_>, key: &str) -> Option<&'t [Entry]> {
         let (entry, declared) = self.declared(key)?;
         let Value::Table(entries) = &entry.node.value else {
@@ -428,6 +447,7 @@ impl<'t> Section<'t> {
                     f.report_missing(self.span.clone(), &self.path_of(key), fault);
                 }
             }
+            Rule::ExactlyOne(keys) => self.check_exactly_one(f, keys),
             Rule::OnlyWith { key, other, value } => {
                 if let Some(entry) = self.entry(key).filter(|_| !has_value(other, value)) {
                     let fault =
@@ -450,6 +470,35 @@ impl<'t> Section<'t> {
                 }
             }
             Rule::NoneWith { .. } => {}
+        }
+    }
+}
+
+impl Section<'_> {
+    fn check_exactly_one(&self, f: &mut Findings<'_>, keys: &[&'static str]) {
+        let mut given = keys.iter().filter_map(|key| self.entry(key));
+        let quoted = || {
+            keys.iter()
+                .map(|key| format!("`{key}`"))
+                .collect::<Vec<_>>()
+                .join(", ")
+        };
+        match (given.next(), given.next()) {
+            (Some(one), Some(other)) => {
+                let fault = Fault::new(format!("`{}` and `{}` may not both be given", one.key, other.key));
+                let fault = fault.suggest(format!("keep one of {}", quoted()));
+                f.report(other.key_span.clone(), &self.path_of(&other.key), fault);
+            }
+            (None, _) if !keys.iter().any(|key| self.misspells(key)) => {
+                let fault = Fault::new(format!("{} needs one of {}", self.title(), quoted()));
+                let example = keys
+                    .first()
+                    .and_then(|key| self.table.key(key))
+                    .and_then(Key::example);
+                let fault = fault.suggest(format!("add for example `{}`", example.unwrap_or_default()));
+                f.report_missing(self.span.clone(), &self.path, fault);
+            }
+            _ => {}
         }
     }
 }

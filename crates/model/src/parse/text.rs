@@ -4,7 +4,7 @@
 use std::net::{IpAddr, SocketAddr};
 
 use super::section::cut;
-use crate::config::{HashKey, IpNet, LimitKey, Name, PathMatch, Secret};
+use crate::config::{HashKey, IpNet, LimitKey, Name, Secret};
 use crate::diagnostic::Fault;
 
 pub(super) fn name(text: &str) -> Result<Name, Fault> {
@@ -30,7 +30,7 @@ pub(super) fn file(text: &str) -> Result<String, Fault> {
     Ok(text.to_owned())
 }
 
-fn bounded(text: &str, most: usize) -> Result<(), Fault> {
+pub(super) fn bounded(text: &str, most: usize) -> Result<(), Fault> {
     let length = text.chars().take(most + 1).count();
     if length == 0 || length > most {
         return Err(Fault::new(format!("the text must have 1 to {most} characters")));
@@ -180,28 +180,19 @@ fn host_characters(text: &str) -> bool {
             .all(|b| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'-' | b'_'))
 }
 
-fn is_host(text: &str) -> bool {
+pub(super) fn is_host(text: &str) -> bool {
     match text.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')) {
         Some(inner) => inner.parse::<std::net::Ipv6Addr>().is_ok(),
         None => host_characters(text),
     }
 }
 
-/// A host name to match, in lower case.
+/// A host name, in lower case.
 pub(super) fn host(text: &str) -> Result<String, Fault> {
     if is_host(text) {
         return Ok(text.to_ascii_lowercase());
     }
-    let fault = Fault::new(format!("`{}` is not a host name", cut(text)));
-    if text.contains('*') {
-        return Err(fault.suggest("hosts are compared exactly: write one route for each host"));
-    }
-    match text.rsplit_once(':') {
-        Some((host, port)) if is_host(host) && port.bytes().all(|b| b.is_ascii_digit()) => {
-            Err(fault.suggest(format!("leave out the port: `{host}`")))
-        }
-        _ => Err(fault),
-    }
+    Err(Fault::new(format!("`{}` is not a host name", cut(text))))
 }
 
 /// What a check sends as `Host`: a host with or without a port.
@@ -230,7 +221,7 @@ pub(super) fn route_path(text: &str) -> Result<String, Fault> {
             "`{}` has a query, but only the path is compared",
             cut(text)
         ))
-        .suggest("leave out `?` and what follows"));
+        .suggest("leave out `?` and what follows; parameters are matched by `query`"));
     }
     let path = check_path(text)?;
     let dotted = path.split('/').any(|segment| segment == "." || segment == "..");
@@ -241,14 +232,6 @@ pub(super) fn route_path(text: &str) -> Result<String, Fault> {
         )));
     }
     Ok(path)
-}
-
-pub(super) fn exact_path(text: &str) -> Result<PathMatch, Fault> {
-    route_path(text).map(PathMatch::Exact)
-}
-
-pub(super) fn path_prefix(text: &str) -> Result<PathMatch, Fault> {
-    route_path(text).map(PathMatch::Prefix)
 }
 
 /// Path, and query if there is one, of a request that a check sends.
@@ -351,6 +334,22 @@ pub(super) fn secret(text: &str) -> Result<Secret, Fault> {
             Fault::new("a secret is 16 to 1024 visible ASCII characters without spaces")
                 .suggest("take random ones, as `openssl rand -base64 32` prints them"),
         )
+    }
+}
+
+/// A language tag (RFC 5646 in outline), in lower case.
+pub(super) fn language(text: &str) -> Result<String, Fault> {
+    let subtag =
+        |part: &str| (1..=8).contains(&part.len()) && part.bytes().all(|b| b.is_ascii_alphanumeric());
+    let primary = text.split('-').next().unwrap_or("");
+    let fits = text.split('-').count() <= 8
+        && text.split('-').all(subtag)
+        && primary.bytes().all(|b| b.is_ascii_alphabetic());
+    if fits {
+        Ok(text.to_ascii_lowercase())
+    } else {
+        Err(Fault::new(format!("`{}` is not a language tag", cut(text)))
+            .suggest("write it as `de` or `pt-BR`"))
     }
 }
 

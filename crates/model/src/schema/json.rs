@@ -2,7 +2,7 @@
 
 use serde_json::{Map, Value, json};
 
-use super::{ALL, Default, Form, Key, Kind, ROOT, Rule, Table};
+use super::{ALL, Default, Form, Key, Kind, PATTERN, ROOT, Rule, Table};
 use crate::units::{DURATION_PATTERN, PERCENT_PATTERN, SIZE_PATTERN};
 
 /// The JSON Schema (draft 2020-12) of a config document, in TOML or JSON.
@@ -80,6 +80,10 @@ fn rule(rule: &Rule) -> Value {
     match rule {
         Rule::NotTogether { key, other, .. } => json!({ "not": { "required": [key, other] } }),
         Rule::OneOf(key, other) => json!({ "anyOf": [{ "required": [key] }, { "required": [other] }] }),
+        Rule::ExactlyOne(keys) => {
+            let each: Vec<Value> = keys.iter().map(|key| json!({ "required": [key] })).collect();
+            json!({ "oneOf": each })
+        }
         Rule::OnlyWith { key, other, value } => {
             json!({ "if": { "required": [key] }, "then": has_value(other, value) })
         }
@@ -120,6 +124,12 @@ fn kind(kind_of: &Kind) -> Value {
             "type": "object",
             "propertyNames": text(Form::FieldName),
             "additionalProperties": text(Form::FieldValue),
+        }),
+        Kind::Conditions { names, values } => json!({
+            "type": "object",
+            "propertyNames": text(*names),
+            "additionalProperties": { "anyOf": [text(*values), { "type": "boolean" }, reference(&PATTERN)] },
+            "minProperties": 1,
         }),
     }
 }

@@ -3,9 +3,9 @@
 
 use super::Default::{Is, Means, Required};
 use super::Kind::{Duration, Integer, List, Named, OneOf, OneOrList, Size, Text};
-use super::limit_keys::{RATE_LIMIT, ROUTE_TIMEOUTS};
 use super::observe_keys::{ACCESS_LOG, RECORDER, REQUEST_ID, TRACING};
 use super::pool_keys::{POOL, POOL_KEYS, POOL_RULES};
+use super::route_keys::ROUTE;
 use super::{Form, Key, Kind, Rule, Table};
 
 pub(super) const fn key(name: &'static str, kind: Kind, default: super::Default, about: &'static str) -> Key {
@@ -90,7 +90,7 @@ pub(crate) static ROOT: Table = Table {
 pub(crate) static NODE: Table = Table {
     id: "node",
     heading: "[node]",
-    about: "Settings of this process. `name`, `shutdown_timeout`, `max_connections` and `secret` change with a reload, the others need a restart.",
+    about: "Settings of this process. `name`, `shutdown_timeout`, `max_connections`, `secret` and `geoip` change with a reload, the others need a restart.",
     keys: &[&[
         key(
             "name",
@@ -146,6 +146,12 @@ pub(crate) static NODE: Table = Table {
             OneOrList(&Text(Form::Secret)),
             Means("a random one kept in the data directory"),
             "What sticky cookies are signed with; give all nodes behind one address the same. Of a list the first signs and the others are accepted still.",
+        ),
+        key(
+            "geoip",
+            Text(Form::File),
+            Means("none"),
+            "MaxMind database (`.mmdb`) with countries, for `country` and `continent` of routes; read again when the file changes.",
         ),
     ]],
     rules: &[&[Rule::Requires {
@@ -213,7 +219,7 @@ pub(crate) static LOAD_BALANCER: Table = Table {
                     min: 1,
                 },
                 Means("everything goes to the one pool"),
-                "Which requests go to which pool. The most specific one wins: exact host before any host, then exact path before prefix, then the longer prefix, then the order written.",
+                "Which requests go where. The most specific one that matches wins: exact host, longer wildcard, any host; then exact path, longer prefix, pattern, any path; then more conditions; then the order written. `priority` goes before all that.",
             ),
             key(
                 "pools",
@@ -226,6 +232,12 @@ pub(crate) static LOAD_BALANCER: Table = Table {
                 Kind::Bool,
                 Is("true"),
                 "Whether its requests are in the access log, when there is an `[access_log]`.",
+            ),
+            key(
+                "default_language",
+                Text(Form::Language),
+                Means("none takes part for them"),
+                "The language of what routes without `language` serve. It takes part in the negotiation, so that who prefers it is not sent to a route of a language liked less.",
             ),
         ],
         POOL_KEYS,
@@ -403,69 +415,4 @@ pub(crate) static LISTENER_TIMEOUTS: Table = Table {
         ),
     ]],
     rules: &[],
-};
-
-pub(crate) static ROUTE: Table = Table {
-    id: "route",
-    heading: "[[load_balancers.NAME.routes]]",
-    about: "Which requests go to which pool.",
-    keys: &[&[
-        key(
-            "name",
-            Text(Form::Name),
-            Means("`default` when it matches everything, else `route-N`, N being its place in the list"),
-            "Shown by `explain`; unique within the load balancer.",
-        ),
-        key(
-            "match",
-            Kind::Table(&MATCH),
-            Means("everything"),
-            "What it matches; all that is given must hold.",
-        ),
-        key("pool", Text(Form::Name), Required, "The pool that serves it."),
-        key(
-            "rate_limit",
-            OneOrList(&Kind::Table(&RATE_LIMIT)),
-            Means("no limit"),
-            "How many requests it takes; of several limits all must allow one. Beyond: 429.",
-        ),
-        key(
-            "timeouts",
-            Kind::Table(&ROUTE_TIMEOUTS),
-            Means("the pool's"),
-            "Timeouts that it has otherwise than its pool.",
-        ),
-    ]],
-    rules: &[],
-};
-
-pub(crate) static MATCH: Table = Table {
-    id: "match",
-    heading: "match of a route",
-    about: "What a route matches; all that is given must hold.",
-    keys: &[&[
-        key(
-            "host",
-            Text(Form::Host),
-            Means("any"),
-            "Host name without port, compared exactly, letters of either case.",
-        ),
-        key(
-            "path",
-            Text(Form::RoutePath),
-            Means("any"),
-            "The whole path, after normalisation.",
-        ),
-        key(
-            "path_prefix",
-            Text(Form::RoutePath),
-            Means("any"),
-            "Start of the path, up to a segment border: `/api` matches `/api` and `/api/x`, not `/apis`.",
-        ),
-    ]],
-    rules: &[&[Rule::NotTogether {
-        key: "path",
-        other: "path_prefix",
-        instead: "keep one of them",
-    }]],
 };

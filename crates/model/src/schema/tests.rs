@@ -1,7 +1,7 @@
 //! What is declared holds of the parser: every key is read, every default is true, every range is kept.
 
 use super::{ALL, Default, Form, Key, Kind, Table, json_schema};
-use crate::config::Config;
+use crate::config::{Config, Pattern};
 use crate::diagnostic::Diagnostic;
 use crate::effective::to_toml;
 use crate::parse::parse_toml;
@@ -40,9 +40,25 @@ fn document(table: &Table, key: &str, line: &str) -> String {
         }
         "limits" => format!("{balancer}{listener}limits.{line}\n"),
         "listener_timeouts" => format!("{balancer}{listener}timeouts.{line}\n"),
+        "route" if key == "split_key" => {
+            format!("{balancer}[[load_balancers.x.routes]]\nsplit = [{{ pool = \"default\" }}]\n{line}\n")
+        }
+        "route" if key == "split" => format!("{balancer}[[load_balancers.x.routes]]\n{line}\n"),
         "route" => format!(
             "{balancer}[[load_balancers.x.routes]]\n{}{line}\n",
             without("pool", "pool = \"default\"")
+        ),
+        "split" => {
+            format!(
+                "{TWO_POOLS}[[load_balancers.x.routes]]\nsplit = [{{ pool = \"p\" }}, {{ {}{line} }}]\n",
+                without("pool", "pool = \"q\",").trim_end()
+            )
+        }
+        "pattern" => format!(
+            "{balancer}[[load_balancers.x.routes]]\npool = \"default\"\nmatch = {{ query = {{ a = {{ {line} }} }} }}\n"
+        ),
+        "match" if ["country", "continent"].contains(&key) => format!(
+            "{balancer}[[load_balancers.x.routes]]\npool = \"default\"\nmatch.{line}\n[node]\ngeoip = \"x\"\n"
         ),
         "match" => format!("{balancer}[[load_balancers.x.routes]]\npool = \"default\"\nmatch.{line}\n"),
         "pool" => format!("[load_balancers.x.pools.p]\n{servers}{line}\n"),
@@ -82,6 +98,10 @@ fn document(table: &Table, key: &str, line: &str) -> String {
         other => format!("{balancer}{other}.{line}\n"),
     }
 }
+
+/// Pools for a split.
+const TWO_POOLS: &str =
+    "[load_balancers.x.pools.p]\nbackend_servers = []\n[load_balancers.x.pools.q]\nbackend_servers = []\n";
 
 fn read(table: &Table, key: &Key, line: &str) -> Result<Config, Vec<Diagnostic>> {
     let text = document(table, key.name, line);
@@ -128,7 +148,7 @@ fn every_default_is_what_holds_without_it() {
 
 fn read_without(table: &Table, key: &Key) -> Result<Config, Vec<Diagnostic>> {
     let text = document(table, key.name, "THE_LINE");
-    if table.id == "backend" {
+    if ["backend", "split"].contains(&table.id) {
         return parse_toml(&text.replace("THE_LINE", ""), "test.toml");
     }
     let kept: Vec<&str> = text.lines().filter(|line| !line.contains("THE_LINE")).collect();
@@ -335,6 +355,7 @@ fn only_the_parser_knows(form: Form, text: &str) -> bool {
             "0.0.0.0:8080",
         ]
         .contains(&text),
+        Form::Pattern => Pattern::parse(text).is_err(),
         Form::RoutePath => ["/a/../b", "/a/./b"].contains(&text),
         Form::StatusRange => text == "299-200",
         Form::Protocol => ["h2", "h2c", "http"].contains(&text),

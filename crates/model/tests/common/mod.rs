@@ -10,9 +10,10 @@ use std::time::Duration;
 
 use evenkeel_model::config::{
     AccessLog, Admin, Algorithm, AllDown, Backend, CheckKind, Config, Connections, ConsistentHash, HashKey,
-    HashTable, HealthCheck, HttpCheck, IpNet, Listener, ListenerLimits, ListenerTimeouts, LoadBalancer,
-    LogFormat, LogTarget, MAX_WEIGHT, Name, Node, Observe, Passive, PathMatch, Pool, PoolTimeouts, Recorder,
-    RequestId, Route, RouteMatch, Tracing, Trust,
+    HashTable, HealthCheck, HostMatch, HttpCheck, IpNet, Listener, ListenerLimits, ListenerTimeouts,
+    LoadBalancer, LogFormat, LogTarget, MAX_CONDITIONS, MAX_MATCH_DEPTH, MAX_SPLIT_WEIGHT, MAX_WEIGHT, Name,
+    Node, Observe, Passive, PathMatch, Pattern, Pool, PoolTimeouts, Recorder, RequestId, Route, RouteMatch,
+    RouteTarget, Split, SplitPart, Tracing, Trust, ValueMatch,
 };
 use proptest::collection::{btree_map, btree_set, vec};
 use proptest::option;
@@ -50,9 +51,10 @@ fn node() -> impl Strategy<Value = Node> {
         option::of(("[a-z_][a-z0-9_-]{0,8}", option::of("[a-z_][a-z0-9_-]{0,8}"))),
         ms(0..=3_600_000),
         1..=10_000_000u32,
+        "/[^\\pC]{0,20}".prop_map(PathBuf::from),
     )
         .prop_map(
-            |(name, threads, data_dir, account, shutdown_timeout, max_connections)| {
+            |(name, threads, data_dir, account, shutdown_timeout, max_connections, geoip)| {
                 let (user, group) = account.unzip();
                 Node {
                     name,
@@ -63,6 +65,7 @@ fn node() -> impl Strategy<Value = Node> {
                     shutdown_timeout,
                     max_connections,
                     secrets: Vec::new(),
+                    geoip: Some(geoip),
                 }
             },
         )
@@ -181,24 +184,118 @@ fn listener() -> impl Strategy<Value = Listener> {
         )
 }
 
+fn pattern() -> impl Strategy<Value = Pattern> {
+    let texts = ["/v[0-9]+/.*", "a|b", "(?:x|y)", "(?x) a # b", "\\\"'a{1,2}"];
+    prop::sample::select(texts.map(|text| Pattern::parse(text).unwrap()).to_vec())
+}
+
+fn values(names: &'static str, values: &'static str) -> impl Strategy<Value = Vec<(String, ValueMatch)>> {
+    let value = prop_oneof![
+        Just(ValueMatch::Present),
+        Just(ValueMatch::Absent),
+        values.prop_map(ValueMatch::Exact),
+        pattern().prop_map(ValueMatch::Pattern),
+    ];
+    btree_map(names, value, 0..3).prop_map(|values| values.into_iter().collect())
+}
+
+fn host_match() -> impl Strategy<Value = HostMatch> {
+    prop_oneof![
+        "[a-z0-9.-]{0,11}[a-z0-9-]".prop_map(HostMatch::Exact),
+        "[.][a-z0-9.-]{0,11}[a-z0-9-]".prop_map(HostMatch::Under),
+    ]
+}
+
 fn route_match() -> impl Strategy<Value = RouteMatch> {
     let path = || "/[a-z0-9/\"'\\\\%_~-]{0,10}";
     let path = prop_oneof![
         path().prop_map(PathMatch::Exact),
-        path().prop_map(PathMatch::Prefix)
+        path().prop_map(PathMatch::Prefix),
+        pattern().prop_map(PathMatch::Pattern),
     ];
-    (option::of("[a-z0-9.-]{1,12}"), option::of(path)).prop_map(|(host, path)| RouteMatch { host, path })
+    let words = |form: &'static str| vec(form, 0..3);
+    let plain = (
+        (option::of(host_match()), option::of(path), words("[A-Z]{1,8}")),
+        (
+            values("[a-z!#$%&'*+.^_`|~-]{1,6}", "[!-~]([ -~]{0,4}[!-~])?"),
+            values("[A-Za-z!#$%&'*+.^_`|~-]{1,6}", "[!-:<-~]{1,6}"),
+            values("[!-\"$%'-<>-~]{1,6}", "[ -~äß]{0,6}"),
+        ),
+        vec(network(), 0..3),
+        words("[a-z]{2,3}(-[a-z0-9]{2,4})?"),
+        (words("[A-Z]{2}"), words("EU|AS|NA")),
+    )
+        .prop_map(
+            |(
+                (host, path, methods),
+                (headers, cookies, query),
+                client_address,
+                languages,
+                (countries, continents),
+            )| {
+                RouteMatch {
+                    host,
+                    path,
+                    methods,
+                    headers,
+                    cookies,
+                    query,
+                    client_address,
+                    languages,
+                    countries,
+                    continents,
+                    ..RouteMatch::default()
+                }
+            },
+        );
+    plain.prop_recursive(2, 2, 1, |inner| {
+        (
+            inner.clone(),
+            vec(inner.clone(), 0..2),
+            vec(inner.clone(), 0..2),
+            option::of(inner),
+        )
+            .prop_map(|(plain, any, all, not)| RouteMatch {
+                any,
+                all,
+                not: not.map(Box::new),
+                ..plain
+            })
+            .prop_filter("within the bounds", |matches| {
+                let (conditions, depth) = matches.size();
+                conditions <= MAX_CONDITIONS && depth <= MAX_MATCH_DEPTH
+            })
+    })
 }
 
-fn algorithm() -> impl Strategy<Value = Algorithm> {
+fn hash_key() -> impl Strategy<Value = HashKey> {
     let token = || "[A-Za-z0-9!#$%&'*+.^_`|~-]{1,10}";
-    let key = prop_oneof![
+    prop_oneof![
         Just(HashKey::ClientAddress),
         Just(HashKey::Path),
         token().prop_map(|name| HashKey::Header(name.to_ascii_lowercase())),
         token().prop_map(HashKey::Cookie),
         "[!-\"$%'-<>-~]{1,10}".prop_map(HashKey::Query),
-    ];
+    ]
+}
+
+/// A pool of its own, or a split of all with weights made of this number.
+fn target(pools: &[Name], own: &Name, (split, number, key): (bool, u32, Option<HashKey>)) -> RouteTarget {
+    if !split {
+        return RouteTarget::Pool(own.clone());
+    }
+    let parts = pools.iter().zip(1..).map(|(pool, i)| SplitPart {
+        pool: pool.clone(),
+        weight: number / i + u32::from(i == 1),
+    });
+    RouteTarget::Split(Split {
+        parts: parts.collect(),
+        key,
+    })
+}
+
+fn algorithm() -> impl Strategy<Value = Algorithm> {
+    let key = hash_key();
     let table = prop_oneof![Just(HashTable::Ring), Just(HashTable::Maglev)];
     let hash = (key, table, option::of(101..=10_000u16)).prop_map(|(key, table, bounded_load)| {
         Algorithm::ConsistentHash(ConsistentHash {
@@ -370,50 +467,50 @@ fn load_balancer() -> impl Strategy<Value = LoadBalancer> {
         vec(pool(), 1..4),
         btree_set(route_match(), 3..6),
         btree_set(name(), 6),
-        any::<bool>(),
-        vec((sticky::rate_limits(), sticky::route_timeouts()), 6),
+        (any::<bool>(), option::of("[a-z]{2}")),
+        vec(
+            (
+                (any::<bool>(), 0..MAX_SPLIT_WEIGHT, option::of(hash_key())),
+                (sticky::rate_limits(), sticky::route_timeouts()),
+            ),
+            6,
+        ),
     )
         .prop_map(
-            |(name, mut listeners, pools, matches, names, access_log, limits)| {
+            |(name, mut listeners, pools, matches, names, (access_log, default_language), rest)| {
                 listeners.dedup_by(|a, b| a.name == b.name);
                 let pools: BTreeMap<Name, Arc<Pool>> = pools
                     .into_iter()
                     .map(|pool| (pool.name.clone(), Arc::new(pool)))
                     .collect();
-                let leads_to = pools.keys().cycle();
+                let pool_names: Vec<Name> = pools.keys().cloned().collect();
+                let leads_to = pool_names.iter().cycle();
                 let mut routes: Vec<Route> = names
                     .into_iter()
                     .zip(matches)
-                    .zip(leads_to)
-                    .zip(limits)
-                    .map(|(((name, matches), pool), (rate_limits, timeouts))| Route {
-                        name,
-                        matches,
-                        pool: pool.clone(),
-                        rate_limits,
-                        timeouts,
-                    })
+                    .zip(leads_to.zip(rest))
+                    .map(
+                        |((name, matches), (pool, (choice, (rate_limits, timeouts))))| Route {
+                            name,
+                            priority: choice.1 % 3,
+                            matches,
+                            target: target(&pool_names, pool, choice),
+                            rate_limits,
+                            timeouts,
+                        },
+                    )
                     .collect();
-                routes.sort_by_key(|route| rank(&route.matches));
+                routes.sort_by_cached_key(Route::rank);
                 LoadBalancer {
                     name,
                     listeners: listeners.into_iter().map(Arc::new).collect(),
                     routes,
                     pools,
                     access_log,
+                    default_language,
                 }
             },
         )
-}
-
-/// The order that [`RouteMatch`] documents.
-fn rank(matches: &RouteMatch) -> (bool, u8, std::cmp::Reverse<usize>) {
-    let (kind, length) = match &matches.path {
-        Some(PathMatch::Exact(_)) => (0, 0),
-        Some(PathMatch::Prefix(prefix)) => (1, prefix.len()),
-        None => (2, 0),
-    };
-    (matches.host.is_none(), kind, std::cmp::Reverse(length))
 }
 
 /// A valid config without an inline token.
