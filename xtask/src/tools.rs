@@ -66,6 +66,16 @@ pub(crate) const FOR_BENCH: &[Tool] = &[
         purpose: "load at a fixed rate",
     },
     Tool {
+        program: "openssl",
+        package: "openssl",
+        purpose: "certificates",
+    },
+    Tool {
+        program: "curl",
+        package: "curl",
+        purpose: "a request over TLS",
+    },
+    Tool {
         program: "taskset",
         package: "util-linux",
         purpose: "pinning to cores",

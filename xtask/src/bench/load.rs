@@ -26,20 +26,10 @@ pub(crate) struct Seen {
 ///
 /// # Errors
 /// When any response was not a success or any connection broke: such a run measures nothing.
-pub(crate) fn full(cores: &str, url: &str, connections: u32, seconds: u32) -> Result<Seen> {
-    let text = output(&mut command(
-        "taskset",
-        &[
-            "-c",
-            cores,
-            "wrk",
-            "-t1",
-            &format!("-c{connections}"),
-            &format!("-d{seconds}s"),
-            "--latency",
-            url,
-        ],
-    ))?;
+pub(crate) fn full(cores: &str, url: &str, connections: u32, seconds: u32, more: &[&str]) -> Result<Seen> {
+    let (connections, duration) = (format!("-c{connections}"), format!("-d{seconds}s"));
+    let mut wrk = command("taskset", &["-c", cores, "wrk", "-t1", &connections, &duration]);
+    let text = output(wrk.args(more).args(["--latency", url]))?;
     if text.contains("Non-2xx") || text.contains("Socket errors") {
         bail!("wrk saw errors on {url}:\n{text}");
     }
@@ -62,6 +52,40 @@ pub(crate) fn full(cores: &str, url: &str, connections: u32, seconds: u32) -> Re
         rate: after("Requests/sec:")?.parse()?,
         p50_us: microseconds(after("50%")?)?,
         p99_us: microseconds(after("99%")?)?,
+    })
+}
+
+/// As many requests as go over HTTP/2: 32 connections with 32 streams each.
+///
+/// # Errors
+/// When any response was not a success: such a run measures nothing.
+pub(crate) fn http2(cores: &str, url: &str, seconds: u32) -> Result<Seen> {
+    let duration = format!("-D{seconds}");
+    let args = ["-c", cores, "h2load", "-t1", "-c32", "-m32", &duration, url];
+    let text = output(&mut command("taskset", &args))?;
+    let number_before = |line: &str, word: &str| -> Result<f64> {
+        let words: Vec<&str> = text
+            .lines()
+            .find(|l| l.starts_with(line))
+            .with_context(|| format!("h2load printed no line `{line}`:\n{text}"))?
+            .split([' ', ','])
+            .filter(|w| !w.is_empty())
+            .collect();
+        let at = words.iter().position(|w| *w == word).unwrap_or(0);
+        let number = words.get(at.wrapping_sub(1)).and_then(|w| w.parse().ok());
+        number.with_context(|| format!("h2load printed no number before `{word}`:\n{text}"))
+    };
+    let requests = number_before("requests:", "succeeded")?;
+    let wrong = number_before("requests:", "failed")? + number_before("requests:", "errored")?;
+    let good = number_before("status codes:", "2xx")?;
+    if wrong > 0.0 || good < requests || requests < 1.0 {
+        bail!("h2load saw errors on {url}:\n{text}");
+    }
+    Ok(Seen {
+        requests: requests as u64,
+        rate: requests / f64::from(seconds),
+        p50_us: 0.0,
+        p99_us: 0.0,
     })
 }
 
@@ -137,6 +161,62 @@ pub(crate) fn idle(address: SocketAddr, count: usize) -> Result<Vec<TcpStream>> 
     (0..count)
         .map(|_| one_request(address, "/small").map(|(stream, _)| stream))
         .collect()
+}
+
+/// Connections over TLS, held open by a process of their own until dropped.
+pub(crate) struct HeldOverTls(std::process::Child);
+
+impl Drop for HeldOverTls {
+    fn drop(&mut self) {
+        // It is gone already when it failed.
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+/// Opens connections over TLS, sends one request on each and keeps them open.
+const IDLE_OVER_TLS: &str = r#"
+import socket, ssl, sys
+host, port, count = sys.argv[1], int(sys.argv[2]), int(sys.argv[3])
+context = ssl.create_default_context()
+context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+held = []
+for _ in range(count):
+    stream = context.wrap_socket(socket.create_connection((host, port)), server_hostname="localhost")
+    stream.sendall(f"GET /small HTTP/1.1\r\nHost: {host}:{port}\r\n\r\n".encode())
+    answer = b""
+    while not answer.endswith(b"x" * 128):
+        answer += stream.recv(4096)
+    assert answer.startswith(b"HTTP/1.1 200"), answer
+    held.append(stream)
+print("ready", flush=True)
+sys.stdin.read()
+"#;
+
+/// Opens `count` connections over TLS, sends one request on each and keeps them open.
+///
+/// # Errors
+/// When one cannot be opened or answers anything but 200.
+pub(crate) fn idle_over_tls(address: SocketAddr, count: usize) -> Result<HeldOverTls> {
+    use std::process::Stdio;
+    let arguments = [
+        "-c",
+        IDLE_OVER_TLS,
+        &address.ip().to_string(),
+        &address.port().to_string(),
+        &count.to_string(),
+    ];
+    let mut python = command("python3", &arguments);
+    let held = HeldOverTls(python.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn()?);
+    let mut held = held;
+    let mut line = [0; 5];
+    held.0
+        .stdout
+        .as_mut()
+        .context("no output")?
+        .read_exact(&mut line)
+        .context("python3 could not open the connections")?;
+    Ok(held)
 }
 
 /// One request on a new connection: the connection, still open, and the response's body.

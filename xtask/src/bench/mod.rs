@@ -9,6 +9,7 @@ mod load;
 mod peers;
 mod table;
 pub(crate) mod usage;
+mod variant;
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -19,6 +20,7 @@ use serde::Serialize;
 use crate::process::{Server, command, output};
 use crate::{counts, tools};
 use peers::{Lab, Peer, Placement};
+use variant::Variant;
 
 #[derive(clap::Args)]
 pub(crate) struct Args {
@@ -61,18 +63,40 @@ pub(crate) enum Row {
     Paced,
     /// As `small` with two workers on two cores.
     TwoWorkers,
+    /// As `small` with a JSON access log.
+    AccessLog,
+    /// As `small` over TLS 1.3.
+    Tls,
+    /// TLS 1.3 handshakes (P-256) with one request each.
+    Handshake,
+    /// HTTP/2 over TLS, 32 connections of 32 streams.
+    Http2,
     /// Memory per idle keep-alive connection after one request each.
     Idle,
+    /// The same over TLS.
+    IdleTls,
 }
 
 impl Row {
-    const ALL: [Self; 5] = [
+    const ALL: [Self; 10] = [
         Self::Small,
+        Self::AccessLog,
+        Self::Tls,
+        Self::Handshake,
+        Self::Http2,
         Self::Large,
         Self::Paced,
         Self::TwoWorkers,
         Self::Idle,
+        Self::IdleTls,
     ];
+
+    fn variant(self) -> Variant {
+        Variant {
+            tls: matches!(self, Self::Tls | Self::Handshake | Self::Http2 | Self::IdleTls),
+            access_log: self == Self::AccessLog,
+        }
+    }
 }
 
 /// What one measurement of one proxy found; a row fills in what it measures.
@@ -170,8 +194,9 @@ impl Bench<'_> {
         } else {
             0.0
         };
-        let mut series: Vec<Series> = args
-            .peers
+        let suits = |peer: &&Peer| row.variant().suits(**peer);
+        let peers: Vec<Peer> = args.peers.iter().filter(suits).copied().collect();
+        let mut series: Vec<Series> = peers
             .iter()
             .map(|peer| Series {
                 row,
@@ -181,8 +206,7 @@ impl Bench<'_> {
             })
             .collect();
         for round in 1..=args.rounds {
-            for (peer, series) in args
-                .peers
+            for (peer, series) in peers
                 .iter()
                 .zip(&mut series)
                 .filter(|(_, s)| s.left_out.is_none())
@@ -218,24 +242,38 @@ impl Bench<'_> {
             _ if two => "0,1",
             _ => LOAD_CORE,
         };
-        let (server, address) = self.lab.start(peer, self.origins, place)?;
+        let (server, address) = self.lab.start(peer, self.origins, place, row.variant())?;
         if row == Row::Idle {
-            return idle(&server, address);
+            return idle(&server, |count| load::idle(address, count));
+        }
+        if row == Row::IdleTls {
+            return idle(&server, |count| load::idle_over_tls(address, count));
         }
         let (path, connections) = if row == Row::Large {
             ("large", CONNECTIONS_LARGE)
         } else {
             ("small", CONNECTIONS)
         };
-        let url = format!("http://{address}/{path}");
+        let url = format!("{}://{address}/{path}", row.variant().scheme());
+        let run = |seconds| match row {
+            Row::Http2 => load::http2(load_cores, &url, seconds),
+            Row::Handshake => load::full(
+                load_cores,
+                &url,
+                connections,
+                seconds,
+                &["-H", "Connection: close"],
+            ),
+            _ => load::full(load_cores, &url, connections, seconds, &[]),
+        };
         // Warm: connections to the origins are open, caches are filled.
-        load::full(load_cores, &url, connections, 1)?;
+        run(1)?;
         let family = usage::family(server.pid());
         let before = usage::ticks(&family)?;
         let seen = if row == Row::Paced {
             load::paced(load_cores, &url, connections, self.seconds, pace, &self.lab.dir)?
         } else {
-            load::full(load_cores, &url, connections, self.seconds)?
+            run(self.seconds)?
         };
         let after = usage::ticks(&family)?;
         let per_request = |ticks: u64| ticks as f64 / usage::TICKS_PER_SECOND * 1e6 / seen.requests as f64;
@@ -257,11 +295,11 @@ impl Bench<'_> {
 }
 
 /// Memory that idle connections take: a few first, so that what is set up once is not counted.
-fn idle(server: &Server, address: SocketAddr) -> Result<Sample> {
-    let first = load::idle(address, 16)?;
+fn idle<Held>(server: &Server, open: impl Fn(usize) -> Result<Held>) -> Result<Sample> {
+    let first = open(16)?;
     let family = usage::family(server.pid());
     let before = usage::resident_kib(&family);
-    let many = load::idle(address, IDLE_CONNECTIONS as usize)?;
+    let many = open(IDLE_CONNECTIONS as usize)?;
     let after = usage::resident_kib(&family);
     drop((first, many));
     let grown = after.saturating_sub(before) * 1024;

@@ -8,6 +8,7 @@ use std::process::Command;
 use anyhow::{Context, Result, bail};
 
 use super::load::one_request;
+use super::variant::{self, Variant};
 use crate::process::{Server, command, find, output, root, succeeds};
 
 /// A proxy under measurement.
@@ -70,6 +71,7 @@ impl Lab {
         fs::create_dir_all(dir.join("www")).context("cannot make the scratch directory")?;
         fs::write(dir.join("www/large"), vec![b'x'; 1 << 20])?;
         // nginx gives up root in its workers; they must still reach the files.
+        variant::make_certificate(&dir)?;
         let lab = Self {
             dir,
             venv: target.join("bench-venv"),
@@ -160,6 +162,7 @@ impl Lab {
         peer: Peer,
         origins: [SocketAddr; 2],
         place: Placement<'_>,
+        variant: Variant,
     ) -> Result<(Server, SocketAddr)> {
         let [address, admin] = free_addresses()?;
         let [workers, listen, admin] = [
@@ -169,7 +172,7 @@ impl Lab {
         ];
         let [origin_a, origin_b] = origins.map(|origin| origin.port().to_string());
         let dir = self.dir.to_string_lossy();
-        let values = [
+        let mut values = vec![
             ("dir", &*dir),
             ("workers", &*workers),
             ("listen", &*listen),
@@ -177,6 +180,8 @@ impl Lab {
             ("origin_a", &*origin_a),
             ("origin_b", &*origin_b),
         ];
+        let words = variant.words(peer, &self.dir);
+        values.extend(words.iter().map(|(name, value)| (*name, value.as_str())));
         let config = fill(peer.config(), &values, &self.dir)?;
         let mut command = pinned(&self.program(peer)?, place.cores);
         match peer {
@@ -203,9 +208,17 @@ impl Lab {
             &mut command,
             self.dir.join(format!("{}.log", peer.name())),
         )?;
-        server.wait_until(|| one_request(address, "/small").is_ok())?;
-        let (_, seen) = one_request(address, "/seen")?;
-        same_work(peer, &String::from_utf8_lossy(&seen), address)?;
+        let request = |path: &str| match variant.tls {
+            true => variant::request_over_tls(address, path),
+            false => one_request(address, path).map(|(_, body)| body),
+        };
+        server.wait_until(|| request("/small").is_ok())?;
+        same_work(
+            peer,
+            &String::from_utf8_lossy(&request("/seen")?),
+            address,
+            variant.scheme(),
+        )?;
         Ok((server, address))
     }
 
@@ -228,12 +241,12 @@ impl Lab {
 
 /// A comparison is fair only when every proxy does the same: HTTP/1.1 with keep-alive to the origin, the same
 /// fields added.
-fn same_work(peer: Peer, seen: &str, address: SocketAddr) -> Result<()> {
+fn same_work(peer: Peer, seen: &str, address: SocketAddr, scheme: &str) -> Result<()> {
     let wanted = [
         format!("host={address} "),
         // Some address: Envoy writes the machine's own in place of a loopback client's.
         " for=1".to_owned(),
-        "proto=http ".to_owned(),
+        format!("proto={scheme} "),
         format!("via_host={address} "),
         "forwarded=for=127.0.0.1;".to_owned(),
         "protocol=HTTP/1.1 ".to_owned(),

@@ -23,7 +23,14 @@ impl Row {
             Self::TwoWorkers => {
                 "As the first, two workers on two cores (on a machine of two, beside load and origins)"
             }
+            Self::AccessLog => "As the first, with a JSON access log into a file",
+            Self::Tls => "As the first over TLS 1.3 (P-256 certificate)",
+            Self::Handshake => "TLS 1.3 handshakes (P-256 certificate), one request each, one worker",
+            Self::Http2 => {
+                "HTTP/2 over TLS 1.3 to HTTP/1.1, 32 connections of 32 streams, 128-byte responses, one worker"
+            }
             Self::Idle => "Memory per idle keep-alive connection, 4,000 of them after one request each",
+            Self::IdleTls => "The same over TLS 1.3",
         }
     }
 
@@ -34,22 +41,27 @@ impl Row {
             Self::Large => "ratio ≤ 0.75",
             Self::Paced => "p99 no worse than nginx",
             Self::TwoWorkers => "≥ 1.8 × one core",
+            Self::AccessLog => "ratio ≤ 0.95",
+            Self::Tls => "ratio ≤ 0.80",
+            Self::Handshake => "ratio ≤ 0.60",
+            Self::Http2 => "ratio ≤ 0.90",
             Self::Idle => "≤ 1,024 bytes",
+            Self::IdleTls => "≤ 8 KiB",
         }
     }
 
     /// The figure that ratios compare; less is better.
     fn figure(self, sample: &Sample) -> f64 {
         match self {
-            Self::Small | Self::Large | Self::TwoWorkers => sample.total_us(),
             Self::Paced => sample.p99_us,
-            Self::Idle => sample.idle_bytes,
+            Self::Idle | Self::IdleTls => sample.idle_bytes,
+            _ => sample.total_us(),
         }
     }
 
     fn headings(self) -> &'static [&'static str] {
         match self {
-            Self::Idle => &["proxy", "bytes each", "ratio", "RSS MB"],
+            Self::Idle | Self::IdleTls => &["proxy", "bytes each", "ratio", "RSS MB"],
             Self::Paced => &[
                 "proxy",
                 "p99 µs",
@@ -58,7 +70,16 @@ impl Row {
                 "requests/s",
                 "CPU µs/request",
             ],
-            Self::Small | Self::Large => &[
+            Self::Http2 => &[
+                "proxy",
+                "CPU µs/request",
+                "ratio",
+                "user µs",
+                "system µs",
+                "requests/s",
+                "RSS MB",
+            ],
+            Self::Small | Self::AccessLog | Self::Tls | Self::Handshake | Self::Large => &[
                 "proxy",
                 "CPU µs/request",
                 "ratio",
@@ -93,7 +114,8 @@ impl Row {
         let (user, system, rate) = (tenths(|s| s.user_us), tenths(|s| s.system_us), whole(|s| s.rate));
         let name = series.proxy.to_owned();
         match self {
-            Self::Idle => vec![name, figure, ratio, megabytes],
+            Self::Idle | Self::IdleTls => vec![name, figure, ratio, megabytes],
+            Self::Http2 => vec![name, figure, ratio, user, system, rate, megabytes],
             Self::Paced => vec![
                 name,
                 figure,
@@ -102,7 +124,7 @@ impl Row {
                 rate,
                 tenths(Sample::total_us),
             ],
-            Self::Small | Self::Large => {
+            Self::Small | Self::AccessLog | Self::Tls | Self::Handshake | Self::Large => {
                 vec![
                     name,
                     figure,
