@@ -152,9 +152,8 @@ impl Dataplane {
             max_connections: options.snapshot.config.node.max_connections.into(),
             refused_connections: 0.into(),
             accept_errors: 0.into(),
-            access_log: Arc::default(),
             shards: threads,
-            records_overwritten: 0.into(),
+            told: observe::Counters::default(),
         });
         let observing = Arc::new(Observing::quiet(&options.snapshot.config.observe));
         let serving = Arc::new(Serving::build(
@@ -283,7 +282,7 @@ impl Dataplane {
             return (Arc::new(Observing::quiet(config)), Ok(()));
         }
         let before = &state.serving.observing;
-        Observing::follow(config, before, self.shards.len(), &self.shared.access_log)
+        Observing::follow(config, before, self.shards.len(), &self.shared.told)
     }
 
     /// What is remembered of requests, newest first.

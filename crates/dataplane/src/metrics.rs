@@ -11,12 +11,12 @@ use prometheus_client::collector::Collector;
 use prometheus_client::encoding::{DescriptorEncoder, MetricEncoder, NoLabelSet};
 use prometheus_client::metrics::MetricType;
 
-use crate::Dataplane;
 use crate::counters::{
     BOUNDS_US, BackendCounters, CLASSES, Counter, Histogram, HistogramTotal, LoadBalancerCounters,
     PoolCounters,
 };
 use crate::serving::{BackendCell, LbServing, PoolServing, Serving};
+use crate::{Dataplane, observe};
 
 /// A metric's description.
 #[derive(Debug, Clone, Copy)]
@@ -55,6 +55,9 @@ metrics! {
     LOG_LINES "evenkeel_access_log_lines_total" "counter" "" "Lines of the access log written";
     LOG_DROPPED "evenkeel_access_log_dropped_total" "counter" "" "Lines of the access log dropped: the queue was full, or they could not be written";
     LOG_ERRORS "evenkeel_access_log_errors_total" "counter" "" "Failures to open or write the access log";
+    SPANS "evenkeel_trace_spans_exported_total" "counter" "" "Spans taken by the collector";
+    SPANS_DROPPED "evenkeel_trace_spans_dropped_total" "counter" "" "Spans dropped: the queue was full, or the collector did not take them";
+    SPAN_ERRORS "evenkeel_trace_export_errors_total" "counter" "" "Failed attempts to send spans to the collector";
     OVERWRITTEN "evenkeel_recorder_overwritten_total" "counter" "" "Remembered requests that newer ones took the place of (recorder.failures, recorder.successes)";
     ACCEPT_ERRORS "evenkeel_accept_errors_total" "counter" "" "Failed accepts: out of file descriptors or memory";
     RETRIES "evenkeel_pool_retries_total" "counter" "load_balancer, pool" "Attempts beyond the first";
@@ -95,12 +98,19 @@ impl Collector for Metrics {
         listeners(&mut encoder, &serving)?;
         let errors = self.dataplane.shared.accept_errors.load(Relaxed);
         family(&mut encoder, ACCEPT_ERRORS)?.encode_counter::<NoLabelSet, _, f64>(&errors, None)?;
-        let log = &self.dataplane.shared.access_log;
+        let observe::Counters {
+            log,
+            spans,
+            overwritten,
+        } = &self.dataplane.shared.told;
         for (metric, value) in [
             (LOG_LINES, &log.written),
             (LOG_DROPPED, &log.dropped),
             (LOG_ERRORS, &log.errors),
-            (OVERWRITTEN, &self.dataplane.shared.records_overwritten),
+            (SPANS, &spans.exported),
+            (SPANS_DROPPED, &spans.dropped),
+            (SPAN_ERRORS, &spans.errors),
+            (OVERWRITTEN, overwritten),
         ] {
             family(&mut encoder, metric)?.encode_counter::<NoLabelSet, _, f64>(&value.load(Relaxed), None)?;
         }

@@ -19,7 +19,7 @@ use crate::DataplaneEvent;
 use crate::buffers::{BUFFER_BYTES, Buffers};
 use crate::connection;
 use crate::exchange::Work;
-use crate::observe::{LogCounters, Observer, Recall};
+use crate::observe::{self, Observer, Recall};
 use crate::serving::{ListenerCell, ListenerServing, Registry, Serving};
 use crate::timers::{TICK, Timers};
 use crate::upstream::Upstreams;
@@ -46,11 +46,9 @@ pub(crate) struct Shared {
     pub(crate) max_connections: AtomicU32,
     pub(crate) refused_connections: AtomicU64,
     pub(crate) accept_errors: AtomicU64,
-    pub(crate) access_log: Arc<LogCounters>,
     /// Number of shards.
     pub(crate) shards: usize,
-    /// Remembered requests that newer ones took the place of.
-    pub(crate) records_overwritten: AtomicU64,
+    pub(crate) told: observe::Counters,
 }
 
 /// An order to a shard.

@@ -1,4 +1,4 @@
-//! What is told about requests: ids and trace context on the way, the access log at the end.
+//! What is told about requests: ids and trace context on the way; access log, recorder and spans at the end.
 //!
 //! Everything here follows one rule: it never makes a request wait. What is told is made from the request's
 //! [`Story`], once, at its end; what has no room is dropped and counted.
@@ -7,13 +7,16 @@ mod access_log;
 mod clock;
 mod destination;
 mod escape;
+mod export;
 mod line;
 mod record;
 mod shard;
+mod spans;
 
 use std::io;
 use std::net::IpAddr;
 use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
 use std::time::Duration;
 
 use http::forward;
@@ -27,6 +30,7 @@ use crate::shard::Shard;
 use crate::story::{Story, Trace};
 
 pub(crate) use access_log::{LogCounters, Sink};
+pub(crate) use export::{Exporter, SpanCounters};
 pub(crate) use record::Recall;
 pub(crate) use shard::Observer;
 
@@ -35,6 +39,16 @@ pub(crate) use shard::Observer;
 pub(crate) struct Observing {
     pub(crate) config: Observe,
     pub(crate) access_log: Option<Arc<Sink>>,
+    pub(crate) exporter: Option<Arc<Exporter>>,
+}
+
+/// What became of what was told, over the life of the process.
+#[derive(Debug, Default)]
+pub(crate) struct Counters {
+    pub(crate) log: Arc<LogCounters>,
+    pub(crate) spans: Arc<SpanCounters>,
+    /// Remembered requests that newer ones took the place of.
+    pub(crate) overwritten: AtomicU64,
 }
 
 impl Observing {
@@ -43,6 +57,7 @@ impl Observing {
         Self {
             config: config.clone(),
             access_log: None,
+            exporter: None,
         }
     }
 
@@ -51,7 +66,7 @@ impl Observing {
         config: &Observe,
         before: &Arc<Self>,
         shards: usize,
-        counters: &Arc<LogCounters>,
+        counters: &Counters,
     ) -> (Arc<Self>, Result<(), String>) {
         let open = before.access_log.as_ref();
         let same = open.filter(|sink| Some(&sink.config) == config.access_log.as_ref());
@@ -59,7 +74,7 @@ impl Observing {
             (None, _) => (None, Ok(())),
             (_, Some(same)) => (Some(same.clone()), Ok(())),
             (Some(log), None) => {
-                let (sink, result) = Sink::start(log.clone(), shards, counters);
+                let (sink, result) = Sink::start(log.clone(), shards, &counters.log);
                 let explain = |error: io::Error| {
                     let cause = format!("access log: cannot open {}: {error}", log.to);
                     tracing::error!("{cause}; lines are dropped until it can be opened");
@@ -68,9 +83,17 @@ impl Observing {
                 (Some(sink), result.map_err(explain))
             }
         };
+        let open = before.exporter.as_ref();
+        let same = open.filter(|exporter| Some(&exporter.config) == config.tracing.as_ref());
+        let exporter = match (&config.tracing, same) {
+            (Some(_), Some(same)) => Some(same.clone()),
+            (Some(tracing), None) => Some(Arc::new(Exporter::start(tracing.clone(), &counters.spans))),
+            (None, _) => None,
+        };
         let observing = Self {
             config: config.clone(),
             access_log,
+            exporter,
         };
         (Arc::new(observing), result)
     }
@@ -81,6 +104,9 @@ impl Observing {
     pub(crate) fn finish(&self, deadline: Duration) {
         if let Some(sink) = &self.access_log {
             sink.finish(deadline);
+        }
+        if let Some(exporter) = &self.exporter {
+            exporter.finish(deadline);
         }
     }
 }
@@ -194,6 +220,8 @@ pub(crate) struct Told<'a> {
     /// What the head was read from.
     pub(crate) bytes: &'a [u8],
     pub(crate) protocol: &'static str,
+    /// `http` or `https`.
+    pub(crate) scheme: &'static str,
     /// 0: no response could be sent.
     pub(crate) status: u16,
     pub(crate) reason: Option<Reason>,

@@ -61,8 +61,10 @@ pub(super) struct Record {
     pub(super) client: IpAddr,
     pub(super) method: Text<24>,
     pub(super) host: Text<128>,
-    pub(super) target: Text<512>,
+    pub(super) target: Text<448>,
+    pub(super) user_agent: Text<128>,
     pub(super) protocol: &'static str,
+    pub(super) scheme: &'static str,
     pub(super) load_balancer: Name,
     pub(super) listener: Name,
     pub(super) route: Option<Name>,
@@ -135,7 +137,7 @@ impl Recorder {
             self.details_left.set(left);
             record.details = details(shard, told);
         }
-        ring.borrow_mut().push(record, &shard.shared.records_overwritten);
+        ring.borrow_mut().push(record, &shard.shared.told.overwritten);
     }
 
     /// Answers a question about what is kept.
@@ -214,7 +216,9 @@ impl Record {
             method: Text::cut(told.method()),
             host: Text::cut(told.host()),
             target: Text::cut(shown),
+            user_agent: Text::cut(told.field("user-agent")),
             protocol: told.protocol,
+            scheme: told.scheme,
             load_balancer: lb.config.name.clone(),
             listener: told.serving.config.name.clone(),
             route: route.map(|route| route.name.clone()),
@@ -322,5 +326,23 @@ impl Recall {
     pub(super) fn answer(&self, recorder: &Recorder) {
         // Whoever asked may have given up.
         let _ = self.reply.try_send(recorder.recall(&self.query));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The size that the documentation names.
+    #[test]
+    fn a_record_takes_at_most_two_kib() {
+        let size = size_of::<Record>();
+        assert!(size <= 2048, "{size}");
+    }
+
+    #[test]
+    fn a_text_is_cut_to_fit() {
+        assert_eq!(Text::<4>::cut(b"abcdef").to_text(), "abcd");
+        assert_eq!(Text::<4>::cut(b"\xffa").to_text(), "\u{fffd}a");
     }
 }

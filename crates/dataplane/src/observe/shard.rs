@@ -8,7 +8,7 @@ use http::RequestId;
 use super::access_log::ShardLog;
 use super::clock::WallClock;
 use super::line::Line;
-use super::record::{Recall, Recorder};
+use super::record::{Recall, Record, Recorder};
 use super::{Observing, Told};
 use crate::shard::Shard;
 
@@ -65,6 +65,12 @@ impl Observer {
         self.log(shard, told);
         let unix_us = self.clock.unix_us(told.started_us);
         self.recorder.keep(shard, told, unix_us, self.query.get());
+        let sampled = told.story.trace.get().is_some_and(|trace| trace.context.sampled);
+        if let Some(exporter) = told.serving.observing.exporter.as_ref().filter(|_| sampled)
+            && let Some(record) = Record::of(told, unix_us, self.query.get())
+        {
+            exporter.queue(record);
+        }
     }
 
     /// Answers a question about what was recorded.

@@ -27,5 +27,6 @@ mod scrape;
 mod shutdown;
 mod start;
 mod timeouts;
+mod traces;
 mod websocket;
 mod why;

@@ -154,7 +154,7 @@ pub struct Tracing {
     pub service_name: String,
     /// File with header fields for the collector, one `Name: value` a line; read before each export.
     pub headers_file: Option<PathBuf>,
-    /// Spans that may wait for the exporter; beyond it they are dropped and counted.
+    /// Sampled requests that may wait for the exporter; beyond it their spans are dropped and counted.
     pub queue: u32,
 }
 

@@ -115,7 +115,7 @@ pub(crate) static TRACING: Table = Table {
                 max: 1_000_000,
             },
             Is("4096"),
-            "Spans that may wait for the collector; beyond it they are dropped and counted.",
+            "Sampled requests that may wait for the collector; beyond it their spans are dropped and counted.",
         ),
     ]],
     rules: &[],

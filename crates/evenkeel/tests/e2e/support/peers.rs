@@ -178,12 +178,18 @@ pub(crate) struct PythonPeer(Server);
 impl PythonPeer {
     /// Runs `program`, which listens on the address that it gets as its first two arguments, host and port.
     pub(crate) fn start(program: &str) -> Self {
+        Self::start_with(program, &[])
+    }
+
+    /// The same, with further arguments.
+    pub(crate) fn start_with(program: &str, args: &[&str]) -> Self {
         let address = free_address();
         let mut command = Command::new(python_with_peers());
         command
             .arg("-c")
             .arg(program)
-            .args([address.ip().to_string(), address.port().to_string()]);
+            .args([address.ip().to_string(), address.port().to_string()])
+            .args(args);
         let server = Server {
             command: Mutex::new(command),
             child: Mutex::new(None),
