@@ -17,6 +17,7 @@
 
 mod alias;
 mod balancer;
+mod breaker;
 mod cookie;
 mod ejection;
 mod explain;
@@ -25,6 +26,7 @@ mod latency;
 mod load;
 mod maglev;
 mod pool;
+mod queue;
 mod rate;
 mod ring;
 mod rng;
@@ -34,6 +36,7 @@ mod table;
 mod window;
 
 pub use balancer::Balancer;
+pub use breaker::{Breaker, BreakerLimits, BreakerState, Passage, Switched};
 pub use cookie::{COOKIE_LENGTH, CookieKeys, NoTicket, Ticket};
 pub use ejection::{FORGET_AFTER, MAX_EJECTION_FACTOR, Outcome};
 pub use hash::hash;
@@ -41,6 +44,7 @@ pub use latency::{DECAY_US, STALE_US};
 pub use load::Load;
 pub use maglev::{LARGE_TABLE, SMALL_TABLE};
 pub use pool::{PoolLoad, RETRY_RESERVE};
+pub use queue::{OVERLOADED_AFTER_US, Place, Queue, QueueLimits, Shed, Waiting};
 pub use rate::{RateLimiter, Verdict};
 pub use ring::{MAX_POINTS, POINTS_PER_WEIGHT};
 pub use rng::Rng;

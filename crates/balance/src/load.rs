@@ -1,6 +1,6 @@
 //! What is known about one backend from the requests it got.
 
-use std::sync::atomic::{AtomicU32, AtomicU64, Ordering::Relaxed};
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering::Relaxed, Ordering::SeqCst};
 
 use crate::latency::Latency;
 use crate::window::{Count, Sums, Window};
@@ -39,6 +39,14 @@ impl Load {
     /// Counts a request sent there. Each is ended by exactly one [`Load::end`].
     pub fn begin(&self) {
         self.in_flight.fetch_add(1, Relaxed);
+    }
+
+    /// Counts a request sent there, unless `cap` are in flight already. However many threads ask at once, never
+    /// more than `cap` are told yes.
+    pub fn try_begin(&self, cap: u32) -> bool {
+        let grow = |now: u32| (now < cap).then_some(now + 1);
+        // Ordered against those who enter a queue because they were refused: one of the two sees the other.
+        self.in_flight.fetch_update(SeqCst, SeqCst, grow).is_ok()
     }
 
     /// Counts the end of a request.
