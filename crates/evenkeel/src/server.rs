@@ -97,6 +97,12 @@ impl Server {
     pub(crate) fn start(setup: Setup) -> anyhow::Result<Self> {
         let process = Process { started: now() };
         raise_open_files();
+        let runtime = control_runtime()?;
+        // Before anything listens: whoever is asked to stop after that stops in order.
+        let signals = {
+            let _inside = runtime.enter();
+            Signals::new()?
+        };
         let identity = identity(&setup.config)?;
         let data = open_data_dir(&setup.config, identity.as_ref())?;
         let config = Arc::new(setup.config);
@@ -115,7 +121,6 @@ impl Server {
             tracing::info!("gave up root: running as {}", identity.name);
         }
         dataplane.tell(core.snapshot()).map_err(anyhow::Error::msg)?;
-        let runtime = control_runtime()?;
         let (view_out, view) = watch::channel(core.view());
         let shared = Arc::new(Shared {
             dataplane: dataplane.clone(),
@@ -131,9 +136,7 @@ impl Server {
             targets,
             view: view_out,
         };
-        // Signals, sockets and tasks are made inside the runtime.
         let inside = runtime.enter();
-        let signals = Signals::new()?;
         let (orders, orders_in) = mpsc::channel(CHANNEL);
         let (candidates_out, candidates) = mpsc::channel(1);
         let (verdicts_out, verdicts) = mpsc::channel(CHANNEL);
