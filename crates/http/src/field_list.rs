@@ -47,6 +47,18 @@ impl FieldList {
             .push((Span::new(start, middle), Span::new(middle, end)));
     }
 
+    /// Takes away all fields of this name (any case).
+    pub fn remove(&mut self, name: &[u8]) {
+        let bytes = &self.bytes;
+        self.fields
+            .retain(|(own, _)| !own.of(bytes).eq_ignore_ascii_case(name));
+    }
+
+    /// Whether there is a field of this name (any case).
+    pub fn has(&self, name: &[u8]) -> bool {
+        self.iter().any(|(own, _)| own.eq_ignore_ascii_case(name))
+    }
+
     /// Names and values.
     pub fn iter(&self) -> impl Iterator<Item = (&[u8], &[u8])> {
         self.fields
@@ -58,6 +70,17 @@ impl FieldList {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_field_taken_away_is_gone_whatever_the_letters_of_its_name() {
+        let mut list = FieldList::new();
+        list.push(b"X-A", b"1");
+        list.push(b"x-a", b"2");
+        list.push(b"X-B", b"3");
+        assert!(list.has(b"X-a") && !list.has(b"X-C"));
+        list.remove(b"X-a");
+        assert_eq!(list.iter().collect::<Vec<_>>(), [(&b"X-B"[..], &b"3"[..])]);
+    }
 
     #[test]
     fn fields_come_out_as_they_went_in_and_clearing_forgets_them() {

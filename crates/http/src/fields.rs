@@ -181,6 +181,19 @@ fn drop_listed(buf: &[u8], fields: &mut [Field], option: &[u8]) {
     }
 }
 
+/// Takes away the fields of this name that would be forwarded as they stand.
+pub(crate) fn drop_named(buf: &[u8], fields: &mut [Field], name: &[u8]) {
+    for field in fields {
+        let forwarded = matches!(
+            field.kind,
+            FieldKind::Other | FieldKind::Cookie | FieldKind::Identity
+        );
+        if forwarded && field.name.of(buf).eq_ignore_ascii_case(name) {
+            field.kind = FieldKind::Dropped;
+        }
+    }
+}
+
 /// First value of the field of this name that is not dropped.
 pub(crate) fn find<'a>(buf: &'a [u8], fields: &[Field], name: &str) -> Option<&'a [u8]> {
     fields

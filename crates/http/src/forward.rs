@@ -40,7 +40,7 @@ pub struct Via<'a> {
 /// head: as it came for [`Framing::Length`], in chunks for [`Framing::Chunked`]. `extra` stands last.
 pub fn write_request(out: &mut Vec<u8>, buf: &[u8], head: &RequestHead, via: &Via<'_>, extra: &FieldList) {
     out.reserve(head.head_len + 384);
-    let host = match head.host(buf) {
+    let host = match head.host_to_send(buf) {
         [] => via.backend,
         host => host,
     };

@@ -13,6 +13,7 @@
 #![deny(clippy::disallowed_methods, clippy::disallowed_types)]
 
 pub mod chunked;
+pub mod encoding;
 mod field_list;
 mod fields;
 pub mod forward;
@@ -24,6 +25,7 @@ pub mod route;
 mod scan;
 mod syntax;
 mod target;
+pub mod template;
 pub mod trace;
 
 pub use field_list::FieldList;

@@ -3,6 +3,8 @@
 //! What a lenient parser could read in two ways is refused; see `docs/http.md` for the whole table. Refused on
 //! principle: several values where one is meant, guessing at a length, repairing a line.
 
+mod edit;
+
 use memchr::{memchr, memchr3};
 use model::config::ListenerLimits;
 use model::reason::Reason;
@@ -44,6 +46,8 @@ pub struct RequestHead {
     path_len: usize,
     host: Span,
     host_name_len: u32,
+    /// Host for the backend, when it is another than the client's.
+    sent_host: Vec<u8>,
     upgrade: Span,
     progress: Progress,
 }
@@ -100,6 +104,7 @@ impl RequestHead {
             path_len: 0,
             host: Span::default(),
             host_name_len: 0,
+            sent_host: Vec::new(),
             upgrade: Span::default(),
             progress: Progress::Fresh,
         }
@@ -109,11 +114,14 @@ impl RequestHead {
     pub fn reset(&mut self) {
         let mut fields = std::mem::take(&mut self.fields);
         let mut rewritten = std::mem::take(&mut self.rewritten);
+        let mut sent_host = std::mem::take(&mut self.sent_host);
         fields.clear();
         rewritten.clear();
+        sent_host.clear();
         *self = Self {
             fields,
             rewritten,
+            sent_host,
             ..Self::new()
         };
     }

@@ -231,6 +231,11 @@ impl ResponseHead {
             && named.next().is_none()
     }
 
+    /// Takes away all fields of this name that would be forwarded as they stand.
+    pub fn drop_fields(&mut self, buf: &[u8], name: &str) {
+        fields::drop_named(buf, &mut self.fields, name.as_bytes());
+    }
+
     /// First value of the field of this name (any case) that is not dropped.
     pub fn field<'a>(&self, buf: &'a [u8], name: &str) -> Option<&'a [u8]> {
         fields::find(buf, &self.fields, name)

@@ -3,11 +3,13 @@
 //! Text becomes these types in the parsing modules only; the defaults of every key are the `DEFAULT_*`
 //! constants here, so that documentation, schema and parser name one number.
 
+mod action;
 mod observe;
 mod rate_limit;
 mod retry;
 mod route;
 mod sticky;
+mod template;
 
 use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
@@ -17,6 +19,12 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+pub use action::{
+    Actions, BufferRequests, BufferResponses, Compression, Content, DEFAULT_BUFFER_DISK_TOTAL,
+    DEFAULT_BUFFER_MEMORY, DEFAULT_COMPRESSED_TYPES, DEFAULT_COMPRESSION_MINIMUM, DEFAULT_MIRROR_BODY,
+    DEFAULT_MIRROR_IN_FLIGHT, DEFAULT_MIRROR_TIMEOUT, Encoding, ErrorPages, HeaderRules, MAX_ERROR_PAGES,
+    MAX_HEADER_RULES, MAX_PAGE_BYTES, Mirror, PathRewrite, Redirect, Respond, Rewrite,
+};
 pub use observe::{
     AccessLog, DEFAULT_REQUEST_ID_HEADER, DEFAULT_SERVICE_NAME, DEFAULT_SYSLOG_SOCKET, DEFAULT_TRACE_QUEUE,
     DEFAULT_TRACE_SAMPLE, LogFormat, LogTarget, Observe, Recorder, RequestId, Tracing, Trust,
@@ -32,6 +40,7 @@ pub use sticky::{
     DEFAULT_DRAIN_TIMEOUT, DEFAULT_LEARNED_TTL, DEFAULT_MAX_SESSIONS, Learned, SameSite, Secure, SessionKey,
     Sticky, StickyBy, StickyCookie,
 };
+pub use template::{MAX_PIECES, Piece, Template, TemplateError, Variable};
 
 /// A name as it stands in the config: 1 to 63 characters of `[A-Za-z0-9_.-]`. Cheap to clone; labels of
 /// metrics come only from these.
@@ -214,6 +223,9 @@ pub struct LoadBalancer {
 /// Default of the port of `listen`, on every IPv4 address.
 pub const DEFAULT_LISTEN_PORT: u16 = 8080;
 
+/// The port of HTTPS where `redirect_to_https` names none.
+pub const DEFAULT_HTTPS_PORT: u16 = 443;
+
 /// An address that clients connect to, with what it allows them.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Listener {
@@ -225,6 +237,8 @@ pub struct Listener {
     pub trusted_proxies: Vec<IpNet>,
     /// Protocols that clients may switch to (RFC 9110 section 7.8), lower case.
     pub upgrades: Vec<String>,
+    /// Where it sends all requests: the port of HTTPS on the same host; `None` where it serves them itself.
+    pub redirect_to_https: Option<u16>,
     /// Client connections on this listener; beyond it new ones are closed at once and counted.
     pub max_connections: u32,
     /// Bounds on what a client may send.

@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 use std::net::SocketAddr;
 
 use crate::config::{
-    Admin, Backend, Config, Listener, LoadBalancer, Name, Node, Observe, Pool, Route, RouteTarget,
+    Actions, Admin, Backend, Config, Listener, LoadBalancer, Name, Node, Observe, Pool, Route, RouteTarget,
 };
 
 /// One change from an old config to a new one.
@@ -296,6 +296,7 @@ fn listener_keys(old: &Listener, new: &Listener) -> Vec<&'static str> {
         address: _,
         trusted_proxies,
         upgrades,
+        redirect_to_https,
         max_connections,
         limits,
         timeouts,
@@ -303,6 +304,7 @@ fn listener_keys(old: &Listener, new: &Listener) -> Vec<&'static str> {
     different([
         ("upgrades", old.upgrades == *upgrades),
         ("trusted_proxies", old.trusted_proxies == *trusted_proxies),
+        ("redirect_to_https", old.redirect_to_https == *redirect_to_https),
         ("max_connections", old.max_connections == *max_connections),
         ("limits", old.limits == *limits),
         ("timeouts", old.timeouts == *timeouts),
@@ -338,17 +340,47 @@ fn route_keys(old: &Route, new: &Route) -> Vec<&'static str> {
         target,
         rate_limits,
         timeouts,
+        actions,
     } = new;
     let target_key = match target {
         RouteTarget::Pool(_) => "pool",
         RouteTarget::Split(_) => "split",
+        RouteTarget::Redirect(_) => "redirect",
+        RouteTarget::Respond(_) => "respond",
     };
-    different([
+    let mut keys = different([
         ("priority", old.priority == *priority),
         ("match", old.matches == *matches),
         (target_key, old.target == *target),
         ("rate_limit", old.rate_limits == *rate_limits),
         ("timeouts", old.timeouts == *timeouts),
+    ]);
+    keys.extend(action_keys(&old.actions, actions));
+    keys
+}
+
+fn action_keys(old: &Actions, new: &Actions) -> Vec<&'static str> {
+    let Actions {
+        rewrite,
+        request_headers,
+        response_headers,
+        error_pages,
+        max_body,
+        mirror,
+        compression,
+        buffer_requests,
+        buffer_responses,
+    } = new;
+    different([
+        ("rewrite", old.rewrite == *rewrite),
+        ("request_headers", old.request_headers == *request_headers),
+        ("response_headers", old.response_headers == *response_headers),
+        ("error_pages", old.error_pages == *error_pages),
+        ("max_body", old.max_body == *max_body),
+        ("mirror", old.mirror == *mirror),
+        ("compression", old.compression == *compression),
+        ("buffer_requests", old.buffer_requests == *buffer_requests),
+        ("buffer_responses", old.buffer_responses == *buffer_responses),
     ])
 }
 

@@ -2,6 +2,7 @@
 //!
 //! Secrets are not written; a comment stands in the place of one.
 
+mod action;
 mod observe;
 mod route;
 mod sticky;
@@ -9,8 +10,9 @@ mod sticky;
 use std::time::Duration;
 
 use crate::config::{
-    Admin, Algorithm, Backend, CheckKind, Config, Connections, ConsistentHash, HashTable, HealthCheck,
-    HttpCheck, Listener, ListenerLimits, ListenerTimeouts, LoadBalancer, Node, Passive, Pool, PoolTimeouts,
+    Admin, Algorithm, Backend, CheckKind, Config, Connections, ConsistentHash, DEFAULT_HTTPS_PORT, HashTable,
+    HealthCheck, HttpCheck, Listener, ListenerLimits, ListenerTimeouts, LoadBalancer, Node, Passive, Pool,
+    PoolTimeouts,
 };
 use crate::units::{format_duration, format_size};
 
@@ -155,6 +157,7 @@ fn write_listener(w: &mut Writer, path: &str, listener: &Listener) {
         address,
         trusted_proxies,
         upgrades,
+        redirect_to_https,
         max_connections,
         limits,
         timeouts,
@@ -168,6 +171,11 @@ fn write_listener(w: &mut Writer, path: &str, listener: &Listener) {
         list(trusted_proxies.iter().map(|net| quoted(&net.to_string()))),
     );
     w.raw("upgrades", list(upgrades.iter().map(|protocol| quoted(protocol))));
+    match redirect_to_https {
+        Some(DEFAULT_HTTPS_PORT) => w.raw("redirect_to_https", true),
+        Some(port) => w.raw("redirect_to_https", port),
+        None => w.raw("redirect_to_https", false),
+    }
     w.raw("max_connections", max_connections);
 
     let ListenerLimits {

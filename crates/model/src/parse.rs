@@ -4,6 +4,7 @@
 //! [`crate::schema`] declares; what must hold across keys is checked here. The short form of a load balancer and
 //! the full form meet in the same values. Nothing is read but the text: a `token_file` is named, not opened.
 
+mod action;
 mod health;
 mod limits;
 mod load_balancer;

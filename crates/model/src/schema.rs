@@ -1,6 +1,7 @@
 //! The keys of the config, declared once: the parser knows its keys, types and ranges from here, the JSON Schema
 //! and the tables of `docs/config.md` are written from here, so that the three cannot drift apart.
 
+mod action_keys;
 mod json;
 mod keys;
 mod limit_keys;
@@ -10,6 +11,9 @@ mod pool_keys;
 mod route_keys;
 mod sticky_keys;
 
+pub(crate) use action_keys::{
+    BUFFER_REQUESTS, BUFFER_RESPONSES, COMPRESSION, HEADER_RULES, MIRROR, REDIRECT, RESPOND, REWRITE,
+};
 pub use json::json_schema;
 pub(crate) use keys::{ADMIN, LIMITS, LISTENER, LISTENER_TIMEOUTS, LOAD_BALANCER, NODE, ROOT};
 pub(crate) use limit_keys::{RATE_LIMIT, ROUTE_TIMEOUTS};
@@ -103,6 +107,8 @@ pub(crate) enum Kind {
     Named(&'static Table),
     /// Values of header fields by name.
     Fields,
+    /// Files by status.
+    Pages,
     /// What must hold of values, by name: a text to equal, `true` or `false` for being there, or a
     /// [`PATTERN`].
     Conditions {
@@ -163,6 +169,10 @@ pub(crate) enum Form {
     CookieValue,
     QueryName,
     QueryValue,
+    Location,
+    PathTemplate,
+    MediaType,
+    Body,
     CheckPath,
     HashKey,
     StatusRange,
@@ -228,6 +238,9 @@ impl Kind {
             Self::OneOrList(of) => format!("{}, or a list of such", of.expected()),
             Self::Either(kinds) => kinds.iter().map(Self::expected).collect::<Vec<_>>().join(", or "),
             Self::Named(_) => "a table of tables by name".to_owned(),
+            Self::Pages => {
+                "a table of files by status such as `{ \"5xx\" = \"/etc/evenkeel/5xx.html\" }`".to_owned()
+            }
             Self::Fields => "a table of header fields such as `{ \"X-Check\" = \"1\" }`".to_owned(),
             Self::Conditions { .. } => {
                 "a table of names such as `{ \"X-Beta\" = \"1\", \"X-User\" = true }`".to_owned()
@@ -266,6 +279,7 @@ impl Kind {
             Self::List { of, .. } => of.example().map(|e| format!("[{e}]")),
             Self::OneOrList(of) => of.example(),
             Self::Either(kinds) => kinds.iter().find_map(Self::example),
+            Self::Pages => Some("{ \"5xx\" = \"/etc/evenkeel/5xx.html\" }".to_owned()),
             Self::Fields => Some("{ \"X-Check\" = \"1\" }".to_owned()),
             Self::Conditions { .. } => Some("{ \"X-Beta\" = \"1\" }".to_owned()),
             Self::Table(_) | Self::TableOrFalse(_) | Self::Named(_) => None,
@@ -300,6 +314,10 @@ impl Form {
             Self::CookieValue => "the value of a cookie",
             Self::QueryName => "the name of a query parameter",
             Self::QueryValue => "the value of a query parameter",
+            Self::Location => "an address such as `\"https://new.example{path}{query}\"`",
+            Self::PathTemplate => "a path such as `\"/new/{1}\"`",
+            Self::MediaType => "a content type such as `\"text/html\"` or `\"text/*\"`",
+            Self::Body => "text",
             Self::CheckPath => "a path such as `\"/health\"`",
             Self::HashKey => {
                 "`\"client_address\"`, `\"path\"`, `\"header:NAME\"`, `\"cookie:NAME\"` or `\"query:NAME\"`"
@@ -338,6 +356,10 @@ impl Form {
             Self::Country => "DE",
             Self::Continent => "EU",
             Self::CookieValue | Self::QueryName | Self::QueryValue => "beta",
+            Self::Location => "https://new.example{path}{query}",
+            Self::PathTemplate => "/new/{1}",
+            Self::MediaType => "text/html",
+            Self::Body => "ok",
             Self::RoutePath => "/api",
             Self::CheckPath => "/health",
             Self::HashKey => "header:X-User",
@@ -380,6 +402,13 @@ impl Form {
             Self::Continent => "^([Aa][FfNnSs]|[Ee][Uu]|[Nn][Aa]|[Oo][Cc]|[Ss][Aa])$".to_owned(),
             Self::CookieValue => "^[!-:<-~]{1,1024}$".to_owned(),
             Self::QueryName => "^[!-\"$%'-<>-~]{1,128}$".to_owned(),
+            Self::Location => "^(https?://[!$-.0-;=@-\\[\\]_a-{}~][!#-;=?-\\[\\]_a-{}~]{0,1023}|/|/[!#-.0-;=?-\\[\\]_a-{}~][!#-;=?-\\[\\]_a-{}~]{0,1022}|\\{scheme\\}://[!#-;=?-\\[\\]_a-{}~]{1,1000}|\\{path\\}[!#-;=?-\\[\\]_a-{}~]{0,1000})$".to_owned(),
+            Self::PathTemplate => "^/[!-\"$-~]{0,1023}$".to_owned(),
+            Self::MediaType => {
+                let part = "[A-Za-z0-9!#$&^_.+-]{1,64}";
+                format!("^{part}/({part}|\\*)$")
+            }
+            Self::Body => "^[\\s\\S]*$".to_owned(),
             Self::QueryValue => "^[^\\u0000-\\u001f\\u007f-\\u009f]{0,1024}$".to_owned(),
             Self::HostField => "^([A-Za-z0-9_.-]{1,253}|\\[[0-9A-Fa-f:.]+\\])(:[0-9]{1,5})?$".to_owned(),
             Self::RoutePath => "^/[!-\"$->@-~]{0,1023}$".to_owned(),
@@ -428,6 +457,14 @@ static ALL: &[&Table] = &[
     &MATCH,
     &PATTERN,
     &SPLIT,
+    &REDIRECT,
+    &RESPOND,
+    &REWRITE,
+    &HEADER_RULES,
+    &MIRROR,
+    &COMPRESSION,
+    &BUFFER_REQUESTS,
+    &BUFFER_RESPONSES,
     &RATE_LIMIT,
     &ROUTE_TIMEOUTS,
     &POOL,

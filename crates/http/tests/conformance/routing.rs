@@ -21,6 +21,7 @@ fn router(routes: &[(Option<&str>, Option<PathMatch>)]) -> Router {
                     ..RouteMatch::default()
                 },
                 target: RouteTarget::Pool(name("default")),
+                actions: Default::default(),
                 rate_limits: Vec::new(),
                 timeouts: Default::default(),
             })

@@ -5,7 +5,7 @@
 
 use std::cmp::Reverse;
 
-use super::{HashKey, IpNet, Name, RateLimit, RouteTimeouts};
+use super::{Actions, HashKey, IpNet, Name, RateLimit, Redirect, Respond, RouteTimeouts};
 
 /// Most routes of a load balancer.
 pub const MAX_ROUTES: usize = 10_000;
@@ -39,6 +39,8 @@ pub struct Route {
     pub rate_limits: Vec<RateLimit>,
     /// Timeouts that it has otherwise than its pool.
     pub timeouts: RouteTimeouts,
+    /// What it does besides.
+    pub actions: Actions,
 }
 
 /// Greatest priority of a route.
@@ -77,6 +79,10 @@ pub enum RouteTarget {
     Pool(Name),
     /// To one of several pools, by weight.
     Split(Split),
+    /// To another address.
+    Redirect(Redirect),
+    /// Nowhere: they are answered.
+    Respond(Respond),
 }
 
 impl RouteTarget {
@@ -85,6 +91,7 @@ impl RouteTarget {
         let (one, many) = match self {
             Self::Pool(pool) => (Some(pool), None),
             Self::Split(split) => (None, Some(split.parts.iter().map(|part| &part.pool))),
+            Self::Redirect(_) | Self::Respond(_) => (None, None),
         };
         one.into_iter().chain(many.into_iter().flatten())
     }
@@ -293,6 +300,16 @@ impl Pattern {
     /// As written.
     pub fn as_str(&self) -> &str {
         &self.text
+    }
+
+    /// How many groups it has, the whole not counted.
+    pub fn groups(&self) -> usize {
+        self.whole.captures_len().saturating_sub(1)
+    }
+
+    /// What its groups match when the whole of `value` matches; 0 is the whole.
+    pub fn captures<'v>(&self, value: &'v [u8]) -> Option<regex::bytes::Captures<'v>> {
+        self.whole.captures(value)
     }
 
     /// Whether the whole of `value` matches.

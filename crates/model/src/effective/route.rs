@@ -1,6 +1,6 @@
 //! Routes, as text.
 
-use super::{Writer, inline_table, list, quoted, sticky};
+use super::{Writer, action, inline_table, list, quoted, sticky};
 use crate::config::{HashKey, PathMatch, Route, RouteMatch, RouteTarget, Split, SplitPart, ValueMatch};
 
 pub(super) fn write(w: &mut Writer, path: &str, route: &Route) {
@@ -11,6 +11,7 @@ pub(super) fn write(w: &mut Writer, path: &str, route: &Route) {
         target,
         rate_limits,
         timeouts,
+        actions,
     } = route;
     w.header(&format!("[[{path}]]"));
     w.text("name", name.as_str());
@@ -19,8 +20,11 @@ pub(super) fn write(w: &mut Writer, path: &str, route: &Route) {
     match target {
         RouteTarget::Pool(pool) => w.text("pool", pool.as_str()),
         RouteTarget::Split(split) => write_split(w, split),
+        RouteTarget::Redirect(redirect) => action::write_redirect(w, redirect),
+        RouteTarget::Respond(respond) => action::write_respond(w, respond),
     }
     sticky::write_limits(w, rate_limits, timeouts);
+    action::write_actions(w, actions);
 }
 
 fn write_split(w: &mut Writer, split: &Split) {

@@ -8,10 +8,11 @@ use std::sync::Arc;
 use super::pool::pool;
 use super::route::routes;
 use super::section::{Findings, Section, item_text, narrow};
+use super::tree::Value;
 use super::{MAX_LISTENERS, text};
 use crate::config::{
-    DEFAULT_LISTEN_PORT, DEFAULT_MAX_CONNECTIONS, DEFAULT_UPGRADES, IpNet, Listener, ListenerLimits,
-    ListenerTimeouts, LoadBalancer, Name, Pool,
+    DEFAULT_HTTPS_PORT, DEFAULT_LISTEN_PORT, DEFAULT_MAX_CONNECTIONS, DEFAULT_UPGRADES, IpNet, Listener,
+    ListenerLimits, ListenerTimeouts, LoadBalancer, Name, Pool,
 };
 use crate::diagnostic::Fault;
 use crate::schema;
@@ -82,6 +83,7 @@ fn plain_listener(index: usize, address: SocketAddr) -> Option<Listener> {
         address,
         trusted_proxies: Vec::new(),
         upgrades: default_upgrades(),
+        redirect_to_https: None,
         max_connections: DEFAULT_MAX_CONNECTIONS,
         limits: ListenerLimits::default(),
         timeouts: ListenerTimeouts::default(),
@@ -126,15 +128,37 @@ fn listener(f: &mut Findings<'_>, index: usize, s: &Section<'_>) -> Option<Liste
     let max_connections = s.integer(f, "max_connections");
     let trusted_proxies = trusted_proxies(f, s);
     let upgrades = upgrades(f, s);
+    let redirect_to_https = redirect_to_https(f, s);
     Some(Listener {
         name: name.or_else(|| listener_name(index))?,
         address: address?,
         trusted_proxies,
         upgrades,
+        redirect_to_https,
         max_connections: max_connections.map_or(DEFAULT_MAX_CONNECTIONS, narrow),
         limits,
         timeouts,
     })
+}
+
+/// `true`, or the port of HTTPS.
+fn redirect_to_https(f: &mut Findings<'_>, s: &Section<'_>) -> Option<u16> {
+    let entry = s.entry("redirect_to_https")?;
+    match &entry.node.value {
+        Value::Bool(to_https) => to_https.then_some(DEFAULT_HTTPS_PORT),
+        Value::Integer(number) => {
+            let port = u16::try_from(*number).ok().filter(|port| *port > 0);
+            if port.is_none() {
+                let fault = Fault::new(format!("`{number}` is no port: 1 to 65535"));
+                f.report(entry.node.span.clone(), &s.path_of("redirect_to_https"), fault);
+            }
+            port
+        }
+        _ => {
+            s.report_wrong_type(f, "redirect_to_https");
+            None
+        }
+    }
 }
 
 fn trusted_proxies(f: &mut Findings<'_>, s: &Section<'_>) -> Vec<IpNet> {

@@ -3,14 +3,15 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
 
+use super::action::{actions, redirect, respond};
 use super::limits::{rate_limits, route_timeouts};
 use super::load_balancer::{DEFAULT_NAME, report_second};
 use super::section::{Findings, Section, closest, cut, item_text, narrow, parsed};
 use super::text;
 use super::tree::{Node, Value};
 use crate::config::{
-    HostMatch, MAX_CONDITIONS, MAX_MATCH_DEPTH, MAX_PATTERNS, MAX_ROUTES, MAX_SPLIT, Name, PathMatch,
-    Pattern, Route, RouteMatch, RouteTarget, RouteTimeouts, Split, SplitPart, ValueMatch,
+    Actions, HostMatch, MAX_CONDITIONS, MAX_MATCH_DEPTH, MAX_PATTERNS, MAX_ROUTES, MAX_SPLIT, Name,
+    PathMatch, Pattern, Route, RouteMatch, RouteTarget, RouteTimeouts, Split, SplitPart, ValueMatch,
 };
 use crate::diagnostic::Fault;
 use crate::schema::{self, Form};
@@ -75,7 +76,10 @@ fn report_left_over(
 ) {
     let reached: BTreeSet<&Name> = routes
         .iter()
-        .flat_map(|placed| placed.route.target.pools())
+        .flat_map(|placed| {
+            let mirror = placed.route.actions.mirror.iter().map(|mirror| &mirror.pool);
+            placed.route.target.pools().chain(mirror)
+        })
         .collect();
     if !reached
         .iter()
@@ -141,6 +145,7 @@ fn route_to_the_only_pool(
         target: RouteTarget::Pool(pool.clone()),
         rate_limits: Vec::new(),
         timeouts: RouteTimeouts::default(),
+        actions: Actions::default(),
     }])
 }
 
@@ -161,6 +166,7 @@ fn route(f: &mut Findings<'_>, index: usize, s: &Section<'_>, known: &BTreeSet<&
     let target = target(f, s, known);
     let rate_limits = rate_limits(f, s);
     let timeouts = s.section(f, "timeouts").map(|s| route_timeouts(f, &s));
+    let actions = actions(f, s, known);
     Some(Route {
         name: name?,
         priority,
@@ -168,6 +174,7 @@ fn route(f: &mut Findings<'_>, index: usize, s: &Section<'_>, known: &BTreeSet<&
         target: target?,
         rate_limits,
         timeouts: timeouts.unwrap_or_default(),
+        actions,
     })
 }
 
@@ -178,6 +185,12 @@ fn target(f: &mut Findings<'_>, s: &Section<'_>, known: &BTreeSet<&Name>) -> Opt
     if s.entry("split").is_some() {
         let parts = split(f, s, known)?;
         return Some(RouteTarget::Split(Split { parts, key }));
+    }
+    if let Some(section) = s.section(f, "redirect") {
+        return redirect(f, &section).map(RouteTarget::Redirect);
+    }
+    if let Some(section) = s.section(f, "respond") {
+        return Some(RouteTarget::Respond(respond(f, &section)));
     }
     let pool = s.text(f, "pool", text::name)?;
     report_unknown_pool(f, &pool, known, s);
@@ -226,7 +239,12 @@ fn split(f: &mut Findings<'_>, s: &Section<'_>, known: &BTreeSet<&Name>) -> Opti
     (parts.len() == count).then_some(parts)
 }
 
-fn report_unknown_pool(f: &mut Findings<'_>, wanted: &Name, known: &BTreeSet<&Name>, s: &Section<'_>) {
+pub(super) fn report_unknown_pool(
+    f: &mut Findings<'_>,
+    wanted: &Name,
+    known: &BTreeSet<&Name>,
+    s: &Section<'_>,
+) {
     if known.contains(wanted) || f.is_full() {
         return;
     }
@@ -402,7 +420,7 @@ fn report_too_many_conditions(f: &mut Findings<'_>, s: &Section<'_>, matches: &R
 }
 
 impl Findings<'_> {
-    fn count_pattern(&mut self, s: &Section<'_>, key: &str) {
+    pub(super) fn count_pattern(&mut self, s: &Section<'_>, key: &str) {
         let Some(entry) = s.entry(key) else { return };
         self.patterns += 1;
         if self.patterns == MAX_PATTERNS + 1 {

@@ -125,6 +125,11 @@ fn kind(kind_of: &Kind) -> Value {
             "propertyNames": text(Form::FieldName),
             "additionalProperties": text(Form::FieldValue),
         }),
+        Kind::Pages => json!({
+            "type": "object",
+            "propertyNames": { "pattern": "^([45]xx|[45][0-9]{2})$" },
+            "additionalProperties": text(Form::File),
+        }),
         Kind::Conditions { names, values } => json!({
             "type": "object",
             "propertyNames": text(*names),

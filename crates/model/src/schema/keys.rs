@@ -26,7 +26,7 @@ pub(super) const SHORTEST: u64 = 10;
 pub(super) const KIB: u64 = 1024;
 pub(super) const MIB: u64 = 1024 * KIB;
 /// Greatest size of a body limit: a pebibyte.
-const PIB: u64 = 1024 * 1024 * 1024 * MIB;
+pub(super) const PIB: u64 = 1024 * 1024 * 1024 * MIB;
 
 pub(super) const fn timeout(max: u64) -> Kind {
     Duration {
@@ -316,6 +316,12 @@ pub(crate) static LISTENER: Table = Table {
             },
             Is("[\"websocket\"]"),
             "Protocols that clients may switch to with `Upgrade`; a request for another one is refused (501).",
+        ),
+        key(
+            "redirect_to_https",
+            Kind::Either(&[Kind::Bool, Integer { min: 1, max: 65_535 }]),
+            Is("false"),
+            "Sends every request to the same address over HTTPS (308): `true`, or the port where that is not 443.",
         ),
         key(
             "max_connections",

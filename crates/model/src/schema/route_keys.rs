@@ -2,6 +2,7 @@
 
 use super::Default::{Is, Means, Required};
 use super::Kind::{Conditions, Integer, List, OneOrList, Text};
+use super::action_keys::{ROUTE_KEYS, ROUTE_RULES};
 use super::keys::key;
 use super::limit_keys::{RATE_LIMIT, ROUTE_TIMEOUTS};
 use super::{Form, Kind, Rule, Table};
@@ -11,69 +12,75 @@ pub(crate) static ROUTE: Table = Table {
     id: "route",
     heading: "[[load_balancers.NAME.routes]]",
     about: "Which requests go where.",
-    keys: &[&[
-        key(
-            "name",
-            Text(Form::Name),
-            Means("`default` when it matches everything, else `route-N`, N being its place in the list"),
-            "Shown by `explain`; unique within the load balancer.",
-        ),
-        key(
-            "priority",
-            Integer {
-                min: 0,
-                max: MAX_PRIORITY as u64,
+    keys: &[
+        &[
+            key(
+                "name",
+                Text(Form::Name),
+                Means("`default` when it matches everything, else `route-N`, N being its place in the list"),
+                "Shown by `explain`; unique within the load balancer.",
+            ),
+            key(
+                "priority",
+                Integer {
+                    min: 0,
+                    max: MAX_PRIORITY as u64,
+                },
+                Is("0"),
+                "Routes of a greater priority are tried first, whatever they match.",
+            ),
+            key(
+                "match",
+                Kind::Table(&MATCH),
+                Means("everything"),
+                "What it matches; all that is given must hold.",
+            ),
+            key(
+                "pool",
+                Text(Form::Name),
+                Means("see `split`"),
+                "The pool that serves it.",
+            ),
+            key(
+                "split",
+                List {
+                    of: &Kind::Table(&SPLIT),
+                    min: 1,
+                },
+                Means("see `pool`"),
+                "Pools that share its requests by weight.",
+            ),
+            key(
+                "split_key",
+                Text(Form::HashKey),
+                Means("each request is shared out by itself"),
+                "What keeps a user with one pool of `split`: requests with the same value go to the same pool, and a change of weights moves as few as can be.",
+            ),
+            key(
+                "rate_limit",
+                OneOrList(&Kind::Table(&RATE_LIMIT)),
+                Means("no limit"),
+                "How many requests it takes; of several limits all must allow one. Beyond: 429.",
+            ),
+            key(
+                "timeouts",
+                Kind::Table(&ROUTE_TIMEOUTS),
+                Means("the pool's"),
+                "Timeouts that it has otherwise than its pool.",
+            ),
+        ],
+        ROUTE_KEYS,
+    ],
+    rules: &[
+        &[
+            Rule::ExactlyOne(&["pool", "split", "redirect", "respond"]),
+            Rule::Requires {
+                key: "split_key",
+                other: "split",
             },
-            Is("0"),
-            "Routes of a greater priority are tried first, whatever they match.",
-        ),
-        key(
-            "match",
-            Kind::Table(&MATCH),
-            Means("everything"),
-            "What it matches; all that is given must hold.",
-        ),
-        key(
-            "pool",
-            Text(Form::Name),
-            Means("see `split`"),
-            "The pool that serves it.",
-        ),
-        key(
-            "split",
-            List {
-                of: &Kind::Table(&SPLIT),
-                min: 1,
-            },
-            Means("see `pool`"),
-            "Pools that share its requests by weight.",
-        ),
-        key(
-            "split_key",
-            Text(Form::HashKey),
-            Means("each request is shared out by itself"),
-            "What keeps a user with one pool of `split`: requests with the same value go to the same pool, and a change of weights moves as few as can be.",
-        ),
-        key(
-            "rate_limit",
-            OneOrList(&Kind::Table(&RATE_LIMIT)),
-            Means("no limit"),
-            "How many requests it takes; of several limits all must allow one. Beyond: 429.",
-        ),
-        key(
-            "timeouts",
-            Kind::Table(&ROUTE_TIMEOUTS),
-            Means("the pool's"),
-            "Timeouts that it has otherwise than its pool.",
-        ),
-    ]],
-    rules: &[&[
-        Rule::ExactlyOne(&["pool", "split"]),
-        Rule::Requires {
-            key: "split_key",
-            other: "split",
-        },
-    ]],
+        ],
+        ROUTE_RULES,
+    ],
 };
 
 pub(crate) static SPLIT: Table = Table {

@@ -43,6 +43,39 @@ fn document(table: &Table, key: &str, line: &str) -> String {
         "route" if key == "split_key" => {
             format!("{balancer}[[load_balancers.x.routes]]\nsplit = [{{ pool = \"default\" }}]\n{line}\n")
         }
+        "route" if ["redirect", "respond"].contains(&key) => {
+            format!("{balancer}{TWO_ROUTES}{line}\n")
+        }
+        "route" if key == "intercept_errors" => format!(
+            "{balancer}[[load_balancers.x.routes]]\npool = \"default\"\nerror_pages = {{ \"5xx\" = \"x\" }}\n{line}\n"
+        ),
+        "redirect" => format!(
+            "{balancer}{TWO_ROUTES}{}redirect.{line}\n",
+            without("to", "redirect.to = \"/x\"")
+        ),
+        "respond" => {
+            let beside = match key.starts_with("body") {
+                true => "respond.content_type = \"x\"",
+                false => "respond.body = \"ok\"",
+            };
+            format!("{balancer}{TWO_ROUTES}{beside}\nrespond.{line}\n")
+        }
+        "rewrite" if ["path_to", "path_regex"].contains(&key) => format!(
+            "{balancer}[[load_balancers.x.routes]]\npool = \"default\"\n{}{}rewrite.{line}\n",
+            without("path_regex", "rewrite.path_regex = \"/(.*)\""),
+            without("path_to", "rewrite.path_to = \"/x\"")
+        ),
+        "mirror" => format!(
+            "{balancer}[[load_balancers.x.routes]]\npool = \"default\"\n{}mirror.{line}\n",
+            without("pool", "mirror.pool = \"default\"")
+        ),
+        "header_rules" => {
+            format!("{balancer}[[load_balancers.x.routes]]\npool = \"default\"\nresponse_headers.{line}\n")
+        }
+        "rewrite" | "compression" | "buffer_requests" | "buffer_responses" => format!(
+            "{balancer}[[load_balancers.x.routes]]\npool = \"default\"\n[load_balancers.x.routes.{}]\n{line}\n",
+            table.id
+        ),
         "route" if key == "split" => format!("{balancer}[[load_balancers.x.routes]]\n{line}\n"),
         "route" => format!(
             "{balancer}[[load_balancers.x.routes]]\n{}{line}\n",
@@ -98,6 +131,10 @@ fn document(table: &Table, key: &str, line: &str) -> String {
         other => format!("{balancer}{other}.{line}\n"),
     }
 }
+
+/// A route that leads to the pool, and the beginning of another.
+const TWO_ROUTES: &str =
+    "[[load_balancers.x.routes]]\npool = \"default\"\n[[load_balancers.x.routes]]\nmatch.path = \"/r\"\n";
 
 /// Pools for a split.
 const TWO_POOLS: &str =

@@ -1,5 +1,6 @@
 //! Configs made at random: every field of every struct, within its range.
 
+mod actions;
 mod sticky;
 
 use std::collections::BTreeMap;
@@ -166,17 +167,29 @@ fn listener() -> impl Strategy<Value = Listener> {
     (
         name(),
         address(),
-        (vec(network(), 0..3), vec("[a-z]{1,9}x(/[0-9.]{1,3})?", 0..3)),
+        (
+            vec(network(), 0..3),
+            vec("[a-z]{1,9}x(/[0-9.]{1,3})?", 0..3),
+            option::of(prop_oneof![Just(443), 1..=u16::MAX]),
+        ),
         1..=10_000_000u32,
         limits,
         timeouts,
     )
         .prop_map(
-            |(name, address, (trusted_proxies, upgrades), max_connections, limits, timeouts)| Listener {
+            |(
+                name,
+                address,
+                (trusted_proxies, upgrades, redirect_to_https),
+                max_connections,
+                limits,
+                timeouts,
+            )| Listener {
                 name,
                 address,
                 trusted_proxies,
                 upgrades,
+                redirect_to_https,
                 max_connections,
                 limits,
                 timeouts,
@@ -472,6 +485,7 @@ fn load_balancer() -> impl Strategy<Value = LoadBalancer> {
             (
                 (any::<bool>(), 0..MAX_SPLIT_WEIGHT, option::of(hash_key())),
                 (sticky::rate_limits(), sticky::route_timeouts()),
+                (option::of(actions::answer()), actions::actions()),
             ),
             6,
         ),
@@ -489,16 +503,27 @@ fn load_balancer() -> impl Strategy<Value = LoadBalancer> {
                     .into_iter()
                     .zip(matches)
                     .zip(leads_to.zip(rest))
-                    .map(
-                        |((name, matches), (pool, (choice, (rate_limits, timeouts))))| Route {
+                    .enumerate()
+                    .map(|(i, ((name, matches), (pool, rest)))| {
+                        let (choice, (rate_limits, timeouts), (answer, mut actions)) = rest;
+                        // The first routes lead to the pools, each of which needs one.
+                        let answer = answer.filter(|_| i >= pool_names.len());
+                        if answer.is_some() {
+                            actions = actions::without_pool(actions);
+                        }
+                        if let Some(mirror) = &mut actions.mirror {
+                            mirror.pool = pool.clone();
+                        }
+                        Route {
                             name,
                             priority: choice.1 % 3,
                             matches,
-                            target: target(&pool_names, pool, choice),
+                            target: answer.unwrap_or_else(|| target(&pool_names, pool, choice)),
                             rate_limits,
                             timeouts,
-                        },
-                    )
+                            actions,
+                        }
+                    })
                     .collect();
                 routes.sort_by_cached_key(Route::rank);
                 LoadBalancer {
