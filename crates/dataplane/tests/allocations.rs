@@ -155,6 +155,7 @@ fn snapshot(backends: &[SocketAddr], observe: Observe) -> Snapshot {
         connections: Connections::default(),
         timeouts: PoolTimeouts::default(),
         retries: Retries::default(),
+        http2: None,
         sticky: None,
     };
     let listener = Listener {

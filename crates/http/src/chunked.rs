@@ -61,6 +61,32 @@ impl Trailers {
     pub fn is_empty(&self) -> bool {
         self.lines.is_empty()
     }
+
+    /// Adds a field, unless no trailer may have its name. For trailers that come otherwise than in chunks.
+    ///
+    /// # Errors
+    /// [`ChunkError::Trailer`], when it is malformed, or there is more than a trailer section may hold.
+    pub fn push(&mut self, name: &[u8], value: &[u8]) -> Result<(), ChunkError> {
+        let size = self.lines.len() + name.len() + value.len() + 4;
+        if !is_token(name) || !is_value(value) || trim(value) != value || size > MAX_TRAILER_BYTES {
+            return Err(ChunkError::Trailer);
+        }
+        if is_allowed_trailer(name) {
+            for part in [name, b": ", value, b"\r\n"] {
+                self.lines.extend_from_slice(part);
+            }
+        }
+        Ok(())
+    }
+
+    /// Names and values.
+    pub fn iter(&self) -> impl Iterator<Item = (&[u8], &[u8])> {
+        self.lines.split(|&b| b == b'\n').filter_map(|line| {
+            let line = line.strip_suffix(b"\r")?;
+            let colon = memchr::memchr(b':', line)?;
+            Some((line.get(..colon)?, trim(line.get(colon + 1..)?)))
+        })
+    }
 }
 
 /// Decodes one chunked body that arrives in pieces. Reuse it with [`ChunkDecoder::reset`].

@@ -4,6 +4,7 @@
 //! constants here, so that documentation, schema and parser name one number.
 
 mod action;
+mod backend_http2;
 mod observe;
 mod rate_limit;
 mod retry;
@@ -25,6 +26,7 @@ pub use action::{
     DEFAULT_MIRROR_IN_FLIGHT, DEFAULT_MIRROR_TIMEOUT, Encoding, ErrorPages, HeaderRules, MAX_ERROR_PAGES,
     MAX_HEADER_RULES, MAX_PAGE_BYTES, Mirror, PathRewrite, Redirect, Respond, Rewrite,
 };
+pub use backend_http2::{BackendHttp2, GrpcCheck};
 pub use observe::{
     AccessLog, DEFAULT_REQUEST_ID_HEADER, DEFAULT_SERVICE_NAME, DEFAULT_SYSLOG_SOCKET, DEFAULT_TRACE_QUEUE,
     DEFAULT_TRACE_SAMPLE, LogFormat, LogTarget, Observe, Recorder, RequestId, Tracing, Trust,
@@ -356,6 +358,8 @@ pub struct Pool {
     pub slow_start: Duration,
     /// What to do when no backend is eligible.
     pub all_down: AllDown,
+    /// HTTP/2 to the backends; `None`: HTTP/1.1.
+    pub http2: Option<BackendHttp2>,
     /// Connections to the backends.
     pub connections: Connections,
     /// How long a backend may take.
@@ -491,13 +495,17 @@ impl Default for HealthCheck {
 pub enum CheckKind {
     /// A TCP connection that opens is a success.
     Tcp,
-    /// An HTTP/1.1 request.
+    /// An HTTP request.
     Http(HttpCheck),
+    /// A call of gRPC's own health service.
+    Grpc(GrpcCheck),
 }
 
 /// An HTTP check.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct HttpCheck {
+    /// Asked over HTTP/2, as the pool's requests are; else over HTTP/1.1.
+    pub http2: bool,
     /// Target in origin form, e.g. `/health`.
     pub path: String,
     /// `GET`, `HEAD`, `OPTIONS` or `POST` (without a body).

@@ -3,6 +3,7 @@
 //! Secrets are not written; a comment stands in the place of one.
 
 mod action;
+mod backend_http2;
 mod observe;
 mod route;
 mod sticky;
@@ -217,6 +218,7 @@ fn write_pool(w: &mut Writer, path: &str, pool: &Pool) {
         passive,
         slow_start,
         all_down,
+        http2,
         connections,
         timeouts,
         retries,
@@ -227,6 +229,7 @@ fn write_pool(w: &mut Writer, path: &str, pool: &Pool) {
     w.raw("backend_servers", backend_list(backends));
     w.duration("slow_start", *slow_start);
     w.text("all_down", all_down.as_str());
+    w.text("protocol", http2.as_ref().map_or("http1", |_| "http2"));
     if health.is_none() {
         w.raw("health", false);
     }
@@ -250,6 +253,7 @@ fn write_pool(w: &mut Writer, path: &str, pool: &Pool) {
         max_idle,
         idle_timeout,
     } = connections;
+    backend_http2::write(w, path, http2.as_ref());
     w.header(&format!("[{path}.connections]"));
     w.raw("max_idle", max_idle);
     w.duration("idle_timeout", *idle_timeout);
@@ -322,6 +326,14 @@ fn write_health(w: &mut Writer, check: &HealthCheck) {
             w.text("type", "http");
             write_http_check(w, http);
         }
+        CheckKind::Grpc(check) => {
+            w.text("type", "grpc");
+            w.optional(
+                "service",
+                Some(check.service.as_str()).filter(|service| !service.is_empty()),
+                "the server as a whole",
+            );
+        }
     }
     match port {
         Some(port) => w.raw("port", port),
@@ -337,6 +349,7 @@ fn write_health(w: &mut Writer, check: &HealthCheck) {
 
 fn write_http_check(w: &mut Writer, check: &HttpCheck) {
     let HttpCheck {
+        http2: _,
         path,
         method,
         host,

@@ -5,6 +5,7 @@
 //! the full form meet in the same values. Nothing is read but the text: a `token_file` is named, not opened.
 
 mod action;
+mod backend_http2;
 mod health;
 mod limits;
 mod load_balancer;

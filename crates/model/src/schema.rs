@@ -2,6 +2,7 @@
 //! and the tables of `docs/config.md` are written from here, so that the three cannot drift apart.
 
 mod action_keys;
+mod backend_http2_keys;
 mod json;
 mod keys;
 mod limit_keys;
@@ -14,6 +15,7 @@ mod sticky_keys;
 pub(crate) use action_keys::{
     BUFFER_REQUESTS, BUFFER_RESPONSES, COMPRESSION, HEADER_RULES, MIRROR, REDIRECT, RESPOND, REWRITE,
 };
+pub(crate) use backend_http2_keys::BACKEND_HTTP2;
 pub use json::json_schema;
 pub(crate) use keys::{ADMIN, LIMITS, LISTENER, LISTENER_TIMEOUTS, LOAD_BALANCER, NODE, ROOT};
 pub(crate) use limit_keys::{RATE_LIMIT, ROUTE_TIMEOUTS};
@@ -472,6 +474,7 @@ static ALL: &[&Table] = &[
     &HASH,
     &HEALTH,
     &PASSIVE,
+    &BACKEND_HTTP2,
     &CONNECTIONS,
     &POOL_TIMEOUTS,
     &RETRIES,

@@ -5,6 +5,8 @@
 //! comes first: a backend that stalls within the body of its health page is not well, and closing on unread bytes
 //! would look like a failure of ours in the backend's log. An unexpected status ends the check at once.
 
+mod http2;
+
 use std::io;
 use std::net::SocketAddr;
 
@@ -24,6 +26,9 @@ const BODY_LIMIT: usize = 64 * 1024;
 const READ_SIZE: usize = 8 * 1024;
 /// Characters of the expected text that a reason repeats.
 const QUOTE_LIMIT: usize = 64;
+
+/// How a check names itself.
+const USER_AGENT: &str = concat!("evenkeel-health/", env!("CARGO_PKG_VERSION"));
 
 const CONNECTION_REFUSED: &str = "connection refused";
 const CLOSED_BEFORE_RESPONSE: &str = "closed before a response";
@@ -69,7 +74,9 @@ async fn attempt(address: SocketAddr, kind: &CheckKind) -> Result<String, Failed
     }
     match kind {
         CheckKind::Tcp => Ok("connected".to_owned()),
+        CheckKind::Http(check) if check.http2 => http2::ask(stream, address, check).await,
         CheckKind::Http(check) => Exchange::new(stream).run(address, check).await,
+        CheckKind::Grpc(check) => http2::call(stream, address, check).await,
     }
 }
 
@@ -91,6 +98,15 @@ fn connect_failed(error: &io::Error) -> Failed {
         io::ErrorKind::TimedOut => "connect timed out".to_owned(),
         _ => format!("connect failed: {error}"),
     })
+}
+
+fn expect_status(check: &HttpCheck, status: u16) -> Result<(), Failed> {
+    let mut expected = check.expected_status.iter();
+    if expected.any(|(low, high)| (*low..=*high).contains(&status)) {
+        Ok(())
+    } else {
+        Err(Failed::Backend(format!("status {status}")))
+    }
 }
 
 /// One request and its response on one connection.
@@ -115,13 +131,7 @@ impl Exchange {
             .await
             .map_err(|_| Failed::backend(CLOSED_BEFORE_RESPONSE))?;
         let head = self.head(Method::of(check.method.as_bytes())).await?;
-        let expected = check
-            .expected_status
-            .iter()
-            .any(|(low, high)| (*low..=*high).contains(&head.status));
-        if !expected {
-            return Err(Failed::Backend(format!("status {}", head.status)));
-        }
+        expect_status(check, head.status)?;
         let wanted = check.body_contains.as_deref().unwrap_or_default();
         let found = self.body_contains(head.framing, wanted.as_bytes()).await?;
         if !found && !wanted.is_empty() {
@@ -261,10 +271,7 @@ fn request(address: SocketAddr, check: &HttpCheck) -> Vec<u8> {
         None => field("Host", &address.to_string()),
     }
     if !names_agent {
-        field(
-            "User-Agent",
-            concat!("evenkeel-health/", env!("CARGO_PKG_VERSION")),
-        );
+        field("User-Agent", USER_AGENT);
     }
     for (name, value) in &check.headers {
         field(name, value);

@@ -111,6 +111,7 @@ pub(crate) fn state_with(
         connections: Connections::default(),
         timeouts: PoolTimeouts::default(),
         retries: Retries::default(),
+        http2: None,
         sticky: None,
     };
     PoolState {

@@ -6,7 +6,7 @@ use std::time::Duration;
 use super::section::{Findings, Section, item_text, narrow};
 use super::text;
 use super::tree::Value;
-use crate::config::{CheckKind, HealthCheck, HttpCheck};
+use crate::config::{CheckKind, GrpcCheck, HealthCheck, HttpCheck};
 use crate::diagnostic::Fault;
 use crate::schema;
 
@@ -19,11 +19,16 @@ const OWN_FIELDS: [&str; 5] = [
     "expect",
 ];
 
-pub(super) fn health(f: &mut Findings<'_>, s: &Section<'_>) -> Option<HealthCheck> {
-    match s.section_or_false(f, "health") {
-        Some(section) => in_full(f, &section?),
-        None => Some(in_short(f, s)),
+/// `http2`: the pool's backends speak HTTP/2, and are asked over it.
+pub(super) fn health(f: &mut Findings<'_>, s: &Section<'_>, http2: bool) -> Option<HealthCheck> {
+    let mut check = match s.section_or_false(f, "health") {
+        Some(section) => in_full(f, &section?)?,
+        None => in_short(f, s),
+    };
+    if let CheckKind::Http(http) = &mut check.kind {
+        http.http2 = http2;
     }
+    Some(check)
 }
 
 /// A load balancer that is told nothing still notices a dead server: by a TCP check.
@@ -43,6 +48,7 @@ fn in_short(f: &mut Findings<'_>, s: &Section<'_>) -> HealthCheck {
 
 fn plain_http(path: String) -> HttpCheck {
     HttpCheck {
+        http2: false,
         path,
         method: "GET".to_owned(),
         host: None,
@@ -68,6 +74,9 @@ fn in_full(f: &mut Findings<'_>, s: &Section<'_>) -> Option<HealthCheck> {
     let kind = match s.choice(f, "type") {
         Some("none") => return None,
         Some("tcp") => CheckKind::Tcp,
+        Some("grpc") => CheckKind::Grpc(GrpcCheck {
+            service: s.text(f, "service", text::words).unwrap_or_default(),
+        }),
         Some(_) => CheckKind::Http(http_check(f, s)),
         None if http() => CheckKind::Http(http_check(f, s)),
         None => CheckKind::Tcp,
@@ -103,6 +112,7 @@ fn report_longer(f: &mut Findings<'_>, s: &Section<'_>, (key, value): (&str, Dur
 
 fn http_check(f: &mut Findings<'_>, s: &Section<'_>) -> HttpCheck {
     HttpCheck {
+        http2: false,
         path: s
             .text(f, "path", text::check_path)
             .unwrap_or_else(|| "/".to_owned()),

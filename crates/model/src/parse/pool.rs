@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 
+use super::backend_http2::backend_http2;
 use super::health::health;
 use super::limits::retries;
 use super::section::{Findings, Section, narrow, parsed};
@@ -18,7 +19,8 @@ use crate::schema;
 
 pub(super) fn pool(f: &mut Findings<'_>, name: Name, s: &Section<'_>) -> Option<Pool> {
     let algorithm = algorithm(f, s);
-    let health = health(f, s);
+    let http2 = backend_http2(f, s);
+    let health = health(f, s, http2.is_some());
     let passive = match s.section_or_false(f, "passive") {
         Some(Some(section)) => Some(passive(f, &section)),
         Some(None) => None,
@@ -41,6 +43,7 @@ pub(super) fn pool(f: &mut Findings<'_>, name: Name, s: &Section<'_>) -> Option<
         passive,
         slow_start,
         all_down,
+        http2,
         connections: connections.unwrap_or_default(),
         timeouts: timeouts.unwrap_or_default(),
         retries: retries.unwrap_or_default(),

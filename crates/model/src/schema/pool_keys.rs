@@ -4,6 +4,7 @@ use super::Default::{Is, Means, Required};
 use super::Kind::{
     Duration, Either, Fields, Integer, List, OneOf, OneOrList, Percent, Size, TableOrFalse, Text,
 };
+use super::backend_http2_keys::BACKEND_HTTP2;
 use super::keys::{DAY, HOUR, MIB, SECOND, SHORTEST, key, timeout};
 use super::sticky_keys::STICKY;
 use super::{Form, Key, Kind, Rule, Table, WEIGHT};
@@ -83,6 +84,18 @@ pub(super) static POOL_KEYS: &[Key] = &[
         "When no backend is eligible: `fail_open` uses those that only checks or ejection took out, `fail_closed` answers 503 at once.",
     ),
     key(
+        "protocol",
+        OneOf(&["http1", "http2"]),
+        Is("\"http1\""),
+        "What the backends speak. `http2`: over plain TCP without being asked first; gRPC needs it.",
+    ),
+    key(
+        "http2",
+        Kind::Table(&BACKEND_HTTP2),
+        Means("all defaults"),
+        "Settings of `protocol = \"http2\"`, and of no other.",
+    ),
+    key(
         "connections",
         Kind::Table(&CONNECTIONS),
         Means("all defaults"),
@@ -118,6 +131,11 @@ pub(super) static POOL_RULES: &[Rule] = &[
         key: "poll_frequency",
         other: "health",
         instead: "write it as `interval` in `health`",
+    },
+    Rule::OnlyWith {
+        key: "http2",
+        other: "protocol",
+        value: "http2",
     },
     Rule::OnlyWith {
         key: "hash",
@@ -192,9 +210,9 @@ pub(crate) static HEALTH: Table = Table {
     keys: &[&[
         key(
             "type",
-            OneOf(&["http", "tcp", "none"]),
+            OneOf(&["http", "grpc", "tcp", "none"]),
             Means("`http` when one of the keys of an HTTP check is given, else `tcp`"),
-            "`tcp`: a connection that opens is a success. `http`: an HTTP/1.1 request, judged by its answer. `none`: no check, the same as `health = false`.",
+            "`tcp`: a connection that opens is a success. `http`: a request, over what `protocol` says, judged by its answer. `grpc`: a call of `grpc.health.v1.Health/Check`, which must answer `SERVING`. `none`: no check, the same as `health = false`.",
         ),
         key(
             "path",
@@ -229,6 +247,12 @@ pub(crate) static HEALTH: Table = Table {
             Text(Form::Words),
             Means("any body"),
             "HTTP: text that the first 64 KiB of the body must contain.",
+        ),
+        key(
+            "service",
+            Text(Form::Words),
+            Means("the server as a whole"),
+            "gRPC: the service that is asked about.",
         ),
         key(
             "port",
@@ -286,6 +310,16 @@ pub(crate) static HEALTH: Table = Table {
             keys: HTTP_CHECK_KEYS,
             other: "type",
             value: "tcp",
+        },
+        Rule::NoneWith {
+            keys: HTTP_CHECK_KEYS,
+            other: "type",
+            value: "grpc",
+        },
+        Rule::OnlyWith {
+            key: "service",
+            other: "type",
+            value: "grpc",
         },
         Rule::NoneWith {
             keys: HTTP_CHECK_KEYS,

@@ -100,6 +100,8 @@ fn document(table: &Table, key: &str, line: &str) -> String {
             without("address", "address = \"10.0.0.1:9001\",").trim_end()
         ),
         "hash" => format!("{balancer}algorithm = \"consistent_hash\"\nhash.{line}\n"),
+        "health" if key == "service" => format!("{balancer}health.type = \"grpc\"\nhealth.{line}\n"),
+        "backend_http2" => format!("{balancer}protocol = \"http2\"\nhttp2.{line}\n"),
         "health" => {
             let interval = match key {
                 "timeout" | "fast_interval" => "health.interval = \"1h\"\n",

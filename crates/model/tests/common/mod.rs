@@ -1,6 +1,7 @@
 //! Configs made at random: every field of every struct, within its range.
 
 mod actions;
+mod backend_http2;
 mod sticky;
 
 use std::collections::BTreeMap;
@@ -10,8 +11,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use evenkeel_model::config::{
-    AccessLog, Admin, Algorithm, AllDown, Backend, CheckKind, Config, Connections, ConsistentHash, HashKey,
-    HashTable, HealthCheck, HostMatch, HttpCheck, IpNet, Listener, ListenerLimits, ListenerTimeouts,
+    AccessLog, Admin, Algorithm, AllDown, Backend, CheckKind, Config, Connections, ConsistentHash, GrpcCheck,
+    HashKey, HashTable, HealthCheck, HostMatch, HttpCheck, IpNet, Listener, ListenerLimits, ListenerTimeouts,
     LoadBalancer, LogFormat, LogTarget, MAX_CONDITIONS, MAX_MATCH_DEPTH, MAX_SPLIT_WEIGHT, MAX_WEIGHT, Name,
     Node, Observe, Passive, PathMatch, Pattern, Pool, PoolTimeouts, Recorder, RequestId, Route, RouteMatch,
     RouteTarget, Split, SplitPart, Tracing, Trust, ValueMatch,
@@ -344,6 +345,7 @@ fn http_check() -> impl Strategy<Value = HttpCheck> {
         option::of("[^\\pC]{1,10}"),
     )
         .prop_map(|(path, method, host, headers, expected_status, body)| HttpCheck {
+            http2: false,
             path,
             method: method.to_owned(),
             host,
@@ -354,7 +356,14 @@ fn http_check() -> impl Strategy<Value = HttpCheck> {
 }
 
 fn health() -> impl Strategy<Value = HealthCheck> {
-    let kind = prop_oneof![Just(CheckKind::Tcp), http_check().prop_map(CheckKind::Http)];
+    let grpc = option::of("[a-z.]{1,12}").prop_map(|service| GrpcCheck {
+        service: service.unwrap_or_default(),
+    });
+    let kind = prop_oneof![
+        Just(CheckKind::Tcp),
+        http_check().prop_map(CheckKind::Http),
+        grpc.prop_map(CheckKind::Grpc)
+    ];
     let port = option::of(1..=u16::MAX);
     (
         kind,
@@ -451,26 +460,36 @@ fn pool() -> impl Strategy<Value = Pool> {
             timeouts,
             sticky::retries(),
             option::of(sticky::sticky()),
+            option::of(backend_http2::backend_http2()),
         ),
     )
         .prop_map(
             |(
                 (name, algorithm, backends, health, passive),
-                (slow_start, all_down, connections, timeouts, retries, sticky),
+                (slow_start, all_down, connections, timeouts, retries, sticky, http2),
             )| Pool {
                 name,
                 algorithm,
                 backends,
-                health,
+                health: health.map(|check| over(check, http2.is_some())),
                 passive,
                 slow_start,
                 all_down,
+                http2,
                 connections,
                 timeouts,
                 retries,
                 sticky,
             },
         )
+}
+
+/// A check goes over what the pool's requests go over.
+fn over(mut check: HealthCheck, http2: bool) -> HealthCheck {
+    if let CheckKind::Http(http) = &mut check.kind {
+        http.http2 = http2;
+    }
+    check
 }
 
 fn load_balancer() -> impl Strategy<Value = LoadBalancer> {

@@ -234,6 +234,7 @@ pub(crate) fn often(kind: CheckKind) -> HealthCheck {
 
 pub(crate) fn http() -> HttpCheck {
     HttpCheck {
+        http2: false,
         path: "/health".into(),
         method: "GET".into(),
         host: None,
