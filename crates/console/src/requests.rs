@@ -21,24 +21,24 @@ pub(crate) async fn last(State(console): State<Arc<Console>>, uri: Uri) -> Resul
     ask(&console, query).await.map(Json)
 }
 
-/// What stands behind `?`: `last=COUNT`, `successes=true`.
+/// What stands behind `?`: `last=COUNT`, `all=true`.
 fn last_of(query: &str) -> Result<RecordQuery, String> {
-    let (mut count, mut successes) = (DEFAULT_LAST, false);
+    let (mut count, mut all) = (DEFAULT_LAST, false);
     for parameter in query.split('&').filter(|parameter| !parameter.is_empty()) {
         match parameter.split_once('=') {
             Some(("last", value)) => {
                 let number = value.parse().ok().filter(|n| (1..=MAX_RECORDS).contains(n));
                 count = number.ok_or_else(|| format!("`last` is a number from 1 to {MAX_RECORDS}"))?;
             }
-            Some(("successes", value)) => {
-                successes = value
+            Some(("all", value)) => {
+                all = value
                     .parse()
-                    .map_err(|_| "`successes` is `true` or `false`".to_owned())?;
+                    .map_err(|_| "`all` is `true` or `false`".to_owned())?;
             }
-            _ => return Err("the parameters are `last` and `successes`".to_owned()),
+            _ => return Err("the parameters are `last` and `all`".to_owned()),
         }
     }
-    Ok(RecordQuery::Last { count, successes })
+    Ok(RecordQuery::Last { count, all })
 }
 
 pub(crate) async fn by_id(

@@ -240,10 +240,10 @@ pub(crate) struct ExplainArgs {
 Examples:
   evenkeel why 01977b2e-31c0-7c3a-9d7e-3f1f0a2b4c5d
   evenkeel why
-  evenkeel why --last 100 --successes
+  evenkeel why --last 100 --all
 
-The id of a request is in its `X-Request-Id`, which every answer carries, and in the access log. Failures are
-remembered until newer ones take their place, successes by sample: see [recorder] in the config.")]
+The id of a request is in its `X-Request-Id`, which every answer carries, and in the access log. Failures and
+refusals are remembered until newer ones take their place, successes by sample: see [recorder] in the config.")]
 pub(crate) struct WhyArgs {
     /// Id of the request
     #[arg(value_name = "REQUEST_ID")]
@@ -251,9 +251,9 @@ pub(crate) struct WhyArgs {
     /// How many to list
     #[arg(long, value_name = "COUNT", default_value = "20", conflicts_with = "id", value_parser = clap::value_parser!(u16).range(1..=1000))]
     pub(crate) last: u16,
-    /// List sampled successes too
+    /// List refusals and sampled successes too
     #[arg(long, conflicts_with = "id")]
-    pub(crate) successes: bool,
+    pub(crate) all: bool,
     /// Print what the API answers
     #[arg(long)]
     pub(crate) json: bool,

@@ -17,8 +17,8 @@ pub enum RecordQuery {
     Last {
         /// At most so many.
         count: usize,
-        /// Sampled successes too, not only failures.
-        successes: bool,
+        /// Refusals and sampled successes too, not only failures.
+        all: bool,
     },
 }
 

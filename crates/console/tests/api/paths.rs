@@ -51,7 +51,7 @@ async fn remembered_requests_are_told_by_id_and_as_a_list() {
     let count = |response: &crate::support::Response| response.json()["requests"].as_array().unwrap().len();
     assert_eq!(count(&api.get("/api/v1/requests").await), 2);
     assert_eq!(count(&api.get("/api/v1/requests?last=1").await), 1);
-    assert_eq!(count(&api.get("/api/v1/requests?last=1&successes=true").await), 2);
+    assert_eq!(count(&api.get("/api/v1/requests?last=1&all=true").await), 2);
 }
 
 #[tokio::test]
@@ -64,7 +64,7 @@ async fn what_is_not_remembered_or_asked_wrongly_is_said_so() {
         "{}",
         unknown.detail()
     );
-    for query in ["last=0", "last=1001", "last=x", "successes=1", "lasst=1"] {
+    for query in ["last=0", "last=1001", "last=x", "all=1", "lasst=1"] {
         let response = api.get(&format!("/api/v1/requests?{query}")).await;
         assert_eq!(response.problem(), (422, "bad_query".into()), "{query}");
     }

@@ -274,9 +274,9 @@ fn recall(query: &RecordQuery) -> Vec<RequestRecord> {
     match query {
         RecordQuery::Id(id) if id == "full" => vec![record(true)],
         RecordQuery::Id(_) => vec![],
-        RecordQuery::Last { count, successes } => {
-            let all = [record(true), record(false)];
-            all.into_iter().take(*count + usize::from(*successes)).collect()
+        RecordQuery::Last { count, all } => {
+            let both = [record(true), record(false)];
+            both.into_iter().take(*count + usize::from(*all)).collect()
         }
     }
 }

@@ -1,4 +1,4 @@
-//! The flight recorder: the last failures and a sample of the successes, in rings of the shard's own.
+//! The flight recorder: the last failures, the last refusals, and a sample of the successes, in rings of the shard's own.
 //!
 //! Nobody else touches a ring: whoever asks sends the shard a question, which it answers between two requests. A
 //! record is one block of fixed size, its texts cut to fit, so that keeping one is a copy; only the members of the
@@ -13,7 +13,7 @@ use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use http::RequestId;
 use model::config::{Name, Recorder as Config};
 use model::explain::{Candidate, RouteStep};
-use model::reason::Reason;
+use model::reason::{Fault, Reason};
 use model::record::{AttemptRecord, QueueRecord, RecordQuery, RequestRecord};
 use model::state::Timestamp;
 
@@ -36,6 +36,7 @@ const DETAILS_PER_TICK: u32 = 4;
 #[derive(Debug, Default)]
 pub(super) struct Recorder {
     failures: RefCell<Ring>,
+    refusals: RefCell<Ring>,
     successes: RefCell<Ring>,
     /// In percent.
     sample: Cell<u8>,
@@ -114,6 +115,7 @@ impl Recorder {
     pub(super) fn follow(&self, config: Config, shards: usize) {
         let share = |all: u32| (all as usize).div_ceil(shards);
         self.failures.borrow_mut().resize(share(config.failures));
+        self.refusals.borrow_mut().resize(share(config.refusals));
         self.successes.borrow_mut().resize(share(config.successes));
         self.sample.set(config.sample);
     }
@@ -125,7 +127,12 @@ impl Recorder {
     /// Keeps a request, when it is one to keep.
     pub(super) fn keep(&self, shard: &Shard, told: &Told<'_>, unix_us: u64, query: bool) {
         let failed = told.failed();
-        let ring = if failed { &self.failures } else { &self.successes };
+        let ring = match told.reason {
+            _ if told.status >= 500 => &self.failures,
+            Some(reason) if reason.fault() == Fault::Backend => &self.failures,
+            Some(_) => &self.refusals,
+            None => &self.successes,
+        };
         let sampled = || shard.rng.borrow_mut().below(100) < u64::from(self.sample.get());
         if ring.borrow().most == 0 || !(failed || sampled()) {
             return;
@@ -142,21 +149,20 @@ impl Recorder {
 
     /// Answers a question about what is kept.
     pub(super) fn recall(&self, query: &RecordQuery) -> Vec<RequestRecord> {
-        let (failures, successes) = (self.failures.borrow(), self.successes.borrow());
+        let rings = [&self.failures, &self.refusals, &self.successes].map(|ring| ring.borrow());
         match query {
             RecordQuery::Id(id) => {
-                let all = failures.newest().chain(successes.newest());
+                let all = rings.iter().flat_map(|ring| ring.newest());
                 all.filter(|record| record.id.as_str() == id)
                     .map(Record::tell)
                     .collect()
             }
-            RecordQuery::Last {
-                count,
-                successes: too,
-            } => {
-                let both = successes.newest().take(if *too { *count } else { 0 });
-                let all = failures.newest().take(*count).chain(both);
-                all.map(Record::tell).collect()
+            RecordQuery::Last { count, all } => {
+                let wanted = if *all { 3 } else { 1 };
+                let last = rings.iter().take(wanted);
+                last.flat_map(|ring| ring.newest().take(*count))
+                    .map(Record::tell)
+                    .collect()
             }
         }
     }

@@ -78,10 +78,7 @@ fn server_span(record: &Record, trace: &Trace) -> Value {
     attributes.extend([
         text("url.scheme", record.scheme),
         text("client.address", &record.client.to_string()),
-        text(
-            "network.protocol.version",
-            record.protocol.trim_start_matches("HTTP/"),
-        ),
+        text("network.protocol.version", version(record.protocol)),
         text("evenkeel.request_id", record.id.as_str()),
         text("evenkeel.load_balancer", record.load_balancer.as_str()),
         text("evenkeel.listener", record.listener.as_str()),
@@ -140,6 +137,14 @@ fn of_request(method: &str) -> Vec<Value> {
         attributes.push(text("http.request.method_original", method));
     }
     attributes
+}
+
+/// The version as the conventions write it: `1.1`, `2`.
+fn version(protocol: &str) -> &str {
+    match protocol.trim_start_matches("HTTP/") {
+        "2.0" => "2",
+        version => version,
+    }
 }
 
 /// Status and failure of a span.

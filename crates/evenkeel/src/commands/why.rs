@@ -17,7 +17,7 @@ use crate::text::utc;
 pub(crate) fn run(args: &WhyArgs) -> anyhow::Result<ExitCode> {
     let path = match &args.id {
         Some(id) => format!("/api/v1/requests/{}", encoded(id)),
-        None => format!("/api/v1/requests?last={}&successes={}", args.last, args.successes),
+        None => format!("/api/v1/requests?last={}&all={}", args.last, args.all),
     };
     let answer = Client::new(&args.client)?.get(&path)?;
     if args.json {

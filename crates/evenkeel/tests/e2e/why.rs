@@ -209,26 +209,39 @@ fn why_tells_of_refusals_and_says_what_it_does_not_know() {
     assert!(said.contains("`no-such-request` is not remembered"), "{said}");
 }
 
-/// Sampled successes are kept beside failures, and a flood of them pushes no failure out.
+/// Failures, refusals and sampled successes are kept apart: a flood of one kind pushes none of another out.
 #[test]
-fn successes_do_not_push_failures_out() {
+fn neither_successes_nor_refusals_push_failures_out() {
     let one = Backend::named("one");
-    let recorder = "[recorder]\nfailures = 4\nsuccesses = 8\nsample = \"100%\"\n[node]\nthreads = 1\n";
+    let recorder =
+        "[recorder]\nfailures = 4\nrefusals = 2\nsuccesses = 8\nsample = \"100%\"\n[node]\nthreads = 1\n";
     let evenkeel = Evenkeel::start(&format!("{recorder}{}", shop(&[&one], QUIET)));
-    let failed = id_of(&evenkeel.client().ask("GET / HTTP/1.1\r\nHost: \"\r\n\r\n"));
+    one.kill();
+    let failed = id_of(&evenkeel.client().get("/"));
+    one.start();
+    let refused: Vec<String> = (0..5)
+        .map(|_| id_of(&evenkeel.client().ask("GET / HTTP/1.1\r\nHost: \"\r\n\r\n")))
+        .collect();
     let mut client = evenkeel.client();
     let ids: Vec<String> = (0..20).map(|_| id_of(&client.get("/"))).collect();
     let known = |id: &str| evenkeel.get(&format!("/api/v1/requests/{id}")).status() == 200;
     wait_for("the last success is known", || known(&ids[19]).then_some(()));
     assert!(known(&failed));
-    assert!(!known(&ids[0]) && known(&ids[12]) && !known(&ids[11]));
-    let all = evenkeel.get("/api/v1/requests?last=1000&successes=true");
-    let all: Value = serde_json::from_slice(&all.body).unwrap();
-    assert_eq!(all["requests"].as_array().unwrap().len(), 9);
-    assert_eq!(evenkeel.metric("evenkeel_recorder_overwritten_total", &[]), 12.0);
-    evenkeel.reload(&format!(
-        "[recorder]\nfailures = 0\nsuccesses = 0\n{}",
-        shop(&[&one], QUIET)
-    ));
+    assert!(!known(&refused[2]) && known(&refused[3]) && known(&refused[4]));
+    assert!(!known(&ids[0]) && !known(&ids[11]) && known(&ids[12]));
+    let listed = |query: &str| {
+        let answer = evenkeel.get(&format!("/api/v1/requests?last={query}"));
+        let answer: Value = serde_json::from_slice(&answer.body).unwrap();
+        let requests = answer["requests"].as_array().unwrap().clone();
+        let id = |request: &Value| request["id"].as_str().unwrap().to_owned();
+        requests.iter().map(id).collect::<Vec<_>>()
+    };
+    assert_eq!(listed("1000"), [failed.as_str()], "failures");
+    assert_eq!(listed("1000&all=true").len(), 11);
+    assert_eq!(listed("1&all=true"), [ids[19].as_str()], "the newest");
+    let overwritten = evenkeel.metric("evenkeel_recorder_overwritten_total", &[]);
+    assert_eq!(overwritten, 3.0 + 12.0);
+    let nothing = "[recorder]\nfailures = 0\nrefusals = 0\nsuccesses = 0\n[node]\nthreads = 1\n";
+    evenkeel.reload(&format!("{nothing}{}", shop(&[&one], QUIET)));
     assert!(!known(&failed));
 }

@@ -170,6 +170,8 @@ pub const DEFAULT_SERVICE_NAME: &str = "evenkeel";
 pub struct Recorder {
     /// Last failures kept; 0 keeps none.
     pub failures: u32,
+    /// Last refusals (4xx of our own, clients that went away) kept; 0 keeps none.
+    pub refusals: u32,
     /// Last sampled successes kept; 0 keeps none.
     pub successes: u32,
     /// Share of successes that is kept, in percent.
@@ -180,6 +182,7 @@ impl Default for Recorder {
     fn default() -> Self {
         Self {
             failures: 1000,
+            refusals: 500,
             successes: 200,
             sample: 1,
         }

@@ -24,11 +24,13 @@ pub(super) fn write(w: &mut Writer, observe: &Observe) {
     }
     let Recorder {
         failures,
+        refusals,
         successes,
         sample,
     } = recorder;
     w.header("[recorder]");
     w.raw("failures", failures);
+    w.raw("refusals", refusals);
     w.raw("successes", successes);
     w.percent("sample", sample);
 }

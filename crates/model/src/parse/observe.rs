@@ -93,6 +93,7 @@ fn recorder(f: &mut Findings<'_>, s: &Section<'_>) -> Recorder {
     let defaults = Recorder::default();
     Recorder {
         failures: s.integer(f, "failures").map_or(defaults.failures, narrow),
+        refusals: s.integer(f, "refusals").map_or(defaults.refusals, narrow),
         successes: s.integer(f, "successes").map_or(defaults.successes, narrow),
         sample: s.percent(f, "sample").map_or(defaults.sample, narrow),
     }

@@ -133,7 +133,16 @@ pub(crate) static RECORDER: Table = Table {
                 max: 1_000_000,
             },
             Is("1000"),
-            "Last failures kept, over all threads; 0 keeps none.",
+            "Last failures kept, over all threads: answered with 5xx, or broken off by a backend; 0 keeps none.",
+        ),
+        key(
+            "refusals",
+            Integer {
+                min: 0,
+                max: 1_000_000,
+            },
+            Is("500"),
+            "Last refusals kept: requests that we answered with 4xx, or whose client went away. Apart from the failures, so that a scanner pushes none of those out; 0 keeps none.",
         ),
         key(
             "successes",

@@ -122,11 +122,15 @@ fn observe() -> impl Strategy<Value = Observe> {
                 queue,
             },
         );
+    let figure = || 0..=1_000_000u32;
     let recorder =
-        (0..=1_000_000u32, 0..=1_000_000u32, 0..=100u8).prop_map(|(failures, successes, sample)| Recorder {
-            failures,
-            successes,
-            sample,
+        (figure(), figure(), figure(), 0..=100u8).prop_map(|(failures, refusals, successes, sample)| {
+            Recorder {
+                failures,
+                refusals,
+                successes,
+                sample,
+            }
         });
     (option::of(access_log), request_id, option::of(tracing), recorder).prop_map(
         |(access_log, request_id, tracing, recorder)| Observe {
