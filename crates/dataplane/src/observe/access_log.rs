@@ -295,3 +295,65 @@ impl Writer {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+    use super::*;
+    use model::config::LogTarget;
+
+    fn log(to: LogTarget) -> AccessLog {
+        AccessLog {
+            to,
+            queue: 64 * 1024,
+            ..AccessLog::default()
+        }
+    }
+
+    /// Several shards, more lines than the queue holds: each line is written or counted as dropped, and none twice.
+    #[test]
+    fn every_line_is_written_or_counted() {
+        const LINES: u64 = 20_000;
+        let path = std::env::temp_dir().join(format!("evenkeel-sink-{}", std::process::id()));
+        let counters = Arc::new(LogCounters::default());
+        let (sink, opened) = Sink::start(log(LogTarget::File(path.clone())), 3, &counters);
+        opened.unwrap();
+        let shards: Vec<_> = (0..3)
+            .map(|shard| {
+                let sink = sink.clone();
+                std::thread::spawn(move || {
+                    let mut log = ShardLog::new(sink);
+                    for n in 0..LINES {
+                        log.add(|out| out.extend_from_slice(format!("{shard} {n}\n").as_bytes()));
+                    }
+                })
+            })
+            .collect();
+        shards.into_iter().for_each(|shard| shard.join().unwrap());
+        sink.finish(Duration::from_secs(20));
+        let text = std::fs::read_to_string(&path).unwrap();
+        std::fs::remove_file(&path).unwrap();
+        let written = text.lines().count() as u64;
+        assert_eq!(written, counters.written.load(Relaxed));
+        assert_eq!(written + counters.dropped.load(Relaxed), 3 * LINES);
+        let distinct: std::collections::BTreeSet<&str> = text.lines().collect();
+        assert_eq!(distinct.len() as u64, written);
+    }
+
+    /// A destination that cannot be opened drops lines and keeps nothing; the shard can go on forever.
+    #[test]
+    fn without_a_destination_lines_are_dropped() {
+        let counters = Arc::new(LogCounters::default());
+        let missing = LogTarget::File("/nonexistent/access.log".into());
+        let (sink, opened) = Sink::start(log(missing), 1, &counters);
+        assert_eq!(opened.unwrap_err().kind(), io::ErrorKind::NotFound);
+        let mut shard = ShardLog::new(sink.clone());
+        for _ in 0..10_000 {
+            shard.add(|out| out.extend_from_slice(b"a line of twenty byte\n"));
+        }
+        drop(shard);
+        sink.finish(Duration::from_secs(20));
+        assert_eq!(counters.dropped.load(Relaxed), 10_000);
+        assert_eq!(counters.written.load(Relaxed), 0);
+    }
+}

@@ -193,3 +193,36 @@ impl Datagrams {
 fn lines_in(bytes: &[u8]) -> u64 {
     bytes.iter().filter(|b| **b == b'\n').count() as u64
 }
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+    use super::*;
+
+    /// After a write that a full disk cut within a line, the next line stands on a line of its own.
+    #[test]
+    fn a_torn_line_is_ended_before_the_next() {
+        let path = std::env::temp_dir().join(format!("evenkeel-torn-{}", std::process::id()));
+        std::fs::write(&path, "half a li").unwrap();
+        let mut stream = Stream {
+            file: append_to(&path).unwrap(),
+            torn: true,
+        };
+        stream.write(b"one\n").unwrap();
+        stream.write(b"two\n").unwrap();
+        let text = std::fs::read_to_string(&path).unwrap();
+        std::fs::remove_file(&path).unwrap();
+        assert_eq!(text, "half a li\none\ntwo\n");
+    }
+
+    #[test]
+    fn what_a_full_disk_loses_is_counted_by_lines() {
+        let mut stream = Stream {
+            file: append_to(Path::new("/dev/full")).unwrap(),
+            torn: false,
+        };
+        let (lost, error) = stream.write(b"one\ntwo\n").unwrap_err();
+        assert_eq!((lost, error.kind()), (2, ErrorKind::StorageFull));
+        assert!(!stream.torn, "nothing of a line is there");
+    }
+}

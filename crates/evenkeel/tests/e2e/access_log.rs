@@ -236,6 +236,29 @@ fn a_stuck_reader_stalls_nobody() {
     assert_eq!(reader.join().unwrap() as f64, written);
 }
 
+/// A full disk: requests go on, the lines are counted as dropped, and the trouble is said once.
+#[test]
+fn a_full_disk_stalls_nobody() {
+    let one = Backend::named("one");
+    let config = format!("[access_log]\nto = \"file:/dev/full\"\n{}", shop(&[&one], QUIET));
+    let evenkeel = Evenkeel::start(&config);
+    let mut client = evenkeel.client();
+    for round in 1..=3 {
+        assert_eq!(client.get("/").status(), 200);
+        wait_until("the line is counted", || {
+            evenkeel.metric("evenkeel_access_log_dropped_total", &[]) >= f64::from(round)
+        });
+    }
+    let metrics = evenkeel.metrics();
+    assert_eq!(metrics.sum("evenkeel_access_log_dropped_total", &[]), 3.0);
+    assert_eq!(metrics.sum("evenkeel_access_log_errors_total", &[]), 3.0);
+    assert_eq!(metrics.sum("evenkeel_access_log_lines_total", &[]), 0.0);
+    assert_eq!(
+        evenkeel.log().matches("cannot write to file:/dev/full").count(),
+        1
+    );
+}
+
 /// The end waits for the last lines, but not for a reader that never reads.
 #[test]
 fn a_stuck_reader_does_not_keep_the_process_alive() {
