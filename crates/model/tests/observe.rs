@@ -87,6 +87,11 @@ fn wrong_values_are_named_with_what_to_write() {
         "X-Request-Id",
     );
     says(
+        "[request_id]\nheader = \"X-Forwarded-For\"",
+        "has a meaning of its own",
+        "X-Request-Id",
+    );
+    says(
         "[tracing]\nsample = \"1%\"",
         "needs the key `endpoint`",
         "endpoint = ",

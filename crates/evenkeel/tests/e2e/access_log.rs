@@ -499,3 +499,22 @@ fn a_log_that_cannot_be_opened_is_told() {
         !lines_of(&missing).is_empty()
     });
 }
+
+/// A tunnel has its line when it begins, not when it ends.
+#[test]
+fn a_tunnel_is_logged_when_it_begins() {
+    let one = Backend::scripted(|conversation| {
+        conversation.head();
+        conversation
+            .send("HTTP/1.1 101 Switching Protocols\r\nConnection: upgrade\r\nUpgrade: websocket\r\n\r\n");
+        conversation.hold();
+    });
+    let logged = Logged::start(&shop(&[&one], QUIET), "");
+    let mut client = logged.evenkeel.client();
+    client.send("GET /chat HTTP/1.1\r\nHost: a\r\nConnection: upgrade\r\nUpgrade: websocket\r\n\r\n");
+    assert_eq!(client.head().status(), 101);
+    let line = logged.objects(1).remove(0);
+    assert_eq!((&line["status"], &line["path"]), (&101.into(), &"/chat".into()));
+    assert_eq!(line["backend"], one.address.to_string());
+    assert!(line.get("reason").is_none(), "{line}");
+}

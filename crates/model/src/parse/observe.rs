@@ -11,8 +11,12 @@ use crate::config::{
 use crate::diagnostic::Fault;
 
 /// Fields that a message needs for itself, so that an id must not take their place.
-const TAKEN_FIELDS: [&str; 12] = [
+const TAKEN_FIELDS: [&str; 16] = [
     "host",
+    "forwarded",
+    "x-real-ip",
+    "keep-alive",
+    "authorization",
     "connection",
     "content-length",
     "content-type",
@@ -58,7 +62,8 @@ fn access_log(f: &mut Findings<'_>, s: &Section<'_>) -> AccessLog {
 fn request_id(f: &mut Findings<'_>, s: &Section<'_>) -> RequestId {
     let header = s.text(f, "header", |text| {
         let name = text::field_name(text)?;
-        if TAKEN_FIELDS.contains(&name.to_ascii_lowercase().as_str()) {
+        let lower = name.to_ascii_lowercase();
+        if TAKEN_FIELDS.contains(&lower.as_str()) || lower.starts_with("x-forwarded") {
             return Err(Fault::new(format!("`{name}` has a meaning of its own"))
                 .suggest(format!("write for example `{DEFAULT_REQUEST_ID_HEADER}`")));
         }
