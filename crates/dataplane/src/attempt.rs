@@ -116,8 +116,7 @@ pub(crate) async fn run(
     request
         .story
         .begin_try(cell.id.address, span_id.to_be_bytes(), began_us);
-    let timeouts = &pool.config.timeouts;
-    let upstream = match upstream::acquire(shard, cell, timeouts, client.timer, fresh).await {
+    let upstream = match upstream::acquire(shard, cell, pool, client.timer, fresh).await {
         Ok(upstream) => upstream,
         Err(reason @ Reason::LocalResources) => return failed(reason, Retry::Never, false),
         Err(reason) => return failed(reason, Retry::Always, false),

@@ -24,6 +24,7 @@ use crate::serving::ListenerServing;
 use crate::shard::{ConnectionGuard, Shard, Slot, now_or_never};
 use crate::stream::Stream;
 use crate::timers::{Expired, Timer};
+use crate::tls::{self, Accepted};
 use crate::tunnel::Tunnel;
 
 /// How long a connection without a request keeps the state it serves requests with.
@@ -44,6 +45,17 @@ struct Client {
     first: bool,
 }
 
+impl Client {
+    fn new(stream: Stream, timer: Timer, origin: Origin) -> Self {
+        Self {
+            stream,
+            timer,
+            origin,
+            first: true,
+        }
+    }
+}
+
 /// How a busy time ended.
 enum After {
     Idle,
@@ -62,12 +74,20 @@ pub(crate) async fn run(
     guard: ConnectionGuard,
 ) {
     let timer = shard.timers.timer().await;
-    let mut client = Client {
-        stream: Stream::plain(stream),
-        timer,
-        origin: Origin::new(peer),
-        first: true,
+    let serving = slot.serving();
+    let (stream, tls) = match &serving.tls {
+        None => (Stream::plain(stream), None),
+        Some(tls) => match Box::pin(tls::accept(&shard, &serving, tls, stream, &timer)).await {
+            Accepted::Tls(stream, facts) => (stream, Some(Box::new(facts))),
+            Accepted::PlainHttp(stream) => {
+                let client = Client::new(Stream::plain(stream), timer, Origin::new(peer, None));
+                return Box::pin(refuse_plain(&shard, &serving, client)).await;
+            }
+            Accepted::Failed => return,
+        },
     };
+    drop(serving);
+    let mut client = Client::new(stream, timer, Origin::new(peer, tls));
     while wait_for_bytes(&shard, &slot, &client).await {
         match Box::pin(serve(&shard, &slot, &mut client)).await {
             After::Idle => {}
@@ -83,6 +103,16 @@ pub(crate) async fn run(
         }
     }
     drop(guard);
+}
+
+/// Tells a client that speaks HTTP in the clear where TLS is spoken.
+async fn refuse_plain(shard: &Rc<Shard>, serving: &ListenerServing, mut client: Client) {
+    let mut work = shard.take_work();
+    let next = refuse(shard, serving, &client, &mut work, Reason::PlainHttpOnTlsPort).await;
+    shard.give_work(work);
+    if next == Next::Linger {
+        linger(shard, &mut client).await;
+    }
 }
 
 /// Waits, holding nothing, until the client sends something. False: the connection ends.

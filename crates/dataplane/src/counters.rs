@@ -8,6 +8,8 @@ use std::sync::atomic::{AtomicU32, AtomicU64, Ordering::Relaxed};
 
 use model::reason::Reason;
 
+use crate::tls::TlsCounters;
+
 /// A counter with one writer.
 #[derive(Debug, Default)]
 pub(crate) struct Counter(AtomicU64);
@@ -84,6 +86,7 @@ pub(crate) struct BackendCounters {
     pub(crate) connect: Histogram,
     pub(crate) first_byte: Histogram,
     pub(crate) total: Histogram,
+    pub(crate) tls: TlsCounters,
 }
 
 /// What one shard counts about one pool.

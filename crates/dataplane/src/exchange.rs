@@ -21,6 +21,7 @@ use crate::serving::{LbCell, ListenerServing, PoolServing};
 use crate::shard::{Shard, Slot};
 use crate::story::Story;
 use crate::timers::Timer;
+use crate::tls;
 use crate::tunnel::Tunnel;
 
 /// Attempts one request may make in all, whatever the configuration and the staleness of connections.
@@ -122,7 +123,7 @@ impl Request<'_> {
             client: self.origin.peer.ip(),
             client_text: self.origin.peer_text.as_bytes(),
             trusted: self.trusted,
-            scheme: b"http",
+            scheme: self.origin.scheme(),
             backend: backend.as_bytes(),
             upgrade: self.upgrade,
             trace: self.story.trace_of_try(),
@@ -161,6 +162,9 @@ pub(crate) async fn run(
         &rest.story,
         extra,
     );
+    if let Some(tls) = &client.origin.tls {
+        tls.write_identity(head, bytes, &mut rest.request_extra);
+    }
     // A body that is already here needs nobody's permission.
     head.expect_continue &= matches!(client.body, Body::Streaming(_));
     let arrived = Arrived {
@@ -224,6 +228,17 @@ async fn route(arrived: &Arrived<'_>, client: &mut Client<'_>, rest: &mut Rest) 
         started_us,
         trusted,
     } = *arrived;
+    if tls::is_misdirected(serving, client.origin, head.host_name(bytes)) {
+        let keep = head.keep_alive && matches!(client.body, Body::Whole(_)) && !slot.closing();
+        return answer(
+            client,
+            Reason::MisdirectedRequest,
+            None,
+            &rest.response_extra,
+            !keep,
+        )
+        .await;
+    }
     let lb = &serving.lb;
     let route = lb.router.find(head.host_name(bytes), head.path(bytes));
     rest.story.route.set(route);

@@ -25,6 +25,7 @@ mod shard;
 mod story;
 mod stream;
 mod timers;
+mod tls;
 mod tunnel;
 mod upstream;
 
@@ -36,7 +37,7 @@ use std::sync::{Arc, Mutex, PoisonError, mpsc};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use model::config::Name;
+use model::config::{Config, Name};
 use model::explain::{ExplainQuery, Explanation};
 use model::record::{MAX_RECORDS, RecordQuery, RequestRecord};
 use model::snapshot::Snapshot;
@@ -49,6 +50,7 @@ use crate::serving::{Registry, Serving};
 use crate::shard::{Command, Shared};
 
 pub use crate::metrics::{Description, METRICS};
+pub use crate::tls::{CertificateChange, CertificateNews, watch as watch_certificates};
 
 /// How long a change waits for a shard to take it. Shards answer between two polls of their tasks, within
 /// microseconds; one that does not is stuck, and the others must not wait for it.
@@ -76,6 +78,8 @@ pub struct Options {
 pub enum DataplaneEvent {
     /// A backend was ejected; in force on all shards already.
     Ejected(Ejected),
+    /// Something about certificates; in force on all shards already.
+    Certificate(CertificateNews),
 }
 
 /// Why the data plane did not start.
@@ -91,6 +95,14 @@ pub enum StartError {
         /// Address as configured.
         address: SocketAddr,
         /// What the system said, with what to do about it.
+        cause: String,
+    },
+    /// A certificate, key or authority could not be used.
+    #[error("cannot serve TLS ({place}): {cause}")]
+    Tls {
+        /// Listener or pool.
+        place: String,
+        /// What is wrong.
         cause: String,
     },
     /// A thread could not be started.
@@ -162,6 +174,9 @@ impl Dataplane {
             &shared.registry,
             observing,
         ));
+        if let Some((place, cause)) = serving.tls_problems().into_iter().next() {
+            return Err(StartError::Tls { place, cause });
+        }
         let mut sockets = Vec::new();
         let mut bound = BTreeMap::new();
         for listener in &serving.listeners {
@@ -315,6 +330,11 @@ impl Dataplane {
         }
     }
 
+    /// What would hinder TLS from working as `config` says, each with its place. Files are read.
+    pub fn tls_problems(&self, config: &Config) -> Vec<String> {
+        self.serving().tls_problems_of(config)
+    }
+
     /// Listeners with their load balancer, in the order configured.
     pub fn listeners(&self) -> Vec<(Name, ListenerStatus)> {
         let state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
@@ -328,6 +348,7 @@ impl Dataplane {
                 open: bound.is_ok(),
                 error: bound.err(),
                 connections: u64::from(listener.cell.connections.load(Relaxed)),
+                certificates: listener.tls.as_ref().map_or_else(Vec::new, |tls| tls.status()),
             }
         };
         state

@@ -2,6 +2,8 @@
 //!
 //! Labels come from config names alone, so that no client can make a series.
 
+mod tls;
+
 use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
@@ -60,6 +62,14 @@ metrics! {
     SPAN_ERRORS "evenkeel_trace_export_errors_total" "counter" "" "Failed attempts to send spans to the collector";
     OVERWRITTEN "evenkeel_recorder_overwritten_total" "counter" "" "Remembered requests that newer ones took the place of (recorder.failures, recorder.successes)";
     ACCEPT_ERRORS "evenkeel_accept_errors_total" "counter" "" "Failed accepts: out of file descriptors or memory";
+    HANDSHAKES "evenkeel_tls_handshakes_total" "counter" "load_balancer, listener, version, resumed" "TLS handshakes with clients";
+    HANDSHAKE_FAILURES "evenkeel_tls_handshake_failures_total" "counter" "load_balancer, listener, reason" "TLS handshakes with clients that failed, by what went wrong";
+    HANDSHAKE_DURATION "evenkeel_tls_handshake_seconds" "histogram" "load_balancer, listener" "Time from accepting a connection to the end of its TLS handshake";
+    CERTIFICATE_EXPIRY "evenkeel_certificate_expiry_timestamp_seconds" "gauge" "load_balancer, listener, certificate" "When the certificate in use ends, in seconds since 1970";
+    CERTIFICATE_REFUSED "evenkeel_certificate_refused_total" "counter" "load_balancer, listener, certificate" "Changed files that could not be used; the certificate before stayed";
+    BACKEND_TLS "evenkeel_backend_tls_handshakes_total" "counter" "load_balancer, pool, backend, version, resumed" "TLS handshakes with the backend";
+    BACKEND_TLS_FAILURES "evenkeel_backend_tls_failures_total" "counter" "load_balancer, pool, backend, reason" "TLS handshakes with the backend that failed, by what went wrong";
+    BACKEND_TLS_DURATION "evenkeel_backend_tls_seconds" "histogram" "load_balancer, pool, backend" "Time of the TLS handshake with the backend";
     RETRIES "evenkeel_pool_retries_total" "counter" "load_balancer, pool" "Attempts beyond the first";
     OVER_BUDGET "evenkeel_pool_retries_over_budget_total" "counter" "load_balancer, pool" "Retries not made because the budget was spent";
     BUDGET "evenkeel_pool_retry_budget" "gauge" "load_balancer, pool" "Retries the budget allows now";
@@ -116,7 +126,8 @@ impl Collector for Metrics {
         }
         let now_us = u64::try_from(self.dataplane.shared.epoch.elapsed().as_micros()).unwrap_or(u64::MAX);
         pools(&mut encoder, &serving, now_us)?;
-        backends(&mut encoder, &serving)
+        backends(&mut encoder, &serving)?;
+        tls::encode(&mut encoder, &serving)
     }
 }
 

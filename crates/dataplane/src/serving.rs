@@ -12,12 +12,13 @@ use std::sync::{Arc, Mutex, PoisonError, Weak};
 
 use balance::{Balancer, Load, PoolLoad};
 use http::route::Router;
-use model::config::{Listener, LoadBalancer, Name, Pool};
+use model::config::{Config, Listener, LoadBalancer, Name, Pool};
 use model::snapshot::{PoolState, Snapshot};
 use model::state::BackendId;
 
 use crate::counters::{BackendCounters, LoadBalancerCounters, PerShard, PoolCounters};
 use crate::observe::Observing;
+use crate::tls::{ListenerTls, PoolTls, TlsCounters};
 
 /// A snapshot ready to serve.
 #[derive(Debug)]
@@ -34,6 +35,7 @@ pub(crate) struct ListenerServing {
     pub(crate) observing: Arc<Observing>,
     pub(crate) config: Arc<Listener>,
     pub(crate) lb: Arc<LbServing>,
+    pub(crate) tls: Option<Arc<ListenerTls>>,
     pub(crate) cell: Arc<ListenerCell>,
 }
 
@@ -53,16 +55,18 @@ pub(crate) struct LbServing {
 pub(crate) struct PoolServing {
     pub(crate) config: Arc<Pool>,
     pub(crate) balancer: Balancer,
+    pub(crate) tls: Option<Arc<PoolTls>>,
     pub(crate) backends: Vec<Arc<BackendCell>>,
     pub(crate) cell: Arc<PoolCell>,
 }
 
 /// What is counted about a listener for as long as it exists under its name.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct ListenerCell {
     pub(crate) connections: AtomicU32,
     pub(crate) accepted: AtomicU64,
     pub(crate) refused: AtomicU64,
+    pub(crate) tls: PerShard<TlsCounters>,
 }
 
 /// What is counted about a load balancer.
@@ -155,7 +159,12 @@ impl Registry {
     }
 
     fn listener_cell(&self, key: &(Name, Name)) -> Arc<ListenerCell> {
-        find_or(&self.listeners, key, ListenerCell::default)
+        find_or(&self.listeners, key, || ListenerCell {
+            connections: AtomicU32::new(0),
+            accepted: AtomicU64::new(0),
+            refused: AtomicU64::new(0),
+            tls: PerShard::new(self.shards),
+        })
     }
 
     /// Forgets the names of cells that nobody holds any more.
@@ -201,11 +210,14 @@ impl Serving {
             let before = previous.and_then(|p| p.load_balancers.get(name));
             let lb = build_lb(snapshot, config, before, registry);
             for listener in &config.listeners {
+                let tls = previous.and_then(|p| p.named(name, &listener.name));
+                let tls = listener_tls(listener, tls.and_then(|l| l.tls.as_ref()));
                 let cell = registry.listener_cell(&(name.clone(), listener.name.clone()));
                 listeners.push(Arc::new(ListenerServing {
                     observing: observing.clone(),
                     config: listener.clone(),
                     lb: lb.clone(),
+                    tls,
                     cell,
                 }));
             }
@@ -224,6 +236,52 @@ impl Serving {
         self.listeners.iter().find(|l| l.config.address == address)
     }
 
+    /// The listener of this name.
+    fn named(&self, lb: &Name, name: &Name) -> Option<&Arc<ListenerServing>> {
+        let is = |l: &&Arc<ListenerServing>| l.config.name == *name && l.lb.config.name == *lb;
+        self.listeners.iter().find(is)
+    }
+
+    /// What hinders TLS from working as configured: its place, and why.
+    pub(crate) fn tls_problems(&self) -> Vec<(String, String)> {
+        let listeners = self.listeners.iter().flat_map(|l| {
+            let place = format!("listener {}/{}", l.lb.config.name, l.config.name);
+            let problems = l.tls.iter().flat_map(|tls| tls.problems());
+            problems.map(move |why| (place.clone(), why)).collect::<Vec<_>>()
+        });
+        let lbs = self.load_balancers.values();
+        let pools = lbs.flat_map(|lb| {
+            lb.pools.iter().filter_map(|pool| {
+                let why = pool.tls.as_ref()?.problem()?;
+                Some((format!("pool {}/{}", lb.config.name, pool.config.name), why))
+            })
+        });
+        listeners.chain(pools).collect()
+    }
+
+    /// What would hinder TLS from working as `config` says, beside what is loaded already.
+    pub(crate) fn tls_problems_of(&self, config: &Config) -> Vec<String> {
+        let mut problems = Vec::new();
+        for (name, lb) in &config.load_balancers {
+            for listener in &lb.listeners {
+                let known = self.named(name, &listener.name).and_then(|l| l.tls.as_ref());
+                let loaded = listener_tls(listener, known);
+                let found = loaded.iter().flat_map(|tls| tls.problems());
+                problems.extend(found.map(|why| format!("listener {name}/{}: {why}", listener.name)));
+            }
+            let known = self.load_balancers.get(name);
+            for pool in lb.pools.values() {
+                let known = known.and_then(|lb| lb.pools.iter().find(|p| p.config.name == pool.name));
+                let known = known.and_then(|p| p.tls.as_ref());
+                let settings = pool.tls.as_ref();
+                let loaded = settings.map(|settings| PoolTls::load(settings, &pool.backends, known));
+                let why = loaded.and_then(|tls| tls.problem());
+                problems.extend(why.map(|why| format!("pool {name}/{}: {why}", pool.name)));
+            }
+        }
+        problems
+    }
+
     /// Every backend of every pool.
     pub(crate) fn backends(&self) -> impl Iterator<Item = (&PoolServing, usize, &Arc<BackendCell>)> {
         let pools = self.load_balancers.values().flat_map(|lb| lb.pools.iter());
@@ -234,6 +292,24 @@ impl Serving {
                 .map(move |(i, b)| (pool.as_ref(), i, b))
         })
     }
+}
+
+/// What a listener offers by ALPN, the best first.
+pub(crate) fn protocols(_listener: &Listener) -> Vec<&'static [u8]> {
+    vec![b"http/1.1"]
+}
+
+fn listener_tls(listener: &Listener, previous: Option<&Arc<ListenerTls>>) -> Option<Arc<ListenerTls>> {
+    let settings = listener.tls.as_ref()?;
+    if let Some(same) = previous.filter(|p| p.settings == *settings) {
+        return Some(same.clone());
+    }
+    let previous = previous.map(Arc::as_ref);
+    Some(Arc::new(ListenerTls::load(
+        settings,
+        previous,
+        &protocols(listener),
+    )))
 }
 
 fn build_lb(
@@ -248,11 +324,11 @@ fn build_lb(
             continue;
         };
         let known = before.and_then(|b| b.pools.iter().find(|p| Arc::ptr_eq(p.balancer.state(), state)));
-        pools.push(
-            known
-                .cloned()
-                .unwrap_or_else(|| Arc::new(build_pool(state, registry))),
-        );
+        pools.push(known.cloned().unwrap_or_else(|| {
+            let named = before.and_then(|b| b.pools.iter().find(|p| p.config.name == *name));
+            let tls = named.and_then(|p| p.tls.as_ref());
+            Arc::new(build_pool(state, tls, registry))
+        }));
     }
     if let Some(before) = before
         && Arc::ptr_eq(&before.config, config)
@@ -277,7 +353,7 @@ fn build_lb(
     })
 }
 
-fn build_pool(state: &Arc<PoolState>, registry: &Registry) -> PoolServing {
+fn build_pool(state: &Arc<PoolState>, tls: Option<&Arc<PoolTls>>, registry: &Registry) -> PoolServing {
     let cell = registry.pool_cell(&(state.load_balancer.clone(), state.config.name.clone()));
     let backends: Vec<_> = state
         .members
@@ -291,7 +367,9 @@ fn build_pool(state: &Arc<PoolState>, registry: &Registry) -> PoolServing {
             .store(member.eligibility.takes_requests(), Relaxed);
     }
     let balancer = Balancer::new(state.clone(), cell.load.clone(), loads);
+    let settings = state.config.tls.as_ref();
     PoolServing {
+        tls: settings.map(|settings| PoolTls::load(settings, &state.config.backends, tls)),
         config: state.config.clone(),
         balancer,
         backends,

@@ -87,6 +87,8 @@ pub(crate) struct Shard {
     )]
     works: RefCell<Vec<Box<Work>>>,
     listeners: RefCell<BTreeMap<SocketAddr, Rc<Slot>>>,
+    /// The second in which something was last warned of.
+    warned_s: Cell<u64>,
     /// When to wake everybody so that idle connections of closing listeners end.
     close_idle_at_ms: Cell<Option<u64>>,
 }
@@ -154,6 +156,7 @@ pub(crate) fn run(
         pipes: RefCell::default(),
         works: RefCell::default(),
         listeners: RefCell::default(),
+        warned_s: Cell::new(u64::MAX),
         close_idle_at_ms: Cell::new(None),
         shared,
     });
@@ -258,6 +261,12 @@ impl Shard {
             self.close_idle_at_ms.set(Some(at));
             false
         });
+    }
+
+    /// Whether a warning may be written now: one a second, so that a flood of trouble is none of lines.
+    pub(crate) fn may_warn(&self) -> bool {
+        let now_s = self.timers.now_ms() / 1000;
+        self.warned_s.replace(now_s) != now_s
     }
 
     /// A pipe for splicing, empty.

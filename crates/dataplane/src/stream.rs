@@ -32,10 +32,6 @@ impl Stream {
     }
 
     /// A connection over TLS, its handshake done.
-    #[expect(
-        dead_code,
-        reason = "called by the TLS handshakes of listeners and pools, which come next"
-    )]
     pub(crate) fn tls(tls: TlsStream<TcpStream>) -> Self {
         Self(RefCell::new(Kind::Tls(Box::new(tls))))
     }

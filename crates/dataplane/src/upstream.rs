@@ -6,11 +6,11 @@ use std::io;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 
-use model::config::{Connections, PoolTimeouts};
+use model::config::Connections;
 use model::reason::Reason;
 use tokio::net::TcpStream;
 
-use crate::serving::BackendCell;
+use crate::serving::{BackendCell, PoolServing};
 use crate::shard::Shard;
 use crate::stream::Stream;
 use crate::timers::Timer;
@@ -139,10 +139,11 @@ impl Idle {
 pub(crate) async fn acquire(
     shard: &Shard,
     cell: &BackendCell,
-    timeouts: &PoolTimeouts,
+    pool: &PoolServing,
     timer: &Timer,
     fresh: bool,
 ) -> Result<Upstream, Reason> {
+    let timeouts = &pool.config.timeouts;
     let counters = cell.counters.of(shard.index);
     if !fresh && let Some(stream) = shard.upstreams.take(shard, cell) {
         counters.connections_reused.add(1);
@@ -178,8 +179,13 @@ pub(crate) async fn acquire(
     counters.connections_opened.add(1);
     let connect_us = shard.timers.now_us().saturating_sub(started);
     counters.connect.record(connect_us);
+    let stream = match &pool.tls {
+        None => Stream::plain(stream),
+        // Boxed: rare and large beside an exchange on a kept connection.
+        Some(tls) => Box::pin(tls.connect(shard, cell, timeouts, timer, stream)).await?,
+    };
     Ok(Upstream {
-        stream: Stream::plain(stream),
+        stream,
         reused: false,
         connect_us: Some(connect_us),
     })

@@ -157,10 +157,12 @@ fn snapshot(backends: &[SocketAddr], observe: Observe) -> Snapshot {
         retries: Retries::default(),
         http2: None,
         sticky: None,
+        tls: None,
     };
     let listener = Listener {
         name: name("http"),
         address: "127.0.0.1:0".parse().unwrap(),
+        tls: None,
         trusted_proxies: Vec::new(),
         upgrades: Vec::new(),
         redirect_to_https: None,

@@ -284,6 +284,7 @@ mod tests {
             open: true,
             error: None,
             connections: 3,
+            certificates: Vec::new(),
         };
         let figures = Figures {
             listeners: vec![(Name::parse("shop").unwrap(), listener)],

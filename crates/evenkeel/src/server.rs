@@ -108,6 +108,7 @@ impl Server {
         let config = Arc::new(setup.config);
         let token = token(&config)?;
         let overrides = data.load_overrides()?;
+        crate::hub::warn_of(&config);
         let (core, first) = Core::new(now(), setup.source.to_string(), config.clone(), overrides);
         let (events, plane_events) = mpsc::channel(CHANNEL);
         let dataplane = Arc::new(Dataplane::start(dataplane::Options {
@@ -137,6 +138,7 @@ impl Server {
             view: view_out,
         };
         let inside = runtime.enter();
+        tokio::spawn(dataplane::watch_certificates(shared.dataplane.clone()));
         let (orders, orders_in) = mpsc::channel(CHANNEL);
         let (candidates_out, candidates) = mpsc::channel(1);
         let (verdicts_out, verdicts) = mpsc::channel(CHANNEL);

@@ -342,6 +342,7 @@ fn phrase(status: u16) -> &'static [u8] {
         413 => b"Content Too Large",
         414 => b"URI Too Long",
         417 => b"Expectation Failed",
+        421 => b"Misdirected Request",
         431 => b"Request Header Fields Too Large",
         501 => b"Not Implemented",
         502 => b"Bad Gateway",

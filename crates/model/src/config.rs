@@ -11,6 +11,7 @@ mod retry;
 mod route;
 mod sticky;
 mod template;
+mod tls;
 
 use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
@@ -43,6 +44,10 @@ pub use sticky::{
     Sticky, StickyBy, StickyCookie,
 };
 pub use template::{MAX_PIECES, Piece, Template, TemplateError, Variable};
+pub use tls::{
+    BackendTls, Certificate, ClientCertificates, DEFAULT_BACKEND_TLS, DEFAULT_TLS_HANDSHAKE, ListenerTls,
+    Pem, PrivateKey, TlsVersion,
+};
 
 /// A name as it stands in the config: 1 to 63 characters of `[A-Za-z0-9_.-]`. Cheap to clone; labels of
 /// metrics come only from these.
@@ -184,7 +189,7 @@ pub const DEFAULT_ADMIN_PORT: u16 = 7700;
 pub const DEFAULT_ADMIN_LISTEN: &str = "127.0.0.1:7700";
 
 /// A secret: never printed, logged or serialised.
-#[derive(Clone, PartialEq, Eq)]
+#[derive(Clone, PartialEq, Eq, Hash)]
 pub struct Secret(String);
 
 impl Secret {
@@ -231,10 +236,12 @@ pub const DEFAULT_HTTPS_PORT: u16 = 443;
 /// An address that clients connect to, with what it allows them.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Listener {
-    /// Its name; default `http`, `http-2`, ….
+    /// Its name; default `http`, `http-2`, …, or `https`, `https-2`, ….
     pub name: Name,
     /// Address and port; port 0 takes a free one (shown in `status`).
     pub address: SocketAddr,
+    /// TLS, with `protocol = "https"`.
+    pub tls: Option<ListenerTls>,
     /// Sources whose `X-Forwarded-*` and `Forwarded` fields are believed and kept.
     pub trusted_proxies: Vec<IpNet>,
     /// Protocols that clients may switch to (RFC 9110 section 7.8), lower case.
@@ -289,6 +296,8 @@ pub struct ListenerTimeouts {
     pub keep_alive: Duration,
     /// A client that does not read its response.
     pub response_write_idle: Duration,
+    /// From accepting a connection to the end of its TLS handshake.
+    pub tls_handshake: Duration,
 }
 
 impl Default for ListenerTimeouts {
@@ -299,6 +308,7 @@ impl Default for ListenerTimeouts {
             request_body_min_rate: 500,
             keep_alive: Duration::from_secs(75),
             response_write_idle: Duration::from_secs(60),
+            tls_handshake: DEFAULT_TLS_HANDSHAKE,
         }
     }
 }
@@ -368,6 +378,8 @@ pub struct Pool {
     pub retries: Retries,
     /// How sessions are kept on one backend.
     pub sticky: Option<Sticky>,
+    /// TLS to the backends.
+    pub tls: Option<BackendTls>,
 }
 
 /// Default of `slow_start`.
@@ -473,6 +485,8 @@ pub struct HealthCheck {
     pub fall: u16,
     /// Share of the interval by which each check is moved at random, in percent: 0 to 50.
     pub jitter: u8,
+    /// TLS, as the pool has it.
+    pub tls: Option<BackendTls>,
 }
 
 impl Default for HealthCheck {
@@ -486,6 +500,7 @@ impl Default for HealthCheck {
             rise: 2,
             fall: 3,
             jitter: 10,
+            tls: None,
         }
     }
 }
@@ -595,6 +610,8 @@ impl Default for Connections {
 pub struct PoolTimeouts {
     /// Opening a connection.
     pub connect: Duration,
+    /// The TLS handshake after that.
+    pub tls: Duration,
     /// From the end of the request to the response's header.
     pub first_byte: Duration,
     /// Between two reads or writes of a body.
@@ -609,6 +626,7 @@ impl Default for PoolTimeouts {
     fn default() -> Self {
         Self {
             connect: Duration::from_secs(1),
+            tls: DEFAULT_BACKEND_TLS,
             first_byte: Duration::from_secs(30),
             stream_idle: Duration::from_secs(60),
             tunnel_idle: Duration::from_secs(3600),

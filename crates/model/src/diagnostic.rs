@@ -68,6 +68,22 @@ impl std::fmt::Display for Diagnostic {
 
 impl std::error::Error for Diagnostic {}
 
+impl Diagnostic {
+    /// What is wrong with something that `key` names outside of the text, such as a file.
+    pub fn about_key(file: &str, key: &str, cause: String) -> Self {
+        Self {
+            file: file.to_owned(),
+            line: 0,
+            column: 0,
+            text: String::new(),
+            key: key.to_owned(),
+            cause: format!("{key}: {cause}"),
+            suggestion: None,
+            excerpt: Excerpt::default(),
+        }
+    }
+}
+
 /// The text that diagnostics point into.
 pub(crate) struct Source<'a> {
     file: &'a str,
@@ -184,7 +200,8 @@ impl<'a> Source<'a> {
         let text = self.line_text(line);
         let mut cached = self.token_in_line.borrow_mut();
         if cached.0 != line {
-            *cached = (line, token_start(text));
+            let within_key = self.is_in_private_key(line).then_some(0);
+            *cached = (line, within_key.or_else(|| token_start(text)));
         }
         let harmless = ["admin.listen", "admin.token_file"]
             .iter()
@@ -195,6 +212,17 @@ impl<'a> Source<'a> {
         let from = [cached.1, of_admin].into_iter().flatten().min()?;
         let rest = text.get(from..)?;
         Some(text.len() - rest.trim_start().len())
+    }
+
+    /// Whether a line stands within a private key in PEM.
+    fn is_in_private_key(&self, line: usize) -> bool {
+        let start = self.line_starts.get(line.saturating_sub(1)).copied();
+        let before = start.and_then(|at| self.text.get(..at)).unwrap_or("");
+        let open = before.rfind("-----BEGIN ").and_then(|at| before.get(at..));
+        open.is_some_and(|block| {
+            let heading = block.lines().next().unwrap_or("");
+            heading.contains("PRIVATE KEY-----") && !block.contains("-----END ")
+        })
     }
 
     fn floor_boundary(&self, at: usize) -> usize {
@@ -248,11 +276,12 @@ fn printable(text: &str, limit: usize) -> String {
     shown
 }
 
-/// Where the value of a key `token` or `secret` starts in a line: after its separator.
+/// Where the value of a key `token`, `secret` or `key_pem` starts in a line: after its separator.
 fn token_start(line: &str) -> Option<usize> {
     let tokens = line.match_indices("token");
     let secrets = line.match_indices("secret");
-    let starts = tokens.chain(secrets).filter_map(|(at, word)| {
+    let keys = line.match_indices("key_pem");
+    let starts = tokens.chain(secrets).chain(keys).filter_map(|(at, word)| {
         let after = at + word.len();
         let rest = line.get(after..)?;
         let gap = rest.trim_start_matches(['s', '"', '\'', ' ', '\t']);
@@ -265,7 +294,7 @@ fn token_start(line: &str) -> Option<usize> {
 /// Whether what stands there is a secret, or one of several.
 fn is_secret(key: &str) -> bool {
     let last = key.rsplit('.').next().unwrap_or(key);
-    last == "secret" || last.starts_with("secret[")
+    last == "secret" || last == "key_pem" || last.starts_with("secret[")
 }
 
 #[cfg(test)]
@@ -317,6 +346,8 @@ mod tests {
             ("tokn = \"hunter2\"", "admin.tokn", 0..4),
             ("{\"admin\":{\"token\" : [\"hunter2\"]}}", "admin.token", 20..31),
             ("admin = { tkn = \"hunter2\" }", "admin.tkn", 10..13),
+            ("key_pem = \"hunter2\"", "x.key_pem", 10..19),
+            ("x = -----BEGIN PRIVATE KEY-----\nhunter2\n", "", 32..39),
         ] {
             let diagnostic = Source::new("a", text).diagnose(span, key, Fault::new("no"));
             let json = serde_json::to_string(&diagnostic).unwrap();

@@ -294,6 +294,7 @@ fn listener_keys(old: &Listener, new: &Listener) -> Vec<&'static str> {
     let Listener {
         name: _,
         address: _,
+        tls,
         trusted_proxies,
         upgrades,
         redirect_to_https,
@@ -303,6 +304,7 @@ fn listener_keys(old: &Listener, new: &Listener) -> Vec<&'static str> {
     } = new;
     different([
         ("upgrades", old.upgrades == *upgrades),
+        ("tls", old.tls == *tls),
         ("trusted_proxies", old.trusted_proxies == *trusted_proxies),
         ("redirect_to_https", old.redirect_to_https == *redirect_to_https),
         ("max_connections", old.max_connections == *max_connections),
@@ -398,6 +400,7 @@ fn pool_changes(parts: &mut Vec<Part>, old: &Pool, new: &Pool) {
         timeouts,
         retries,
         sticky,
+        tls,
     } = new;
     let keys = different([
         // The settings of `hash` are part of the algorithm.
@@ -415,6 +418,7 @@ fn pool_changes(parts: &mut Vec<Part>, old: &Pool, new: &Pool) {
         ("timeouts", old.timeouts == *timeouts),
         ("retries", old.retries == *retries),
         ("sticky", old.sticky == *sticky),
+        ("tls", old.tls == *tls),
     ]);
     if !keys.is_empty() {
         let pool = name.clone();

@@ -7,6 +7,7 @@ mod backend_http2;
 mod observe;
 mod route;
 mod sticky;
+mod tls;
 
 use std::time::Duration;
 
@@ -156,6 +157,7 @@ fn write_listener(w: &mut Writer, path: &str, listener: &Listener) {
     let Listener {
         name,
         address,
+        tls,
         trusted_proxies,
         upgrades,
         redirect_to_https,
@@ -166,7 +168,7 @@ fn write_listener(w: &mut Writer, path: &str, listener: &Listener) {
     w.header(&format!("[[{path}]]"));
     w.text("name", name.as_str());
     w.text("address", &address.to_string());
-    w.text("protocol", "http");
+    w.text("protocol", if tls.is_some() { "https" } else { "http" });
     w.raw(
         "trusted_proxies",
         list(trusted_proxies.iter().map(|net| quoted(&net.to_string()))),
@@ -200,6 +202,7 @@ fn write_listener(w: &mut Writer, path: &str, listener: &Listener) {
         request_body_min_rate,
         keep_alive,
         response_write_idle,
+        tls_handshake,
     } = timeouts;
     w.header(&format!("[{path}.timeouts]"));
     w.duration("request_headers", *request_headers);
@@ -207,6 +210,10 @@ fn write_listener(w: &mut Writer, path: &str, listener: &Listener) {
     w.size("request_body_min_rate", u64::from(*request_body_min_rate));
     w.duration("keep_alive", *keep_alive);
     w.duration("response_write_idle", *response_write_idle);
+    w.duration("tls_handshake", *tls_handshake);
+    if let Some(tls) = tls {
+        tls::write_listener_tls(w, &format!("{path}.tls"), tls);
+    }
 }
 
 fn write_pool(w: &mut Writer, path: &str, pool: &Pool) {
@@ -223,6 +230,7 @@ fn write_pool(w: &mut Writer, path: &str, pool: &Pool) {
         timeouts,
         retries,
         sticky,
+        tls,
     } = pool;
     w.header(&format!("[{path}]"));
     w.text("algorithm", algorithm.as_str());
@@ -243,6 +251,9 @@ fn write_pool(w: &mut Writer, path: &str, pool: &Pool) {
     if let Some(check) = health {
         w.header(&format!("[{path}.health]"));
         write_health(w, check);
+        if tls.is_some() {
+            w.raw("tls", check.tls.is_some());
+        }
     }
     if let Some(passive) = passive {
         w.header(&format!("[{path}.passive]"));
@@ -258,19 +269,8 @@ fn write_pool(w: &mut Writer, path: &str, pool: &Pool) {
     w.raw("max_idle", max_idle);
     w.duration("idle_timeout", *idle_timeout);
 
-    let PoolTimeouts {
-        connect,
-        first_byte,
-        stream_idle,
-        tunnel_idle,
-        total,
-    } = timeouts;
     w.header(&format!("[{path}.timeouts]"));
-    w.duration("connect", *connect);
-    w.duration("first_byte", *first_byte);
-    w.duration("stream_idle", *stream_idle);
-    w.duration("tunnel_idle", *tunnel_idle);
-    w.duration("total", *total);
+    write_pool_timeouts(w, timeouts);
 
     w.header(&format!("[{path}.retries]"));
     sticky::write_retries(w, retries);
@@ -278,6 +278,26 @@ fn write_pool(w: &mut Writer, path: &str, pool: &Pool) {
         w.header(&format!("[{path}.sticky]"));
         sticky::write_sticky(w, sticky);
     }
+    if let Some(tls) = tls {
+        tls::write_backend_tls(w, &format!("{path}.tls"), tls);
+    }
+}
+
+fn write_pool_timeouts(w: &mut Writer, timeouts: &PoolTimeouts) {
+    let PoolTimeouts {
+        connect,
+        tls: tls_timeout,
+        first_byte,
+        stream_idle,
+        tunnel_idle,
+        total,
+    } = timeouts;
+    w.duration("connect", *connect);
+    w.duration("tls", *tls_timeout);
+    w.duration("first_byte", *first_byte);
+    w.duration("stream_idle", *stream_idle);
+    w.duration("tunnel_idle", *tunnel_idle);
+    w.duration("total", *total);
 }
 
 fn backend_list(backends: &[Backend]) -> String {
@@ -319,6 +339,7 @@ fn write_health(w: &mut Writer, check: &HealthCheck) {
         rise,
         fall,
         jitter,
+        tls: _,
     } = check;
     match kind {
         CheckKind::Tcp => w.text("type", "tcp"),

@@ -15,6 +15,7 @@ mod route;
 mod section;
 mod sticky;
 mod text;
+mod tls;
 mod tree;
 
 use std::collections::BTreeMap;

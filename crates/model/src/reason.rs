@@ -57,6 +57,7 @@ reasons! {
     BadChunk "bad_chunk" 400 Client false "The chunked body is malformed (RFC 9112 section 7.1).";
     BadTrailer "bad_trailer" 400 Client false "A trailer field is malformed or over the limits.";
     TruncatedRequest "truncated_request" 400 Client true "The client closed before the request was complete.";
+    PlainHttpOnTlsPort "plain_http_on_tls_port" 400 Client false "The client speaks HTTP in the clear to a listener with TLS; the address begins with `https://`.";
     MethodNotAllowed "method_not_allowed" 405 Client false "CONNECT and TRACE are refused.";
     RequestHeaderTimeout "request_header_timeout" 408 Client true "The request header took longer than `timeouts.request_headers`.";
     RequestBodyTimeout "request_body_timeout" 408 Client true "The request body paused longer than `timeouts.request_body_idle`.";
@@ -64,6 +65,7 @@ reasons! {
     BodyTooLarge "body_too_large" 413 Client false "The request body is over `limits.body_bytes`, or an HTTP/1.0 request other than POST and PUT has one.";
     TargetTooLong "target_too_long" 414 Client false "The request target is over `limits.target_bytes`.";
     ExpectationFailed "expectation_failed" 417 Client false "Expect holds something other than `100-continue` (RFC 9110 section 10.1.1).";
+    MisdirectedRequest "misdirected_request" 421 Client true "The request is for another host than the TLS connection was opened for, and that host has another certificate, or clients must show theirs (RFC 9110 section 15.5.20).";
     HeaderTooLarge "header_too_large" 431 Client false "The header is over `limits.header_bytes`.";
     TooManyHeaders "too_many_headers" 431 Client false "The header has more fields than `limits.header_fields`.";
     UnknownTransferCoding "unknown_transfer_coding" 501 Client false "Transfer-Encoding names a coding other than `chunked`.";
@@ -74,6 +76,8 @@ reasons! {
     ConnectRefused "connect_refused" 502 Backend true "The backend refused the connection.";
     ConnectTimeout "connect_timeout" 504 Backend true "Connecting took longer than `timeouts.connect`.";
     ConnectFailed "connect_failed" 502 Backend true "The connection to the backend could not be made.";
+    BackendTlsFailed "backend_tls_failed" 502 Backend true "The TLS handshake with the backend failed: its certificate is not trusted, not for this name or out of date, or the two have nothing in common; the log tells which.";
+    BackendTlsTimeout "backend_tls_timeout" 504 Backend true "The TLS handshake with the backend took longer than `timeouts.tls`.";
     BackendReset "backend_reset" 502 Backend true "The backend closed or reset the connection before a response.";
     BackendTruncated "backend_truncated" 502 Backend true "The backend closed in the middle of the response; the client's connection is closed too.";
     FirstByteTimeout "first_byte_timeout" 504 Backend true "The response header took longer than `timeouts.first_byte`.";
@@ -95,6 +99,8 @@ impl Reason {
             Self::ConnectRefused => "connection refused",
             Self::ConnectTimeout => "connect timeout",
             Self::ConnectFailed => "connection failed",
+            Self::BackendTlsFailed => "TLS failed",
+            Self::BackendTlsTimeout => "TLS timeout",
             Self::BackendReset => "connection closed before a response",
             Self::BackendTruncated => "connection closed within a response",
             Self::FirstByteTimeout => "first byte timeout",

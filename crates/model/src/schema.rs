@@ -11,6 +11,7 @@ mod observe_keys;
 mod pool_keys;
 mod route_keys;
 mod sticky_keys;
+mod tls_keys;
 
 pub(crate) use action_keys::{
     BUFFER_REQUESTS, BUFFER_RESPONSES, COMPRESSION, HEADER_RULES, MIRROR, REDIRECT, RESPOND, REWRITE,
@@ -27,6 +28,7 @@ pub(crate) use pool_keys::{
 pub(crate) use route_keys::{MATCH, PATTERN, ROUTE, SPLIT};
 
 pub(crate) use sticky_keys::STICKY;
+pub(crate) use tls_keys::{BACKEND_TLS, CERTIFICATE, CLIENT_CERTIFICATE, CLIENT_CERTIFICATES, LISTENER_TLS};
 
 use crate::config::MAX_WEIGHT;
 use crate::units;
@@ -187,6 +189,7 @@ pub(crate) enum Form {
     LimitKey,
     RetryCause,
     Secret,
+    Pem,
 }
 
 impl Table {
@@ -338,6 +341,7 @@ impl Form {
                 "`\"connect\"`, `\"reset\"`, `\"timeout\"`, a status such as `503`, or `\"5xx\"`"
             }
             Self::Secret => "a secret of 16 to 1024 visible ASCII characters",
+            Self::Pem => "PEM, from `-----BEGIN …` to `-----END …`",
         }
     }
 
@@ -375,6 +379,7 @@ impl Form {
             Self::LimitKey => "header:X-User",
             Self::RetryCause => "timeout",
             Self::Secret => "a-long-random-text",
+            Self::Pem => "-----BEGIN … -----END …",
         }
     }
 
@@ -432,6 +437,7 @@ impl Form {
             Self::LimitKey => format!("^(client_address|route|(header|cookie):{TOKEN}{{1,128}})$"),
             Self::RetryCause => "^(connect|reset|timeout|[45]xx|[45][0-9]{2})$".to_owned(),
             Self::Secret => "^[!-~]{16,1024}$".to_owned(),
+            Self::Pem => "-----BEGIN [\\s\\S]*-----END ".to_owned(),
         }
     }
 }
@@ -455,6 +461,9 @@ static ALL: &[&Table] = &[
     &LISTENER,
     &LIMITS,
     &LISTENER_TIMEOUTS,
+    &LISTENER_TLS,
+    &CERTIFICATE,
+    &CLIENT_CERTIFICATES,
     &ROUTE,
     &MATCH,
     &PATTERN,
@@ -479,6 +488,8 @@ static ALL: &[&Table] = &[
     &POOL_TIMEOUTS,
     &RETRIES,
     &STICKY,
+    &BACKEND_TLS,
+    &CLIENT_CERTIFICATE,
 ];
 
 /// Characters of a token (RFC 9110 section 5.6.2), as a class of a pattern.

@@ -78,6 +78,24 @@ pub struct ListenerStatus {
     pub error: Option<String>,
     /// Client connections now.
     pub connections: u64,
+    /// What it shows, when it speaks TLS.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub certificates: Vec<CertificateStatus>,
+}
+
+/// A certificate of a listener.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CertificateStatus {
+    /// Its file, or its place in the config.
+    pub name: String,
+    /// Names that it is for.
+    pub hosts: Vec<String>,
+    /// When it ends; `None` when there is none to show.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub expires: Option<Timestamp>,
+    /// Why what is in its files now is not shown.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub error: Option<String>,
 }
 
 /// State of a pool.
@@ -91,6 +109,9 @@ pub struct PoolStatus {
     pub all_down: bool,
     /// What happens then.
     pub all_down_policy: AllDown,
+    /// What an operator should know about its settings.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub warnings: Vec<String>,
     /// Members in the order declared.
     pub backends: Vec<BackendStatus>,
 }
@@ -143,7 +164,7 @@ pub struct BackendLive {
 pub struct Event {
     /// When.
     pub at: Timestamp,
-    /// What kind: `backend_up`, `backend_down`, `backend_ejected`, `backend_returned`, `order`, `reload`, `reload_refused`, `listener_open`, `listener_closed`, `listener_failed`, `pool_all_down`, `pool_recovered`.
+    /// What kind: `backend_up`, `backend_down`, `backend_ejected`, `backend_returned`, `order`, `reload`, `reload_refused`, `listener_open`, `listener_closed`, `listener_failed`, `pool_all_down`, `pool_recovered`, `certificate_reloaded`, `certificate_refused`, `certificate_expires`.
     pub kind: String,
     /// About what: `shop/default/10.0.0.1:9001`.
     pub subject: String,

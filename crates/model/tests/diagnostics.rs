@@ -337,7 +337,7 @@ fn missing_keys() {
     says(
         &error("[load_balancers.shop]\nlisten = \"0.0.0.0:80\"\n"),
         "[load_balancers.shop]",
-        "needs `backend_servers`, or `pools` in the full form",
+        "needs `backend_servers` or `pools`",
         "backend_servers = [\"10.0.0.1:9001\"]",
     );
     let address = shop("[[load_balancers.shop.listeners]]\nname = \"a\"");

@@ -6,6 +6,7 @@ use crate::source::{array, expect_none, files, members, root, text};
 const ARROWS: &[(&str, &[&str])] = &[
     ("evenkeel-model", &[]),
     ("evenkeel-net", &[]),
+    ("evenkeel-tls", &["evenkeel-model"]),
     ("evenkeel-balance", &["evenkeel-model"]),
     ("evenkeel-http", &["evenkeel-model"]),
     ("evenkeel-reconcile", &["evenkeel-model"]),
@@ -16,6 +17,7 @@ const ARROWS: &[(&str, &[&str])] = &[
             "evenkeel-balance",
             "evenkeel-http",
             "evenkeel-net",
+            "evenkeel-tls",
         ],
     ),
     (
@@ -25,6 +27,7 @@ const ARROWS: &[(&str, &[&str])] = &[
             "evenkeel-http",
             "evenkeel-reconcile",
             "evenkeel-net",
+            "evenkeel-tls",
         ],
     ),
     ("evenkeel-console", &["evenkeel-model"]),
@@ -33,6 +36,7 @@ const ARROWS: &[(&str, &[&str])] = &[
         &[
             "evenkeel-model",
             "evenkeel-net",
+            "evenkeel-tls",
             "evenkeel-dataplane",
             "evenkeel-orchestrator",
             "evenkeel-console",

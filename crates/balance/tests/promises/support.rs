@@ -113,6 +113,7 @@ pub(crate) fn state_with(
         retries: Retries::default(),
         http2: None,
         sticky: None,
+        tls: None,
     };
     PoolState {
         load_balancer: name("shop"),

@@ -10,8 +10,8 @@ use model::explain::{Candidate, Chosen, ExplainQuery, Explanation, Refusal, Rout
 use model::record::{AttemptRecord, QueueRecord, RecordQuery, RequestRecord};
 use model::state::{Ejection, Health, Mode, OrderAction, Override, Timestamp};
 use model::status::{
-    BackendLive, BackendStatus, ConfigStatus, Event, ListenerStatus, LoadBalancerStatus, PoolStatus,
-    ReloadStatus, Status,
+    BackendLive, BackendStatus, CertificateStatus, ConfigStatus, Event, ListenerStatus, LoadBalancerStatus,
+    PoolStatus, ReloadStatus, Status,
 };
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::registry::Registry;
@@ -351,8 +351,15 @@ fn status() -> Status {
                 open: false,
                 error: Some("address in use".to_owned()),
                 connections: 3,
+                certificates: vec![CertificateStatus {
+                    name: "shop.pem".into(),
+                    hosts: vec!["shop.example.com".into()],
+                    expires: Some(Timestamp(9)),
+                    error: Some("cannot read shop.pem".into()),
+                }],
             }],
             pools: vec![PoolStatus {
+                warnings: vec!["insecure".into()],
                 name: name("default"),
                 algorithm: "maglev".to_owned(),
                 all_down: false,

@@ -134,7 +134,7 @@ fn line_of<'a>(told: &Told<'a>, id: &'a RequestId, unix_us: u64, query: bool) ->
         total_us: told.ended_us.saturating_sub(told.started_us),
         received: told.received,
         sent: told.sent,
-        tls_version: None,
-        sni: None,
+        tls_version: told.origin.tls.as_ref().map(|tls| tls.version),
+        sni: told.origin.tls.as_ref().and_then(|tls| tls.sni.as_deref()),
     }
 }

@@ -16,10 +16,18 @@ pub(crate) fn run(args: &CheckArgs) -> anyhow::Result<ExitCode> {
     let text = source::read(&args.file).map_err(anyhow::Error::msg)?;
     let text = String::from_utf8(text)
         .map_err(|error| anyhow::anyhow!("{file}: byte {} is not UTF-8", error.utf8_error().valid_up_to()))?;
-    let result = source::diagnose(&text, &Source::File(args.file.clone()));
+    let name = Source::File(args.file.clone());
+    let result = source::diagnose(&text, &name);
+    let (result, warnings) = with_files(result, &name.to_string());
     if args.json {
-        super::print(&format!("{}\n", serde_json::to_string_pretty(&as_json(&result))?))?;
+        super::print(&format!(
+            "{}\n",
+            serde_json::to_string_pretty(&as_json(&result, &warnings))?
+        ))?;
         return Ok(exit_code(&result));
+    }
+    for warning in &warnings {
+        eprintln!("warning: {warning}\n");
     }
     match &result {
         Ok(config) if args.effective => super::print(&model::effective::to_toml(config))?,
@@ -42,10 +50,34 @@ fn exit_code(result: &Result<Config, Vec<Diagnostic>>) -> ExitCode {
     }
 }
 
-fn as_json(result: &Result<Config, Vec<Diagnostic>>) -> serde_json::Value {
+/// A valid config and what the files say that it names for TLS: errors make it invalid, the rest are warnings.
+fn with_files(
+    result: Result<Config, Vec<Diagnostic>>,
+    file: &str,
+) -> (Result<Config, Vec<Diagnostic>>, Vec<Diagnostic>) {
+    let Ok(config) = result else {
+        return (result, Vec::new());
+    };
+    let now_s = i64::try_from(crate::now().0 / 1000).unwrap_or(i64::MAX);
+    let (errors, warnings): (Vec<_>, Vec<_>) = tls::check(&config, now_s)
+        .into_iter()
+        .partition(|problem| problem.is_error);
+    let told = |problems: Vec<tls::Problem>| {
+        let each = problems.into_iter();
+        each.map(|p| Diagnostic::about_key(file, &p.key, p.cause))
+            .collect::<Vec<_>>()
+    };
+    let result = match errors.is_empty() {
+        true => Ok(config),
+        false => Err(told(errors)),
+    };
+    (result, told(warnings))
+}
+
+fn as_json(result: &Result<Config, Vec<Diagnostic>>, warnings: &[Diagnostic]) -> serde_json::Value {
     match result {
-        Ok(_) => json!({ "valid": true, "errors": [] }),
-        Err(errors) => json!({ "valid": false, "errors": errors }),
+        Ok(_) => json!({ "valid": true, "errors": [], "warnings": warnings }),
+        Err(errors) => json!({ "valid": false, "errors": errors, "warnings": warnings }),
     }
 }
 

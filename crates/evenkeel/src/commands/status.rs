@@ -8,7 +8,8 @@ use std::time::Duration;
 use anyhow::Context;
 use model::state::{Health, Override, Timestamp};
 use model::status::{
-    BackendStatus, ConfigStatus, Event, ListenerStatus, LoadBalancerStatus, PoolStatus, Status,
+    BackendStatus, CertificateStatus, ConfigStatus, Event, ListenerStatus, LoadBalancerStatus, PoolStatus,
+    Status,
 };
 
 use crate::cli::StatusArgs;
@@ -19,6 +20,9 @@ use crate::text::{ago, counted, duration, utc};
 
 /// Events shown; all that are kept are in `--json`.
 const EVENTS_SHOWN: usize = 10;
+
+/// A certificate that ends sooner should have been renewed.
+const CERTIFICATE_SOON: Duration = Duration::from_secs(21 * 86_400);
 
 pub(crate) fn run(args: &StatusArgs) -> anyhow::Result<ExitCode> {
     let answer = Client::new(&args.client)?.get("/api/v1/status")?;
@@ -88,6 +92,9 @@ fn load_balancer(out: &mut String, lb: &LoadBalancerStatus, now: Timestamp, pain
     let _ = writeln!(out, "\n{}", paint.text(Tone::Title, lb.name.as_str()));
     for l in &lb.listeners {
         let _ = writeln!(out, "  listener {}", listener(l, paint));
+        for c in &l.certificates {
+            let _ = writeln!(out, "    certificate {}", certificate(c, now, paint));
+        }
     }
     for p in &lb.pools {
         pool(out, p, now, paint);
@@ -109,6 +116,32 @@ fn listener(listener: &ListenerStatus, paint: Paint) -> String {
     )
 }
 
+fn certificate(certificate: &CertificateStatus, now: Timestamp, paint: Paint) -> String {
+    let ends = match certificate.expires {
+        None => paint.text(Tone::Bad, "NONE TO SHOW"),
+        Some(at) if at <= now => paint.text(Tone::Bad, "EXPIRED"),
+        Some(at) => {
+            let left = at.since(now);
+            let tone = if left < CERTIFICATE_SOON {
+                Tone::Bad
+            } else {
+                Tone::Good
+            };
+            paint.text(
+                tone,
+                &format!("{} left", counted((left.as_secs() / 86_400) as usize, "day")),
+            )
+        }
+    };
+    let hosts = paint.text(Tone::Plain, &certificate.hosts.join(", "));
+    let error = match &certificate.error {
+        Some(error) => paint.text(Tone::Bad, &format!("; NOT RELOADED: {error}")),
+        None => String::new(),
+    };
+    let name = paint.text(Tone::Plain, &certificate.name);
+    format!("{name} for {hosts}: {ends}{error}")
+}
+
 fn pool(out: &mut String, pool: &PoolStatus, now: Timestamp, paint: Paint) {
     let _ = write!(
         out,
@@ -121,6 +154,13 @@ fn pool(out: &mut String, pool: &PoolStatus, now: Timestamp, paint: Paint) {
         out.push_str(&paint.text(Tone::Bad, &all_down));
     }
     out.push('\n');
+    for warning in &pool.warnings {
+        let _ = writeln!(
+            out,
+            "    {}",
+            paint.text(Tone::Bad, &format!("WARNING: {warning}"))
+        );
+    }
     if !pool.backends.is_empty() {
         out.push_str(&backends(&pool.backends, now).render(4, paint));
     }
@@ -321,12 +361,21 @@ mod tests {
                     open: true,
                     error: None,
                     connections: 1,
+                    certificates: vec![CertificateStatus {
+                        name: "shop.pem".into(),
+                        hosts: vec!["shop.example.com".into(), "*.example.com".into()],
+                        expires: Some(Timestamp(NOW.0 + 20 * 86_400_000)),
+                        error: Some(
+                            "the key in shop.key does not belong to the certificate in shop.pem".into(),
+                        ),
+                    }],
                 }],
                 pools: vec![PoolStatus {
                     name: name("default"),
                     algorithm: "round_robin".into(),
                     all_down: false,
                     all_down_policy: AllDown::FailOpen,
+                    warnings: vec!["its backends' certificates are not verified (insecure)".into()],
                     backends: vec![backend(9001), drained(), ejected, ramping],
                 }],
             }],
@@ -349,7 +398,9 @@ last reload 5s ago: REFUSED, the config before it stays in force
 
 shop
   listener http on 0.0.0.0:8080: open, 1 connection
+    certificate shop.pem for shop.example.com, *.example.com: 20 days left; NOT RELOADED: the key in shop.key does not belong to the certificate in shop.pem
   pool default (round_robin)
+    WARNING: its backends' certificates are not verified (insecure)
     BACKEND        STATE                                                        HEALTH          SINCE    WEIGHT  IN FLIGHT  REQUESTS  FAILURES  IDLE  ORDER
     10.0.0.1:9001  eligible                                                     up: status 200  1h            1          3      1234         0     4
     10.0.0.1:9002  draining                                                     up: status 200  1h            1          3      1234         0     4  drain by alice, 2m ago, ends in 8m

@@ -2,7 +2,8 @@
 
 use std::time::Duration;
 
-use model::config::{AllDown, Config, Name};
+use dataplane::{CertificateChange, CertificateNews};
+use model::config::{AllDown, Config, Name, Pool};
 use model::snapshot::{PoolState, Snapshot};
 use model::state::{
     Ejected, Health, HealthState, Mode, Order, OrderAction, Override, OverrideKey, Timestamp, Verdict,
@@ -28,6 +29,9 @@ pub(crate) enum Kind {
     ListenerFailed,
     PoolAllDown,
     PoolRecovered,
+    CertificateReloaded,
+    CertificateRefused,
+    CertificateExpires,
 }
 
 impl Kind {
@@ -46,6 +50,9 @@ impl Kind {
             Self::ListenerFailed => "listener_failed",
             Self::PoolAllDown => "pool_all_down",
             Self::PoolRecovered => "pool_recovered",
+            Self::CertificateReloaded => "certificate_reloaded",
+            Self::CertificateRefused => "certificate_refused",
+            Self::CertificateExpires => "certificate_expires",
         }
     }
 
@@ -57,6 +64,8 @@ impl Kind {
             Self::ReloadRefused,
             Self::ListenerFailed,
             Self::PoolAllDown,
+            Self::CertificateRefused,
+            Self::CertificateExpires,
         ];
         bad.iter().any(|k| k.as_str() == kind)
     }
@@ -89,6 +98,36 @@ pub(super) fn verdict(verdict: &Verdict, old: Option<HealthState>, now: Timestam
 pub(super) fn ejected(ejected: &Ejected) -> Change {
     let message = format!("{}; out for {}", ejected.reason, duration(ejected.lasts));
     (Kind::BackendEjected, ejected.backend.to_string(), message)
+}
+
+/// News of a certificate.
+pub(super) fn certificate(news: CertificateNews) -> Change {
+    let kind = match news.change {
+        CertificateChange::Reloaded => Kind::CertificateReloaded,
+        CertificateChange::Refused => Kind::CertificateRefused,
+        CertificateChange::Expires => Kind::CertificateExpires,
+    };
+    (kind, news.subject, news.message)
+}
+
+/// What an operator should know about the settings of a pool.
+pub(super) fn warnings(pool: &Pool) -> Vec<String> {
+    let insecure = pool.tls.as_ref().is_some_and(|tls| tls.insecure);
+    let warning = "its backends' certificates are not verified (`tls.insecure`): whoever is between here and them can read and change everything";
+    insecure.then(|| warning.to_owned()).into_iter().collect()
+}
+
+/// The same for every pool, with its name.
+pub(crate) fn all_warnings(config: &Config) -> Vec<String> {
+    let lbs = config.load_balancers.values();
+    let pools = lbs.flat_map(|lb| lb.pools.values().map(move |pool| (lb, pool)));
+    let each = pools.flat_map(|(lb, pool)| {
+        let place = format!("pool {}/{}", lb.name, pool.name);
+        warnings(pool)
+            .into_iter()
+            .map(move |warning| format!("{place}: {warning}"))
+    });
+    each.collect()
 }
 
 /// An order taken.

@@ -14,6 +14,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use console::OrderError;
+use dataplane::CertificateNews;
 use model::config::{Config, HealthCheck, MAX_WEIGHT, Name};
 use model::snapshot::{Layers, Snapshot};
 use model::state::{
@@ -40,6 +41,8 @@ pub(crate) enum Input {
     Verdicts(Vec<Verdict>),
     /// The data plane ejected a backend; already in force there.
     Ejected(Ejected),
+    /// Something about a certificate; in force already.
+    Certificate(CertificateNews),
     /// An order was stored; these are the overrides that [`Core::plan`] made of it.
     Ordered {
         /// The order, for the record.
@@ -144,10 +147,14 @@ impl Core {
     /// Takes one input and says what follows.
     pub(crate) fn handle(&mut self, now: Timestamp, input: Input) -> Vec<Effect> {
         let mut effects = Vec::new();
-        let mut targets_may_change = !matches!(input, Input::Verdicts(_) | Input::Ejected(_));
+        let mut targets_may_change = !matches!(
+            input,
+            Input::Verdicts(_) | Input::Ejected(_) | Input::Certificate(_)
+        );
         match input {
             Input::Verdicts(verdicts) => self.take_verdicts(now, verdicts, &mut effects),
             Input::Ejected(ejected) => self.take_ejection(now, ejected, &mut effects),
+            Input::Certificate(news) => self.record(now, changes::certificate(news), &mut effects),
             Input::Ordered { order, overrides } => {
                 self.overrides = overrides;
                 self.record(now, changes::ordered(&order), &mut effects);

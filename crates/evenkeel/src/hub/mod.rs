@@ -45,6 +45,13 @@ pub(crate) fn is_bad(kind: &str) -> bool {
     Kind::is_bad(kind)
 }
 
+/// Writes the warnings about a config into the log.
+pub(crate) fn warn_of(config: &Config) {
+    for warning in changes::all_warnings(config) {
+        tracing::warn!("{warning}");
+    }
+}
+
 /// The hub with everything it talks to.
 pub(crate) struct Hub {
     /// The brain.
@@ -90,8 +97,11 @@ impl Hub {
                 _ = inputs.verdicts.recv_many(&mut verdicts, VERDICTS_AT_ONCE), if !inputs.verdicts.is_closed() => {
                     self.handle(Input::Verdicts(std::mem::take(&mut verdicts))).await;
                 }
-                Some(DataplaneEvent::Ejected(ejected)) = inputs.events.recv() => {
-                    self.handle(Input::Ejected(ejected)).await;
+                Some(event) = inputs.events.recv() => {
+                    self.handle(match event {
+                        DataplaneEvent::Ejected(ejected) => Input::Ejected(ejected),
+                        DataplaneEvent::Certificate(news) => Input::Certificate(news),
+                    }).await;
                 }
                 () = tokio::time::sleep(nap) => {
                     if deadline.is_some_and(|at| at <= now()) {
@@ -166,8 +176,11 @@ impl Hub {
     async fn candidate(&mut self, candidate: Candidate) {
         let input = match candidate.result {
             Err(reasons) => Input::Refused(reasons),
-            Ok(config) => match self.unopenable(&config) {
-                reasons if reasons.is_empty() => Input::Loaded(Arc::new(config)),
+            Ok(config) => match self.unusable(&config) {
+                reasons if reasons.is_empty() => {
+                    warn_of(&config);
+                    Input::Loaded(Arc::new(config))
+                }
                 reasons => Input::Refused(reasons),
             },
         };
@@ -183,7 +196,17 @@ impl Hub {
         }
     }
 
-    /// Listeners of a new config that could not be opened: a reason to take none of it.
+    /// What of a new config could not be put in force: a reason to take none of it.
+    fn unusable(&self, config: &Config) -> Vec<String> {
+        let mut reasons = self.unopenable(config);
+        // It reads files; the other tasks of this thread must not wait.
+        reasons.extend(tokio::task::block_in_place(|| {
+            self.dataplane.tls_problems(config)
+        }));
+        reasons
+    }
+
+    /// Listeners of a new config that could not be opened.
     ///
     /// Ports that this process listens on already are left to the data plane, which closes what is in the way.
     fn unopenable(&self, config: &Config) -> Vec<String> {

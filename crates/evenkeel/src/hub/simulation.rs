@@ -351,6 +351,7 @@ fn a_listener_that_fails_is_tried_again_until_it_opens() {
             open: error.is_none(),
             error: error.map(Into::into),
             connections: 0,
+            certificates: Vec::new(),
         };
         Input::Listeners(vec![(name("shop"), status)])
     };

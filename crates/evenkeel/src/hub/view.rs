@@ -100,6 +100,7 @@ impl View {
             algorithm: pool.algorithm.as_str().to_owned(),
             all_down: state.all_down,
             all_down_policy: pool.all_down,
+            warnings: super::changes::warnings(pool),
             backends: state
                 .members
                 .iter()

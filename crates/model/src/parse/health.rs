@@ -5,8 +5,9 @@ use std::time::Duration;
 
 use super::section::{Findings, Section, item_text, narrow};
 use super::text;
+use super::tls::check_tls;
 use super::tree::Value;
-use crate::config::{CheckKind, GrpcCheck, HealthCheck, HttpCheck};
+use crate::config::{BackendTls, CheckKind, GrpcCheck, HealthCheck, HttpCheck};
 use crate::diagnostic::Fault;
 use crate::schema;
 
@@ -19,11 +20,19 @@ const OWN_FIELDS: [&str; 5] = [
     "expect",
 ];
 
-/// `http2`: the pool's backends speak HTTP/2, and are asked over it.
-pub(super) fn health(f: &mut Findings<'_>, s: &Section<'_>, http2: bool) -> Option<HealthCheck> {
+/// `tls`: how the pool's backends are spoken to; `http2`: they speak HTTP/2, and are asked over it.
+pub(super) fn health(
+    f: &mut Findings<'_>,
+    s: &Section<'_>,
+    tls: Option<&BackendTls>,
+    http2: bool,
+) -> Option<HealthCheck> {
     let mut check = match s.section_or_false(f, "health") {
-        Some(section) => in_full(f, &section?)?,
-        None => in_short(f, s),
+        Some(section) => in_full(f, &section?, tls)?,
+        None => HealthCheck {
+            tls: tls.cloned(),
+            ..in_short(f, s)
+        },
     };
     if let CheckKind::Http(http) = &mut check.kind {
         http.http2 = http2;
@@ -69,7 +78,7 @@ fn at_interval(check: HealthCheck, interval: Option<Duration>) -> HealthCheck {
     }
 }
 
-fn in_full(f: &mut Findings<'_>, s: &Section<'_>) -> Option<HealthCheck> {
+fn in_full(f: &mut Findings<'_>, s: &Section<'_>, tls: Option<&BackendTls>) -> Option<HealthCheck> {
     let http = || schema::HTTP_CHECK_KEYS.iter().any(|key| s.entry(key).is_some());
     let kind = match s.choice(f, "type") {
         Some("none") => return None,
@@ -91,6 +100,7 @@ fn in_full(f: &mut Findings<'_>, s: &Section<'_>) -> Option<HealthCheck> {
         rise: s.integer(f, "rise").map_or(defaults.rise, narrow),
         fall: s.integer(f, "fall").map_or(defaults.fall, narrow),
         jitter: s.percent(f, "jitter").map_or(defaults.jitter, narrow),
+        tls: check_tls(f, s, tls),
     };
     report_longer(f, s, ("timeout", check.timeout), check.interval);
     report_longer(f, s, ("fast_interval", check.fast_interval), check.interval);

@@ -8,6 +8,7 @@ use std::sync::Arc;
 use super::pool::pool;
 use super::route::routes;
 use super::section::{Findings, Section, item_text, narrow};
+use super::tls::listener_tls;
 use super::tree::Value;
 use super::{MAX_LISTENERS, text};
 use crate::config::{
@@ -79,8 +80,9 @@ fn listen(f: &mut Findings<'_>, s: &Section<'_>) -> Option<Vec<Listener>> {
 
 fn plain_listener(index: usize, address: SocketAddr) -> Option<Listener> {
     Some(Listener {
-        name: listener_name(index)?,
+        name: listener_name("http", index)?,
         address,
+        tls: None,
         trusted_proxies: Vec::new(),
         upgrades: default_upgrades(),
         redirect_to_https: None,
@@ -90,10 +92,10 @@ fn plain_listener(index: usize, address: SocketAddr) -> Option<Listener> {
     })
 }
 
-fn listener_name(index: usize) -> Option<Name> {
+fn listener_name(protocol: &str, index: usize) -> Option<Name> {
     let text = match index {
-        0 => "http".to_owned(),
-        _ => format!("http-{}", index + 1),
+        0 => protocol.to_owned(),
+        _ => format!("{protocol}-{}", index + 1),
     };
     Name::parse(&text).ok()
 }
@@ -119,7 +121,8 @@ fn listener(f: &mut Findings<'_>, index: usize, s: &Section<'_>) -> Option<Liste
         f.claim(address, &s.path_of("address"), entry.node.span.clone());
     }
     let name = s.text(f, "name", text::name);
-    let _only_http = s.choice(f, "protocol");
+    let tls = listener_tls(f, s);
+    let protocol = if tls.is_some() { "https" } else { "http" };
     let limits = s.section(f, "limits").map(|s| limits(f, &s)).unwrap_or_default();
     let timeouts = s
         .section(f, "timeouts")
@@ -130,8 +133,9 @@ fn listener(f: &mut Findings<'_>, index: usize, s: &Section<'_>) -> Option<Liste
     let upgrades = upgrades(f, s);
     let redirect_to_https = redirect_to_https(f, s);
     Some(Listener {
-        name: name.or_else(|| listener_name(index))?,
+        name: name.or_else(|| listener_name(protocol, index))?,
         address: address?,
+        tls,
         trusted_proxies,
         upgrades,
         redirect_to_https,
@@ -217,6 +221,7 @@ fn timeouts(f: &mut Findings<'_>, s: &Section<'_>) -> ListenerTimeouts {
         request_body_idle: or("request_body_idle", defaults.request_body_idle),
         keep_alive: or("keep_alive", defaults.keep_alive),
         response_write_idle: or("response_write_idle", defaults.response_write_idle),
+        tls_handshake: or("tls_handshake", defaults.tls_handshake),
         request_body_min_rate: s
             .size(f, "request_body_min_rate")
             .map_or(defaults.request_body_min_rate, narrow),

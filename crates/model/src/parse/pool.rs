@@ -8,6 +8,7 @@ use super::health::health;
 use super::limits::retries;
 use super::section::{Findings, Section, narrow, parsed};
 use super::sticky::sticky;
+use super::tls::backend_tls;
 use super::tree::{Node, Value};
 use super::{MAX_BACKENDS, text};
 use crate::config::{
@@ -20,7 +21,8 @@ use crate::schema;
 pub(super) fn pool(f: &mut Findings<'_>, name: Name, s: &Section<'_>) -> Option<Pool> {
     let algorithm = algorithm(f, s);
     let http2 = backend_http2(f, s);
-    let health = health(f, s, http2.is_some());
+    let tls = backend_tls(f, s);
+    let health = health(f, s, tls.as_ref(), http2.is_some());
     let passive = match s.section_or_false(f, "passive") {
         Some(Some(section)) => Some(passive(f, &section)),
         Some(None) => None,
@@ -48,6 +50,7 @@ pub(super) fn pool(f: &mut Findings<'_>, name: Name, s: &Section<'_>) -> Option<
         timeouts: timeouts.unwrap_or_default(),
         retries: retries.unwrap_or_default(),
         sticky,
+        tls,
     })
 }
 
@@ -166,6 +169,7 @@ fn timeouts(f: &mut Findings<'_>, s: &Section<'_>) -> PoolTimeouts {
     let mut or = |key, default| s.duration(f, key).unwrap_or(default);
     PoolTimeouts {
         connect: or("connect", defaults.connect),
+        tls: or("tls", defaults.tls),
         first_byte: or("first_byte", defaults.first_byte),
         stream_idle: or("stream_idle", defaults.stream_idle),
         tunnel_idle: or("tunnel_idle", defaults.tunnel_idle),

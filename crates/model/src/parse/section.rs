@@ -438,10 +438,7 @@ impl<'t> Section<'t> {
                     .iter()
                     .any(|k| self.entry(k).is_some() || self.misspells(k));
                 if !given {
-                    let fault = Fault::new(format!(
-                        "{} needs `{key}`, or `{other}` in the full form",
-                        self.title()
-                    ));
+                    let fault = Fault::new(format!("{} needs `{key}` or `{other}`", self.title()));
                     let example = self.table.key(key).and_then(Key::example).unwrap_or_default();
                     let fault = fault.suggest(format!("add for example `{example}`"));
                     f.report_missing(self.span.clone(), &self.path_of(key), fault);

@@ -70,6 +70,18 @@ pub(super) fn token(text: &str) -> Result<String, Fault> {
     }
 }
 
+/// Text in PEM. What is wrong is said without saying the text: it may be a key.
+pub(super) fn pem(text: &str) -> Result<String, Fault> {
+    const MOST: usize = 1024 * 1024;
+    if text.len() > MOST || !text.contains("-----BEGIN ") || !text.contains("-----END ") {
+        return Err(
+            Fault::new("this is not PEM, which goes from `-----BEGIN …` to `-----END …`")
+                .suggest("to name a file, use the key without `_pem`"),
+        );
+    }
+    Ok(text.to_owned())
+}
+
 /// An address to listen on; port 0 is allowed.
 pub(super) fn listen_address(text: &str) -> Result<SocketAddr, Fault> {
     text.parse().map_err(|_| address_fault(text, "0.0.0.0"))

@@ -6,6 +6,7 @@ use super::Kind::{Duration, Integer, List, Named, OneOf, OneOrList, Size, Text};
 use super::observe_keys::{ACCESS_LOG, RECORDER, REQUEST_ID, TRACING};
 use super::pool_keys::{POOL, POOL_KEYS, POOL_RULES};
 use super::route_keys::ROUTE;
+use super::tls_keys::LISTENER_TLS;
 use super::{Form, Key, Kind, Rule, Table};
 
 pub(super) const fn key(name: &'static str, kind: Kind, default: super::Default, about: &'static str) -> Key {
@@ -263,6 +264,7 @@ pub(crate) static LOAD_BALANCER: Table = Table {
             in_pool("timeouts"),
             in_pool("retries"),
             in_pool("sticky"),
+            in_pool("tls"),
         ],
         POOL_RULES,
     ],
@@ -284,7 +286,7 @@ pub(crate) static LISTENER: Table = Table {
         key(
             "name",
             Text(Form::Name),
-            Means("`http` for the first, `http-2` for the second and so on"),
+            Means("its protocol for the first, `http-2` or `https-2` for the second and so on"),
             "Shown in `status` and metrics; unique within the load balancer.",
         ),
         key(
@@ -295,9 +297,15 @@ pub(crate) static LISTENER: Table = Table {
         ),
         key(
             "protocol",
-            OneOf(&["http"]),
+            OneOf(&["http", "https"]),
             Is("\"http\""),
-            "What clients speak: HTTP/1.0 and HTTP/1.1.",
+            "What clients speak: HTTP/1.0 and HTTP/1.1, in the clear or over TLS.",
+        ),
+        key(
+            "tls",
+            Kind::Table(&LISTENER_TLS),
+            Means("none; needed with `protocol = \"https\"`"),
+            "TLS towards clients.",
         ),
         key(
             "trusted_proxies",
@@ -345,7 +353,11 @@ pub(crate) static LISTENER: Table = Table {
             "Bounds on how long a client may take.",
         ),
     ]],
-    rules: &[],
+    rules: &[&[Rule::OnlyWith {
+        key: "tls",
+        other: "protocol",
+        value: "https",
+    }]],
 };
 
 pub(crate) static LIMITS: Table = Table {
@@ -418,6 +430,12 @@ pub(crate) static LISTENER_TIMEOUTS: Table = Table {
             timeout(DAY),
             Is("\"60s\""),
             "A client that does not read its response; then the connection is closed.",
+        ),
+        key(
+            "tls_handshake",
+            timeout(HOUR),
+            Is("\"3s\""),
+            "From accepting a connection to the end of its TLS handshake; then it is closed.",
         ),
     ]],
     rules: &[],

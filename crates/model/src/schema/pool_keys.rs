@@ -7,6 +7,7 @@ use super::Kind::{
 use super::backend_http2_keys::BACKEND_HTTP2;
 use super::keys::{DAY, HOUR, MIB, SECOND, SHORTEST, key, timeout};
 use super::sticky_keys::STICKY;
+use super::tls_keys::BACKEND_TLS;
 use super::{Form, Key, Kind, Rule, Table, WEIGHT};
 
 pub(super) static POOL_KEYS: &[Key] = &[
@@ -118,6 +119,12 @@ pub(super) static POOL_KEYS: &[Key] = &[
         Kind::Table(&STICKY),
         Means("every request is balanced by itself"),
         "How the requests of one session are kept on one backend.",
+    ),
+    key(
+        "tls",
+        Either(&[Kind::Bool, Kind::Table(&BACKEND_TLS)]),
+        Is("false"),
+        "TLS towards the backends; `true`: with all defaults.",
     ),
 ];
 
@@ -304,6 +311,12 @@ pub(crate) static HEALTH: Table = Table {
             Is("\"10%\""),
             "Share of the interval by which each check is moved at random.",
         ),
+        key(
+            "tls",
+            Kind::Bool,
+            Means("as the pool"),
+            "`false`: the check is in the clear, although the pool has `tls`. A TCP check over TLS succeeds with the handshake.",
+        ),
     ]],
     rules: &[&[
         Rule::NoneWith {
@@ -335,6 +348,7 @@ pub(crate) static HEALTH: Table = Table {
                 "rise",
                 "fall",
                 "jitter",
+                "tls",
             ],
             other: "type",
             value: "none",
@@ -444,6 +458,12 @@ pub(crate) static POOL_TIMEOUTS: Table = Table {
             timeout(HOUR),
             Is("\"1s\""),
             "Opening a connection. Then another backend, or 504.",
+        ),
+        key(
+            "tls",
+            timeout(HOUR),
+            Is("\"3s\""),
+            "The TLS handshake after that. Then another backend, or 504.",
         ),
         key(
             "first_byte",

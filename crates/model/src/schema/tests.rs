@@ -18,6 +18,7 @@ fn document(table: &Table, key: &str, line: &str) -> String {
     };
     let servers = without("backend_servers", "backend_servers = [\"10.0.0.1:9001\"]");
     let listener = "[[load_balancers.x.listeners]]\naddress = \"0.0.0.0:80\"\n";
+    let https = "[[load_balancers.x.listeners]]\naddress = \"0.0.0.0:80\"\nprotocol = \"https\"\n";
     let balancer = format!("[load_balancers.x]\n{servers}");
     match table.id {
         "config" => format!("{line}\n{}", without("load_balancers", &balancer)),
@@ -34,6 +35,33 @@ fn document(table: &Table, key: &str, line: &str) -> String {
         "listener" => {
             let address = without("address", "address = \"0.0.0.0:80\"");
             format!("{balancer}[[load_balancers.x.listeners]]\n{address}{line}\n")
+        }
+        "listener_tls" => {
+            let certificates = without(
+                "certificates",
+                "tls.certificates = [{ cert = \"c\", key = \"k\" }]",
+            );
+            format!("{balancer}{https}{certificates}tls.{line}\n")
+        }
+        "certificate" => format!(
+            "{balancer}{https}[[load_balancers.x.listeners.tls.certificates]]\n{}{line}\n",
+            key_pair(key)
+        ),
+        "client_certificates" => {
+            let ca = without(if key == "ca_pem" { key } else { "ca" }, "ca = \"c\"");
+            format!(
+                "{balancer}{https}tls.certificates = [{{ cert = \"c\", key = \"k\" }}]\n[load_balancers.x.listeners.tls.client_certificates]\n{ca}{line}\n"
+            )
+        }
+        "backend_tls" => format!(
+            "{balancer}{}tls.{line}\n",
+            without("server_name", "tls.server_name = \"b\"")
+        ),
+        "client_certificate" => {
+            format!(
+                "{balancer}[load_balancers.x.tls.client_certificate]\n{}{line}\n",
+                key_pair(key)
+            )
         }
         "limits" if key == "target_bytes" => {
             format!("{balancer}{listener}limits.header_bytes = \"1MiB\"\nlimits.{line}\n")
@@ -141,6 +169,14 @@ const TWO_ROUTES: &str =
 /// Pools for a split.
 const TWO_POOLS: &str =
     "[load_balancers.x.pools.p]\nbackend_servers = []\n[load_balancers.x.pools.q]\nbackend_servers = []\n";
+/// What a certificate needs beside `key`.
+fn key_pair(key: &str) -> &'static str {
+    match key {
+        "cert" | "cert_pem" => "key = \"k\"\n",
+        "key" | "key_pem" => "cert = \"c\"\n",
+        _ => "cert = \"c\"\nkey = \"k\"\n",
+    }
+}
 
 fn read(table: &Table, key: &Key, line: &str) -> Result<Config, Vec<Diagnostic>> {
     let text = document(table, key.name, line);
@@ -160,7 +196,7 @@ fn every_key_is_read_and_names_what_it_takes() {
         let about = found.iter().find(|d| d.cause.contains("not a date"));
         let about = about.unwrap_or_else(|| panic!("{}.{}: {found:?}", table.id, key.name));
         assert!(about.key.ends_with(key.name), "{about}");
-        let shown = if ["token", "secret"].contains(&key.name) {
+        let shown = if ["token", "secret", "key_pem"].contains(&key.name) {
             "<secret>"
         } else {
             "1979-05-27"

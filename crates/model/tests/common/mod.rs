@@ -3,6 +3,7 @@
 mod actions;
 mod backend_http2;
 mod sticky;
+mod tls;
 
 use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
@@ -158,20 +159,37 @@ fn listener() -> impl Strategy<Value = Listener> {
             },
         );
     let timeout = || ms(10..=3_600_000);
-    let timeouts = (timeout(), timeout(), 0..=1u32 << 30, timeout(), timeout()).prop_map(
-        |(request_headers, request_body_idle, request_body_min_rate, keep_alive, response_write_idle)| {
-            ListenerTimeouts {
+    let timeouts = (
+        timeout(),
+        timeout(),
+        0..=1u32 << 30,
+        timeout(),
+        timeout(),
+        timeout(),
+    )
+        .prop_map(
+            |(
                 request_headers,
                 request_body_idle,
                 request_body_min_rate,
                 keep_alive,
                 response_write_idle,
-            }
-        },
-    );
+                tls_handshake,
+            )| {
+                ListenerTimeouts {
+                    request_headers,
+                    request_body_idle,
+                    request_body_min_rate,
+                    keep_alive,
+                    response_write_idle,
+                    tls_handshake,
+                }
+            },
+        );
     (
         name(),
         address(),
+        option::of(tls::listener_tls()),
         (
             vec(network(), 0..3),
             vec("[a-z]{1,9}x(/[0-9.]{1,3})?", 0..3),
@@ -185,6 +203,7 @@ fn listener() -> impl Strategy<Value = Listener> {
             |(
                 name,
                 address,
+                tls,
                 (trusted_proxies, upgrades, redirect_to_https),
                 max_connections,
                 limits,
@@ -192,6 +211,7 @@ fn listener() -> impl Strategy<Value = Listener> {
             )| Listener {
                 name,
                 address,
+                tls,
                 trusted_proxies,
                 upgrades,
                 redirect_to_https,
@@ -390,6 +410,7 @@ fn health() -> impl Strategy<Value = HealthCheck> {
                 rise,
                 fall,
                 jitter,
+                tls: None,
             }
         })
 }
@@ -434,14 +455,16 @@ fn pool() -> impl Strategy<Value = Pool> {
     let total = prop_oneof![Just(Duration::ZERO), ms(10..=86_400_000)];
     let timeouts = (
         ms(10..=3_600_000),
+        ms(10..=3_600_000),
         ms(10..=86_400_000),
         ms(10..=86_400_000),
         ms(10..=604_800_000),
         total,
     )
         .prop_map(
-            |(connect, first_byte, stream_idle, tunnel_idle, total)| PoolTimeouts {
+            |(connect, tls, first_byte, stream_idle, tunnel_idle, total)| PoolTimeouts {
                 connect,
+                tls,
                 first_byte,
                 stream_idle,
                 tunnel_idle,
@@ -465,25 +488,35 @@ fn pool() -> impl Strategy<Value = Pool> {
             sticky::retries(),
             option::of(sticky::sticky()),
             option::of(backend_http2::backend_http2()),
+            option::of((tls::backend_tls(), any::<bool>())),
         ),
     )
         .prop_map(
             |(
                 (name, algorithm, backends, health, passive),
-                (slow_start, all_down, connections, timeouts, retries, sticky, http2),
-            )| Pool {
-                name,
-                algorithm,
-                backends,
-                health: health.map(|check| over(check, http2.is_some())),
-                passive,
-                slow_start,
-                all_down,
-                http2,
-                connections,
-                timeouts,
-                retries,
-                sticky,
+                (slow_start, all_down, connections, timeouts, retries, sticky, http2, tls),
+            )| {
+                let (tls, checked) = tls.unzip();
+                let of_check = tls.clone().filter(|_| checked == Some(true));
+                let health = health.map(|check| HealthCheck {
+                    tls: of_check,
+                    ..over(check, http2.is_some())
+                });
+                Pool {
+                    name,
+                    algorithm,
+                    backends,
+                    health,
+                    passive,
+                    slow_start,
+                    all_down,
+                    http2,
+                    connections,
+                    timeouts,
+                    retries,
+                    sticky,
+                    tls,
+                }
             },
         )
 }

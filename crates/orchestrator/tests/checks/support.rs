@@ -220,6 +220,7 @@ pub(crate) fn once(kind: CheckKind) -> HealthCheck {
         rise: 2,
         fall: 3,
         jitter: 10,
+        tls: None,
     }
 }
 

@@ -1,0 +1,150 @@
+//! A certificate with its key, read and found to fit.
+
+use std::sync::Arc;
+
+use model::config::Certificate;
+use rustls::pki_types::CertificateDer;
+use rustls::sign::CertifiedKey;
+use rustls::{InconsistentKeys, SignatureAlgorithm};
+use x509_parser::certificate::X509Certificate;
+use x509_parser::extensions::GeneralName;
+use x509_parser::prelude::FromDer;
+
+use crate::pem::{self, LoadError};
+use crate::{ocsp, provider};
+
+/// A certificate that can be shown.
+#[derive(Debug)]
+pub struct Loaded {
+    pub(crate) certified: Arc<CertifiedKey>,
+    /// Names that it is for, in lower case; a wildcard as `*.example.com`.
+    pub names: Vec<String>,
+    /// From when it is valid, in seconds since 1970.
+    pub not_before: i64,
+    /// Until when it is valid, in seconds since 1970.
+    pub not_after: i64,
+    /// What is odd about it, though it can be used.
+    pub warnings: Vec<String>,
+}
+
+impl Loaded {
+    pub(crate) fn is_rsa(&self) -> bool {
+        self.certified.key.algorithm() == SignatureAlgorithm::RSA
+    }
+
+    /// Whether it is not valid at this time, and why.
+    pub fn invalid_at(&self, now_s: i64) -> Option<String> {
+        if now_s > self.not_after {
+            let days = (now_s - self.not_after) / 86_400;
+            return Some(format!("it expired {days} days ago"));
+        }
+        (now_s < self.not_before).then(|| "it is not valid yet".to_owned())
+    }
+}
+
+/// Reads a certificate, its key and its OCSP response, and holds them against each other. `now_s` is the time, in
+/// seconds since 1970.
+///
+/// A certificate that is not valid now is read all the same: see [`Loaded::invalid_at`].
+///
+/// # Errors
+/// When a file cannot be read or parsed, or when the key does not belong to the certificate.
+pub fn load(certificate: &Certificate, now_s: i64) -> Result<Loaded, LoadError> {
+    let (chain, cert_name) = pem::certificates(&certificate.cert, "cert")?;
+    let (key, key_name) = pem::private_key(&certificate.key)?;
+    let parsed = parse_chain(&chain, &cert_name)?;
+    let leaf = parsed
+        .first()
+        .ok_or_else(|| LoadError(format!("{cert_name} holds no certificate")))?;
+    let key = provider()
+        .key_provider
+        .load_private_key(key)
+        .map_err(|error| LoadError(format!("the key in {key_name} cannot be used: {error}")))?;
+    let mut certified = CertifiedKey::new(chain.clone(), key);
+    match certified.keys_match() {
+        Ok(()) | Err(rustls::Error::InconsistentKeys(InconsistentKeys::Unknown)) => {}
+        Err(_) => {
+            return Err(LoadError(format!(
+                "the key in {key_name} does not belong to the certificate in {cert_name}"
+            )));
+        }
+    }
+    let mut warnings = chain_warnings(&parsed, &cert_name);
+    let names = names(leaf);
+    if names.is_empty() {
+        warnings.push(format!(
+            "{cert_name} names no host (subject alternative name), so no client will accept it for one"
+        ));
+    }
+    if let Some(path) = &certificate.ocsp {
+        match ocsp::read(path, now_s) {
+            Ok(response) => certified.ocsp = Some(response),
+            Err(ocsp::Unusable::Wrong(error)) => return Err(error),
+            Err(ocsp::Unusable::Stale(warning)) => warnings.push(warning),
+        }
+    }
+    let validity = leaf.validity();
+    Ok(Loaded {
+        names,
+        not_before: validity.not_before.timestamp(),
+        not_after: validity.not_after.timestamp(),
+        warnings,
+        certified: Arc::new(certified),
+    })
+}
+
+fn parse_chain<'a>(
+    chain: &'a [CertificateDer<'static>],
+    name: &str,
+) -> Result<Vec<X509Certificate<'a>>, LoadError> {
+    let mut parsed = Vec::with_capacity(chain.len());
+    for (index, der) in chain.iter().enumerate() {
+        match X509Certificate::from_der(der) {
+            Ok((_, certificate)) => parsed.push(certificate),
+            Err(error) => {
+                let place = index + 1;
+                return Err(LoadError(format!(
+                    "certificate {place} in {name} cannot be parsed: {error}"
+                )));
+            }
+        }
+    }
+    Ok(parsed)
+}
+
+/// Each must be issued by the next, or clients that know only the root cannot follow.
+fn chain_warnings(chain: &[X509Certificate<'_>], name: &str) -> Vec<String> {
+    let mut warnings = Vec::new();
+    for (index, pair) in chain.windows(2).enumerate() {
+        if let [certificate, issuer] = pair
+            && certificate.issuer() != issuer.subject()
+        {
+            warnings.push(format!(
+                "{name}: certificate {} is not the issuer of the one before it, so some clients will not find the way to the root",
+                index + 2
+            ));
+        }
+    }
+    warnings
+}
+
+fn names(leaf: &X509Certificate<'_>) -> Vec<String> {
+    let Ok(Some(extension)) = leaf.subject_alternative_name() else {
+        return Vec::new();
+    };
+    let mut names = Vec::new();
+    for name in &extension.value.general_names {
+        match name {
+            GeneralName::DNSName(name) => names.push(name.to_ascii_lowercase()),
+            GeneralName::IPAddress(bytes) => {
+                if let Ok(bytes) = <[u8; 4]>::try_from(*bytes) {
+                    names.push(std::net::IpAddr::from(bytes).to_string());
+                } else if let Ok(bytes) = <[u8; 16]>::try_from(*bytes) {
+                    names.push(std::net::IpAddr::from(bytes).to_string());
+                }
+            }
+            _ => {}
+        }
+    }
+    names
+}

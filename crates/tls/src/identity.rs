@@ -1,0 +1,51 @@
+//! Who a client is, by its certificate.
+
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+use rustls::pki_types::CertificateDer;
+use sha2::{Digest, Sha256};
+use x509_parser::prelude::{FromDer, X509Certificate};
+
+/// What a verified client certificate says, in the forms that backends are told in. All are visible ASCII.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ClientIdentity {
+    /// Its distinguished name, such as `CN=alice, O=Example`; other than visible ASCII characters as `\C3`.
+    pub subject: String,
+    /// SHA-256 of the certificate, in lower-case hexadecimal.
+    pub fingerprint: String,
+    /// The certificate itself as a byte sequence of structured fields (RFC 9440 section 2.2).
+    pub certificate: String,
+}
+
+/// Longest subject that is passed on; what is beyond is cut.
+const MAX_SUBJECT: usize = 1024;
+
+impl ClientIdentity {
+    /// Reads a certificate that was verified.
+    pub fn of(certificate: &CertificateDer<'_>) -> Self {
+        let subject = X509Certificate::from_der(certificate)
+            .map(|(_, parsed)| parsed.subject().to_string())
+            .unwrap_or_default();
+        let digest = Sha256::digest(certificate);
+        Self {
+            subject: visible(&subject),
+            fingerprint: digest.iter().map(|byte| format!("{byte:02x}")).collect(),
+            certificate: format!(":{}:", STANDARD.encode(certificate)),
+        }
+    }
+}
+
+fn visible(text: &str) -> String {
+    let mut shown = String::new();
+    for byte in text.bytes() {
+        if shown.len() >= MAX_SUBJECT {
+            break;
+        }
+        match byte {
+            b'\\' => shown.push_str("\\5C"),
+            b' '..=b'~' => shown.push(char::from(byte)),
+            _ => shown.push_str(&format!("\\{byte:02X}")),
+        }
+    }
+    shown.trim().to_owned()
+}

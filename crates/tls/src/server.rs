@@ -1,0 +1,93 @@
+//! TLS towards clients.
+
+use std::sync::Arc;
+
+use model::config::{ClientCertificates, ListenerTls};
+use rustls::server::danger::ClientCertVerifier;
+use rustls::server::{ProducesTickets, ServerSessionMemoryCache, WebPkiClientVerifier};
+use rustls::{RootCertStore, ServerConfig};
+
+use crate::pem::{self, LoadError};
+use crate::resolver::Resolver;
+use crate::{provider, versions};
+
+/// Sessions of TLS 1.2 clients without tickets that are remembered; beyond, the oldest is forgotten.
+const SESSIONS: usize = 1024;
+
+/// What lets a client resume its session: keys for tickets that change by themselves every six hours, the same for
+/// all shards. A session resumes only with the tickets that it was begun with, so that what was not verified then
+/// is not skipped later: other rules for client certificates need other tickets. `rustls` binds each ticket to
+/// the name asked for besides.
+#[derive(Clone)]
+pub struct Tickets(Arc<dyn ProducesTickets>);
+
+impl std::fmt::Debug for Tickets {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Tickets")
+    }
+}
+
+impl Tickets {
+    /// New keys.
+    ///
+    /// # Errors
+    /// When the system gives no random numbers.
+    pub fn new() -> Result<Self, LoadError> {
+        rustls::crypto::aws_lc_rs::Ticketer::new()
+            .map(Self)
+            .map_err(|error| LoadError(format!("no keys for session tickets: {error}")))
+    }
+}
+
+/// Who may show which client certificates.
+///
+/// # Errors
+/// When a file cannot be read, or holds nothing that can be used.
+pub fn client_verifier(clients: &ClientCertificates) -> Result<Arc<dyn ClientCertVerifier>, LoadError> {
+    let (authorities, name) = pem::certificates(&clients.ca, "ca")?;
+    let mut roots = RootCertStore::empty();
+    for authority in authorities {
+        roots
+            .add(authority)
+            .map_err(|error| LoadError(format!("an authority in {name} cannot be used: {error}")))?;
+    }
+    let mut builder = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider());
+    if let Some(path) = &clients.crl {
+        builder = builder
+            .with_crls(pem::revocation_lists(path)?)
+            .allow_unknown_revocation_status();
+    }
+    if !clients.required {
+        builder = builder.allow_unauthenticated();
+    }
+    builder.build().map_err(|error| {
+        LoadError(format!(
+            "client certificates cannot be verified with {name}: {error}"
+        ))
+    })
+}
+
+/// The settings of a listener. `protocols` are offered by ALPN, the best first.
+///
+/// # Errors
+/// When `rustls` refuses the combination.
+pub fn server_config(
+    tls: &ListenerTls,
+    resolver: Arc<Resolver>,
+    clients: Option<Arc<dyn ClientCertVerifier>>,
+    tickets: &Tickets,
+    protocols: &[&[u8]],
+) -> Result<ServerConfig, LoadError> {
+    let builder = ServerConfig::builder_with_provider(provider())
+        .with_protocol_versions(versions(tls.min_version))
+        .map_err(|error| LoadError::new(error.to_string()))?;
+    let builder = match clients {
+        Some(verifier) => builder.with_client_cert_verifier(verifier),
+        None => builder.with_no_client_auth(),
+    };
+    let mut config = builder.with_cert_resolver(resolver);
+    config.alpn_protocols = protocols.iter().map(|p| p.to_vec()).collect();
+    config.ticketer = tickets.0.clone();
+    config.session_storage = ServerSessionMemoryCache::new(SESSIONS);
+    Ok(config)
+}
