@@ -52,6 +52,12 @@ pub struct RequestRecord {
     pub target: String,
     /// `HTTP/1.1` and the like.
     pub protocol: String,
+    /// Version of TLS, where the client speaks it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tls_version: Option<String>,
+    /// Name that the client asked for in TLS.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub sni: Option<String>,
     /// Load balancer.
     pub load_balancer: Name,
     /// Listener.

@@ -310,6 +310,8 @@ fn record(full: bool) -> RequestRecord {
         host: "shop.example".to_owned(),
         target: "/".to_owned(),
         protocol: "HTTP/1.1".to_owned(),
+        tls_version: full.then(|| "TLSv1.3".to_owned()),
+        sni: full.then(|| "shop.example".to_owned()),
         load_balancer: name("shop"),
         listener: name("http"),
         route: full.then(|| name("default")),

@@ -220,8 +220,6 @@ pub(crate) struct Told<'a> {
     /// What the head was read from.
     pub(crate) bytes: &'a [u8],
     pub(crate) protocol: &'static str,
-    /// `http` or `https`.
-    pub(crate) scheme: &'static str,
     /// 0: no response could be sent.
     pub(crate) status: u16,
     pub(crate) reason: Option<Reason>,

@@ -62,10 +62,12 @@ pub(super) struct Record {
     pub(super) client: IpAddr,
     pub(super) method: Text<24>,
     pub(super) host: Text<128>,
-    pub(super) target: Text<448>,
+    pub(super) target: Text<384>,
     pub(super) user_agent: Text<128>,
     pub(super) protocol: &'static str,
-    pub(super) scheme: &'static str,
+    /// Version of TLS, where it is spoken.
+    pub(super) tls_version: Option<&'static str>,
+    sni: Text<64>,
     pub(super) load_balancer: Name,
     pub(super) listener: Name,
     pub(super) route: Option<Name>,
@@ -207,6 +209,7 @@ impl Record {
         for (to, from) in tries.iter_mut().zip(story.tries().iter()) {
             *to = Some(*from);
         }
+        let sni = told.origin.tls.as_ref().and_then(|tls| tls.sni.as_deref());
         let target = told.target();
         let shown = match query {
             true => target,
@@ -224,7 +227,8 @@ impl Record {
             target: Text::cut(shown),
             user_agent: Text::cut(told.field("user-agent")),
             protocol: told.protocol,
-            scheme: told.scheme,
+            tls_version: told.origin.tls.as_ref().map(|tls| tls.version),
+            sni: Text::cut(sni.unwrap_or_default().as_bytes()),
             load_balancer: lb.config.name.clone(),
             listener: told.serving.config.name.clone(),
             route: route.map(|route| route.name.clone()),
@@ -255,6 +259,8 @@ impl Record {
             host: self.host.to_text(),
             target: self.target.to_text(),
             protocol: self.protocol.to_owned(),
+            tls_version: self.tls_version.map(str::to_owned),
+            sni: Some(self.sni.to_text()).filter(|name| !name.is_empty()),
             load_balancer: self.load_balancer.clone(),
             listener: self.listener.clone(),
             route: self.route.clone(),

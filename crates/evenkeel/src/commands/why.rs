@@ -100,7 +100,16 @@ fn told(record: &RequestRecord, paint: Paint) -> String {
     if let Some(trace) = &record.trace_id {
         let _ = writeln!(out, "  trace id {}", paint.text(Tone::Plain, trace));
     }
-    let _ = writeln!(out, "  listener {}/{}", record.load_balancer, record.listener);
+    let tls = record.tls_version.as_ref().map(|version| {
+        let name = record.sni.as_ref().map(|name| format!(" for {name}"));
+        format!(", {version}{}", name.unwrap_or_default())
+    });
+    let tls = paint.text(Tone::Plain, &tls.unwrap_or_default());
+    let _ = writeln!(
+        out,
+        "  listener {}/{}{tls}",
+        record.load_balancer, record.listener
+    );
     routing(&mut out, record, paint);
     if let Some(queued) = record.queued {
         let _ = writeln!(
@@ -276,6 +285,8 @@ mod tests {
             host: "shop.example".into(),
             target: "/cart\u{1b}[31m".into(),
             protocol: "HTTP/1.1".into(),
+            tls_version: Some("TLSv1.3".into()),
+            sni: Some("shop.example".into()),
             load_balancer: name("shop"),
             listener: name("http"),
             route: Some(name("default")),
@@ -315,7 +326,7 @@ mod tests {
 GET shop.example/cart?[31m HTTP/1.1 from 203.0.113.7, 2026-11-21 07:30:00Z
   request id abc
   trace id 0af7651916cd43dd8448eb211c80319c
-  listener shop/http
+  listener shop/http, TLSv1.3 for shop.example
   route default: taken: matches every request
   pool web
   waited 1.5 ms in the pool's queue, at place 3 on arrival
