@@ -10,6 +10,7 @@ use std::rc::Rc;
 use std::task::Poll;
 use std::time::Duration;
 
+use http::h2::PREFACE;
 use http::{Framing, Parsed, RequestHead};
 use model::reason::Reason;
 use tokio::net::TcpStream;
@@ -17,6 +18,7 @@ use tokio::net::TcpStream;
 use crate::attempt::Body;
 use crate::buffers::BUFFER_BYTES;
 use crate::exchange::{self, Next, Work};
+use crate::http2;
 use crate::origin::Origin;
 use crate::reply::Reply;
 use crate::request_body::RequestBody;
@@ -63,6 +65,8 @@ enum After {
     Linger,
     /// It is HTTP no longer.
     Tunnel(Box<Tunnel>),
+    /// The client speaks HTTP/2; this was read to find out.
+    Http2(Vec<u8>),
 }
 
 /// Serves a connection to its end.
@@ -99,6 +103,21 @@ pub(crate) async fn run(
             After::Tunnel(tunnel) => {
                 Box::pin(tunnel.run(&shard, &client.stream, &client.timer)).await;
                 break;
+            }
+            After::Http2(ahead) => {
+                let Client {
+                    stream,
+                    timer,
+                    origin,
+                    ..
+                } = client;
+                let accepted = http2::Accepted {
+                    stream,
+                    timer,
+                    origin,
+                    ahead,
+                };
+                return Box::pin(http2::run(shard, slot, accepted, guard)).await;
             }
         }
     }
@@ -147,9 +166,13 @@ async fn serve(shard: &Rc<Shard>, slot: &Slot, client: &mut Client) -> After {
             };
         }
         let mut work = ahead.take().unwrap_or_else(|| shard.take_work());
-        let Some((next, tunnel)) = serve_one(shard, slot, client, &mut work).await else {
-            shard.give_work(work);
-            break After::Idle;
+        let (next, tunnel) = match serve_one(shard, slot, client, &mut work).await {
+            Served::One(next, tunnel) => (next, tunnel),
+            Served::Nothing => {
+                shard.give_work(work);
+                break After::Idle;
+            }
+            Served::Http2 => break After::Http2(work.buffer),
         };
         if let Some(mut tunnel) = tunnel {
             tunnel.send_first(work.buffer.split_off(0));
@@ -179,26 +202,32 @@ async fn bytes_come_soon(client: &Client) -> bool {
     matches!(ready, Ok(Ok(())))
 }
 
-/// Serves the next request; `None` when there is none yet.
-async fn serve_one(
-    shard: &Rc<Shard>,
-    slot: &Slot,
-    client: &mut Client,
-    work: &mut Work,
-) -> Option<(Next, Option<Box<Tunnel>>)> {
+/// What came of looking for the next request.
+enum Served {
+    One(Next, Option<Box<Tunnel>>),
+    /// There is none yet.
+    Nothing,
+    /// There will be none: the client speaks HTTP/2.
+    Http2,
+}
+
+/// Serves the next request.
+async fn serve_one(shard: &Rc<Shard>, slot: &Slot, client: &mut Client, work: &mut Work) -> Served {
     let serving = slot.serving();
     match read_request(client, &serving.config, work).await {
         Ok(()) => {}
-        Err(Unread::Nothing) => return None,
-        Err(Unread::Closed) => return Some((Next::Close, None)),
+        Err(Unread::Nothing) => return Served::Nothing,
+        Err(Unread::Http2) => return Served::Http2,
+        Err(Unread::Closed) => return Served::One(Next::Close, None),
         Err(Unread::Refused(reason)) => {
-            return Some((refuse(shard, &serving, client, work, reason).await, None));
+            return Served::One(refuse(shard, &serving, client, work, reason).await, None);
         }
     }
     client.first = false;
     // Fetched anew: a change may have come while we waited for the rest of the request.
     let serving = slot.serving();
-    Some(serve_request(shard, &serving, slot, client, work).await)
+    let (next, tunnel) = serve_request(shard, &serving, slot, client, work).await;
+    Served::One(next, tunnel)
 }
 
 /// Serves the request whose head is in `work`; leaves in its buffer what follows the request.
@@ -283,6 +312,17 @@ enum Unread {
     Closed,
     /// It must be refused.
     Refused(Reason),
+    /// What has come is the preface of HTTP/2.
+    Http2,
+}
+
+/// Whether a connection that began with these bytes speaks HTTP/2 (RFC 9113 section 3.3); `None`: it may.
+fn is_http2(begun: &[u8]) -> Option<bool> {
+    let seen = begun.len().min(PREFACE.len());
+    match begun.get(..seen) == PREFACE.get(..seen) {
+        true if seen < PREFACE.len() => None,
+        same => Some(same),
+    }
 }
 
 async fn read_request(
@@ -290,12 +330,22 @@ async fn read_request(
     listener: &model::config::Listener,
     work: &mut Work,
 ) -> Result<(), Unread> {
-    let Client { stream, timer, .. } = client;
+    let Client {
+        stream, timer, first, ..
+    } = client;
     let Work { request, buffer, .. } = work;
     request.reset();
     timer.arm(listener.timeouts.request_headers);
+    let mut may_be_http2 = *first && listener.http2.is_some();
     loop {
+        if may_be_http2 && !buffer.is_empty() {
+            match is_http2(buffer) {
+                Some(true) => return Err(Unread::Http2),
+                other => may_be_http2 = other.is_none(),
+            }
+        }
         if !buffer.is_empty()
+            && !may_be_http2
             && let Parsed::Complete = request.parse(buffer, &listener.limits).map_err(Unread::Refused)?
         {
             return Ok(());

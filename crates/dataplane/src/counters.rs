@@ -6,6 +6,7 @@
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering::Relaxed};
 
+use http::h2::Abuse;
 use model::reason::Reason;
 
 use crate::tls::TlsCounters;
@@ -125,6 +126,66 @@ impl Default for LoadBalancerCounters {
 impl LoadBalancerCounters {
     pub(crate) fn reason(&self, reason: Reason) {
         if let Some(counter) = self.reasons.get(reason as usize) {
+            counter.add(1);
+        }
+    }
+}
+
+/// Why a stream was not even begun.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Refused {
+    /// As many run as may, cancelled ones among them.
+    Concurrent,
+    /// The connection holds as much as it may.
+    Memory,
+}
+
+/// Why a stream ended with an error.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum ResetCause {
+    /// The client cancelled it, or its connection broke.
+    Client,
+    /// Its request was malformed.
+    Malformed,
+    /// The backend broke off its response.
+    Backend,
+    /// The client did not read its response in time.
+    Stalled,
+}
+
+/// Labels of [`Http2Counters::refused`].
+pub(crate) const REFUSED: [&str; 2] = ["concurrent", "memory"];
+/// Labels of [`Http2Counters::resets`].
+pub(crate) const RESET_CAUSES: [&str; 4] = ["client", "malformed", "backend", "stalled"];
+
+/// What one shard counts about HTTP/2 on one listener.
+#[derive(Debug, Default)]
+pub(crate) struct Http2Counters {
+    pub(crate) connections: Counter,
+    pub(crate) streams: Counter,
+    /// By [`Abuse`].
+    pub(crate) abuse: [Counter; Abuse::ALL.len()],
+    /// By [`Refused`].
+    pub(crate) refused: [Counter; REFUSED.len()],
+    /// By [`ResetCause`].
+    pub(crate) resets: [Counter; RESET_CAUSES.len()],
+}
+
+impl Http2Counters {
+    pub(crate) fn abuse(&self, abuse: Abuse) {
+        if let Some(counter) = self.abuse.get(abuse as usize) {
+            counter.add(1);
+        }
+    }
+
+    pub(crate) fn refuse(&self, why: Refused) {
+        if let Some(counter) = self.refused.get(why as usize) {
+            counter.add(1);
+        }
+    }
+
+    pub(crate) fn reset(&self, cause: ResetCause) {
+        if let Some(counter) = self.resets.get(cause as usize) {
             counter.add(1);
         }
     }

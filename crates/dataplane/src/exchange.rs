@@ -52,8 +52,15 @@ pub(crate) struct Rest {
 
 impl Default for Work {
     fn default() -> Self {
+        Self::with_buffer(BUFFER_BYTES)
+    }
+}
+
+impl Work {
+    /// A work area whose buffer has this capacity.
+    pub(crate) fn with_buffer(capacity: usize) -> Self {
         Self {
-            buffer: Vec::with_capacity(BUFFER_BYTES),
+            buffer: Vec::with_capacity(capacity),
             request: RequestHead::new(),
             out: Vec::with_capacity(4096),
             rest: Rest {
@@ -356,6 +363,67 @@ pub(crate) async fn refuse(
         Ok(()) => Next::Linger,
         Err(_) => Next::Close,
     }
+}
+
+/// Enters a request that the client abandoned while it was served. What ran for it has been dropped.
+pub(crate) fn abandoned(
+    shard: &Shard,
+    serving: &ListenerServing,
+    head: &RequestHead,
+    bytes: &[u8],
+    client: &Client<'_>,
+    rest: &Rest,
+    started_us: u64,
+) {
+    let body = match &client.body {
+        Body::Whole(length) => *length as u64,
+        Body::Streaming(body) => body.received(),
+    };
+    let told = Told {
+        serving,
+        origin: client.origin,
+        trusted: is_trusted(&serving.config, client.origin.peer.ip()),
+        story: &rest.story,
+        head: Some(head),
+        bytes,
+        protocol: client.reply.protocol(),
+        status: Reason::ClientGone.status(),
+        reason: Some(Reason::ClientGone),
+        started_us,
+        ended_us: shard.timers.now_us(),
+        received: head.head_len as u64 + body,
+        sent: client.reply.sent(),
+    };
+    account(shard, &serving.lb.cell, &told);
+}
+
+/// Enters a request of HTTP/2 that was malformed: its stream was reset, and nothing answered.
+pub(crate) fn malformed(
+    shard: &Shard,
+    serving: &ListenerServing,
+    origin: &Origin,
+    bytes: &[u8],
+    reason: Reason,
+) {
+    let now_us = shard.timers.now_us();
+    let (story, mut extra) = (Story::default(), FieldList::new());
+    observe::begin_unread(shard, &serving.observing, &story, &mut extra);
+    let told = Told {
+        serving,
+        origin,
+        trusted: false,
+        story: &story,
+        head: None,
+        bytes,
+        protocol: "HTTP/2.0",
+        status: 0,
+        reason: Some(reason),
+        started_us: now_us,
+        ended_us: now_us,
+        received: bytes.len() as u64,
+        sent: 0,
+    };
+    account(shard, &serving.lb.cell, &told);
 }
 
 fn is_trusted(listener: &Listener, peer: IpAddr) -> bool {

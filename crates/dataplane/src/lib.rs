@@ -14,6 +14,7 @@ mod connection;
 mod counters;
 mod exchange;
 mod explain;
+mod http2;
 mod metrics;
 mod observe;
 mod origin;

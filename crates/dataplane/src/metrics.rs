@@ -8,16 +8,17 @@ use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 
+use http::h2::Abuse;
 use model::reason::Reason;
 use prometheus_client::collector::Collector;
 use prometheus_client::encoding::{DescriptorEncoder, MetricEncoder, NoLabelSet};
 use prometheus_client::metrics::MetricType;
 
 use crate::counters::{
-    BOUNDS_US, BackendCounters, CLASSES, Counter, Histogram, HistogramTotal, LoadBalancerCounters,
-    PoolCounters,
+    BOUNDS_US, BackendCounters, CLASSES, Counter, Histogram, HistogramTotal, Http2Counters,
+    LoadBalancerCounters, PoolCounters, REFUSED as REFUSED_STREAMS, RESET_CAUSES,
 };
-use crate::serving::{BackendCell, LbServing, PoolServing, Serving};
+use crate::serving::{BackendCell, LbServing, ListenerCell, PoolServing, Serving};
 use crate::{Dataplane, observe};
 
 /// A metric's description.
@@ -61,6 +62,11 @@ metrics! {
     SPANS_DROPPED "evenkeel_trace_spans_dropped_total" "counter" "" "Spans dropped: the queue was full, or the collector did not take them";
     SPAN_ERRORS "evenkeel_trace_export_errors_total" "counter" "" "Failed attempts to send spans to the collector";
     OVERWRITTEN "evenkeel_recorder_overwritten_total" "counter" "" "Remembered requests that newer ones took the place of (recorder.failures, recorder.successes)";
+    HTTP2_CONNECTIONS "evenkeel_http2_connections_total" "counter" "load_balancer, listener" "Client connections that spoke HTTP/2";
+    HTTP2_STREAMS "evenkeel_http2_streams_total" "counter" "load_balancer, listener" "Streams that clients opened and the protocol library let through";
+    HTTP2_RESETS "evenkeel_http2_resets_total" "counter" "load_balancer, listener, cause" "Streams that ended with an error, by cause: client, malformed, backend, stalled";
+    HTTP2_REFUSED "evenkeel_http2_refused_total" "counter" "load_balancer, listener, limit" "Streams refused, by limit: concurrent, memory";
+    HTTP2_ABUSE "evenkeel_http2_abuse_total" "counter" "load_balancer, listener, limit" "Connections ended because the client passed a limit (docs/http2.md)";
     ACCEPT_ERRORS "evenkeel_accept_errors_total" "counter" "" "Failed accepts: out of file descriptors or memory";
     HANDSHAKES "evenkeel_tls_handshakes_total" "counter" "load_balancer, listener, version, resumed" "TLS handshakes with clients";
     HANDSHAKE_FAILURES "evenkeel_tls_handshake_failures_total" "counter" "load_balancer, listener, reason" "TLS handshakes with clients that failed, by what went wrong";
@@ -271,6 +277,43 @@ fn listeners(encoder: &mut DescriptorEncoder<'_>, serving: &Serving) -> fmt::Res
     let mut metric = family(encoder, REFUSED)?;
     for (labels, cell) in all() {
         counter(&mut metric, &labels, cell.refused.load(Relaxed))?;
+    }
+    http2(encoder, all)
+}
+
+/// What is counted about HTTP/2, by listener.
+fn http2<'a, I>(encoder: &mut DescriptorEncoder<'_>, all: impl Fn() -> I) -> fmt::Result
+where
+    I: Iterator<Item = (Labels<'a>, &'a Arc<ListenerCell>)>,
+{
+    let plain: [(Description, Part<Http2Counters, Counter>); 2] = [
+        (HTTP2_CONNECTIONS, |c| &c.connections),
+        (HTTP2_STREAMS, |c| &c.streams),
+    ];
+    for (description, part) in plain {
+        let mut metric = family(encoder, description)?;
+        for (labels, cell) in all() {
+            let value = cell.http2.all().map(|c| part(c).get()).sum();
+            counter(&mut metric, &labels, value)?;
+        }
+    }
+    let limits: Vec<_> = Abuse::ALL.iter().map(|abuse| abuse.name()).collect();
+    let parts: [Part<Http2Counters, [Counter]>; 3] = [|c| &c.resets, |c| &c.refused, |c| &c.abuse];
+    let labelled = [
+        (HTTP2_RESETS, "cause", &RESET_CAUSES[..]),
+        (HTTP2_REFUSED, "limit", &REFUSED_STREAMS[..]),
+        (HTTP2_ABUSE, "limit", &limits[..]),
+    ];
+    for ((description, label, values), part) in labelled.into_iter().zip(parts) {
+        let mut metric = family(encoder, description)?;
+        for (labels, cell) in all() {
+            for (index, value) in values.iter().copied().enumerate() {
+                let counts = cell.http2.all().filter_map(|c| part(c).get(index));
+                let mut labels = labels.clone();
+                labels.push((label, value));
+                counter(&mut metric, &labels, counts.map(Counter::get).sum())?;
+            }
+        }
     }
     Ok(())
 }

@@ -2,6 +2,7 @@
 //!
 //! Everything that reaches the client passes through here, whether it comes from a backend or is our own answer.
 
+use std::future::poll_fn;
 use std::time::Duration;
 
 use http::chunked::{self, Trailers};
@@ -10,6 +11,7 @@ use http::{FieldList, Framing, Method, RequestHead, ResponseHead, Version};
 use model::reason::Reason;
 use net::splice::Pipe;
 
+use crate::http2::{Held, Responder};
 use crate::relay::Broken;
 use crate::stream::Stream;
 use crate::timers::{Expired, Timer};
@@ -17,9 +19,9 @@ use crate::timers::{Expired, Timer};
 /// The client's end of one exchange.
 #[derive(Debug)]
 pub(crate) struct Reply<'a> {
-    stream: &'a Stream,
+    wire: Wire<'a>,
     timer: &'a Timer,
-    /// What is not sent yet, as it goes over the wire.
+    /// What is not sent yet: over HTTP/1 as it goes over the wire, over HTTP/2 data of the body.
     out: &'a mut Vec<u8>,
     method: Method,
     version: Version,
@@ -32,6 +34,13 @@ pub(crate) struct Reply<'a> {
     sent: u64,
 }
 
+/// What carries the response.
+#[derive(Debug)]
+enum Wire<'a> {
+    Http1(&'a Stream),
+    Http2(&'a Responder),
+}
+
 impl<'a> Reply<'a> {
     /// The answer to `request` over an HTTP/1 connection.
     pub(crate) fn new(
@@ -41,9 +50,30 @@ impl<'a> Reply<'a> {
         request: &RequestHead,
         write_idle: Duration,
     ) -> Self {
+        Self::over(Wire::Http1(stream), timer, out, request, write_idle)
+    }
+
+    /// The answer to `request` over a stream of HTTP/2.
+    pub(crate) fn http2(
+        responder: &'a Responder,
+        timer: &'a Timer,
+        out: &'a mut Vec<u8>,
+        request: &RequestHead,
+        write_idle: Duration,
+    ) -> Self {
+        Self::over(Wire::Http2(responder), timer, out, request, write_idle)
+    }
+
+    fn over(
+        wire: Wire<'a>,
+        timer: &'a Timer,
+        out: &'a mut Vec<u8>,
+        request: &RequestHead,
+        write_idle: Duration,
+    ) -> Self {
         out.clear();
         Self {
-            stream,
+            wire,
             timer,
             out,
             method: request.method,
@@ -60,6 +90,7 @@ impl<'a> Reply<'a> {
         match self.version {
             Version::Http10 => "HTTP/1.0",
             Version::Http11 => "HTTP/1.1",
+            Version::Http2 => "HTTP/2.0",
         }
     }
 
@@ -70,7 +101,12 @@ impl<'a> Reply<'a> {
 
     /// Writes an interim response (1xx) of a backend and sends it; a client that does not know them gets none.
     pub(crate) async fn interim(&mut self, buffer: &[u8], response: &ResponseHead) -> Result<(), Broken> {
-        if self.version != Version::Http11 {
+        if self.version == Version::Http10 {
+            return Ok(());
+        }
+        if let Wire::Http2(responder) = &self.wire {
+            let sent = responder.interim(buffer, response);
+            self.sent += sent.map_err(|_| Broken::Client(Reason::ClientGone))?;
             return Ok(());
         }
         forward::write_interim(self.out, buffer, response);
@@ -89,7 +125,7 @@ impl<'a> Reply<'a> {
     }
 
     /// Writes the head of a backend's response with `extra` fields. `close`: the connection should end after it.
-    /// Says whether it will.
+    /// Says whether it will; a stream of HTTP/2 ends always, and its connection for its own reasons.
     pub(crate) fn head(
         &mut self,
         buffer: &[u8],
@@ -97,6 +133,11 @@ impl<'a> Reply<'a> {
         extra: &FieldList,
         close: bool,
     ) -> bool {
+        if let Wire::Http2(responder) = &self.wire {
+            responder.hold_head(buffer, response, extra);
+            self.framing = response.framing;
+            return close;
+        }
         self.framing = forward::response_framing(response, self.version);
         let close = close || self.framing == Framing::UntilClose;
         forward::write_response(
@@ -116,7 +157,7 @@ impl<'a> Reply<'a> {
         if data.is_empty() {
             return;
         }
-        if self.framing == Framing::Chunked {
+        if self.framing == Framing::Chunked && matches!(self.wire, Wire::Http1(_)) {
             chunked::write_chunk_head(self.out, data.len());
             self.out.extend_from_slice(data);
             self.out.extend_from_slice(b"\r\n");
@@ -127,18 +168,26 @@ impl<'a> Reply<'a> {
 
     /// Writes the end of the body.
     pub(crate) fn end(&mut self, trailers: Option<&Trailers>) {
-        if self.framing == Framing::Chunked {
-            chunked::write_last_chunk(self.out, trailers.filter(|_| self.trailers));
+        match &self.wire {
+            Wire::Http2(responder) => responder.hold_end(trailers),
+            Wire::Http1(_) if self.framing == Framing::Chunked => {
+                chunked::write_last_chunk(self.out, trailers.filter(|_| self.trailers));
+            }
+            Wire::Http1(_) => {}
         }
     }
 
     /// Sends what was written.
     pub(crate) async fn flush(&mut self) -> Result<(), Broken> {
+        let stream = match self.wire {
+            Wire::Http1(stream) => stream,
+            Wire::Http2(responder) => return self.flush_http2(responder).await,
+        };
         let mut at = 0;
         while let Some(rest) = self.out.get(at..).filter(|r| !r.is_empty()) {
             // Armed for each write: a slow reader is fine as long as it reads.
             self.timer.arm(self.write_idle);
-            match self.timer.bound(self.stream.write(rest)).await {
+            match self.timer.bound(stream.write(rest)).await {
                 Ok(Ok(n)) if n > 0 => {
                     at += n;
                     self.sent += n as u64;
@@ -149,23 +198,67 @@ impl<'a> Reply<'a> {
         }
         self.out.clear();
         // Bounded by the last write's time: what TLS holds back is a part of that write.
-        match self.timer.bound(self.stream.flush()).await {
+        match self.timer.bound(stream.flush()).await {
             Ok(Ok(())) => Ok(()),
             Ok(Err(_)) => Err(Broken::Client(Reason::ClientGone)),
             Err(Expired) => Err(self.expired()),
         }
     }
 
+    async fn flush_http2(&mut self, responder: &Responder) -> Result<(), Broken> {
+        let gone = |_| Broken::Client(Reason::ClientGone);
+        let Held { head, trailers, ends } = responder.take_held();
+        if let Some(head) = head {
+            let bare = ends && trailers.is_none() && self.out.is_empty();
+            self.sent += responder.head(head, bare).map_err(gone)?;
+        }
+        let last = ends && trailers.is_none();
+        let mut at = 0;
+        while at < self.out.len() {
+            let wanted = self.out.len() - at;
+            self.timer.arm(self.write_idle);
+            let room = poll_fn(|cx| responder.poll_room(cx, wanted));
+            let room = match self.timer.bound(room).await {
+                Ok(room) => room.map_err(gone)?,
+                Err(Expired) => return Err(self.expired()),
+            };
+            let piece = if room == self.out.len() {
+                std::mem::take(self.out)
+            } else {
+                self.out.get(at..at + room).unwrap_or_default().to_vec()
+            };
+            at += room;
+            self.sent += room as u64;
+            responder.data(piece, last && room == wanted).map_err(gone)?;
+            if self.out.is_empty() {
+                break;
+            }
+        }
+        self.out.clear();
+        if let Some(trailers) = trailers {
+            responder.trailers(trailers).map_err(gone)?;
+        } else if ends && !responder.is_over() {
+            responder.data(Vec::new(), true).map_err(gone)?;
+        }
+        Ok(())
+    }
+
     /// Whether a body of known length can be moved to the client inside the kernel.
     pub(crate) fn is_spliceable(&self) -> bool {
-        self.stream.is_spliceable() && matches!(self.framing, Framing::Length(_))
+        match self.wire {
+            Wire::Http1(stream) => stream.is_spliceable() && matches!(self.framing, Framing::Length(_)),
+            Wire::Http2(_) => false,
+        }
     }
 
     /// Sends what the pipe holds.
     pub(crate) async fn splice(&mut self, pipe: &mut Pipe) -> Result<(), Broken> {
+        let Wire::Http1(stream) = self.wire else {
+            return Err(Broken::Client(Reason::ClientGone));
+        };
         while pipe.held() > 0 {
             self.timer.arm(self.write_idle);
-            match self.timer.bound(self.stream.splice_from(pipe)).await {
+            match self.timer.bound(stream.splice_from(pipe)).await {
                 Ok(Ok(n)) => self.sent += n as u64,
                 Ok(Err(_)) => return Err(Broken::Client(Reason::ClientGone)),
                 Err(Expired) => return Err(self.expired()),
@@ -193,6 +286,21 @@ impl<'a> Reply<'a> {
             close,
             retry_after_s,
         );
+        self.whole().await
+    }
+
+    /// Sends an answer of our own, which stands in the buffer as a whole message of HTTP/1.
+    async fn whole(&mut self) -> Result<(), Broken> {
+        if let Wire::Http1(_) = self.wire {
+            return self.flush().await;
+        }
+        let message = std::mem::take(self.out);
+        let mut head = ResponseHead::new();
+        if head.parse(&message, self.method).is_ok() {
+            self.head(&message, &head, &FieldList::new(), false);
+            self.data(message.get(head.head_len..).unwrap_or_default());
+            self.end(None);
+        }
         self.flush().await
     }
 
@@ -200,6 +308,9 @@ impl<'a> Reply<'a> {
         if self.timer.limit_passed() {
             Broken::Backend(Reason::TotalTimeout)
         } else {
+            if let Wire::Http2(responder) = &self.wire {
+                responder.stall();
+            }
             Broken::Client(Reason::ClientWriteTimeout)
         }
     }

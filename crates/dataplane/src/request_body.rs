@@ -10,6 +10,7 @@ use http::chunked::{self, ChunkDecoder, ChunkEvent};
 use model::config::Listener;
 use model::reason::Reason;
 
+use crate::http2::Incoming;
 use crate::stream::Stream;
 use crate::timers::{Expired, Timer, Timers};
 
@@ -19,12 +20,8 @@ const RATE_GRACE: Duration = Duration::from_secs(5);
 /// A body being forwarded.
 #[derive(Debug)]
 pub(crate) struct RequestBody<'a> {
-    client: &'a Stream,
+    source: Source<'a>,
     coding: Coding,
-    decoder: ChunkDecoder,
-    /// Bytes from the client not decoded yet; `at` is where they begin.
-    pending: Vec<u8>,
-    at: usize,
     /// The body taken so far, decoded, while it fits.
     replay: Vec<u8>,
     replay_limit: usize,
@@ -32,6 +29,23 @@ pub(crate) struct RequestBody<'a> {
     done: bool,
     received: u64,
     waited_ms: u64,
+}
+
+/// Where it comes from.
+#[derive(Debug)]
+enum Source<'a> {
+    Http1(Received<'a>),
+    Http2(Incoming),
+}
+
+/// What comes over a connection of HTTP/1.
+#[derive(Debug)]
+struct Received<'a> {
+    client: &'a Stream,
+    decoder: ChunkDecoder,
+    /// Bytes from the client not decoded yet; `at` is where they begin.
+    pending: Vec<u8>,
+    at: usize,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -61,17 +75,29 @@ impl<'a> RequestBody<'a> {
         replay_limit: u32,
     ) -> Self {
         pending.extend_from_slice(first);
+        let received = Received {
+            client,
+            decoder: ChunkDecoder::new(),
+            pending,
+            at: 0,
+        };
+        Self::from_source(Source::Http1(received), framing, replay_limit)
+    }
+
+    /// A body that comes on a stream of HTTP/2.
+    pub(crate) fn http2(incoming: Incoming, framing: Framing, replay_limit: u32) -> Self {
+        Self::from_source(Source::Http2(incoming), framing, replay_limit)
+    }
+
+    fn from_source(source: Source<'a>, framing: Framing, replay_limit: u32) -> Self {
         let coding = match framing {
             Framing::Chunked => Coding::Chunked,
             Framing::Length(left) => Coding::Length { left },
             Framing::None | Framing::UntilClose => Coding::Length { left: 0 },
         };
         Self {
-            client,
+            source,
             coding,
-            decoder: ChunkDecoder::new(),
-            pending,
-            at: 0,
             replay: Vec::new(),
             replay_limit: replay_limit as usize,
             replayable: true,
@@ -105,9 +131,14 @@ impl<'a> RequestBody<'a> {
     }
 
     /// The buffer with the bytes that follow the body: the next request's.
-    pub(crate) fn into_rest(mut self) -> Vec<u8> {
-        self.pending.drain(..self.at);
-        self.pending
+    pub(crate) fn into_rest(self) -> Vec<u8> {
+        match self.source {
+            Source::Http1(mut received) => {
+                received.pending.drain(..received.at);
+                received.pending
+            }
+            Source::Http2(_) => Vec::new(),
+        }
     }
 
     /// Forwards what is left of the body to `backend`.
@@ -135,6 +166,9 @@ impl<'a> RequestBody<'a> {
                     Err(Expired) => return Err(UploadError::BackendTimeout),
                 }
             }
+            if let Source::Http2(incoming) = &mut self.source {
+                incoming.release();
+            }
             if self.done {
                 timer.disarm();
                 return Ok(());
@@ -146,22 +180,18 @@ impl<'a> RequestBody<'a> {
     }
 
     async fn fill(&mut self, listener: &Listener, timer: &Timer, timers: &Timers) -> Result<(), Reason> {
-        self.pending.drain(..self.at);
-        self.at = 0;
         timer.arm(listener.timeouts.request_body_idle);
         let before = timers.now_ms();
-        match timer.bound(self.client.read_buf(&mut self.pending)).await {
+        match timer.bound(self.source.fill()).await {
             Err(Expired) if timer.limit_passed() => return Err(Reason::TotalTimeout),
             Err(Expired) => return Err(Reason::RequestBodyTimeout),
-            Ok(Ok(0)) => return Err(Reason::TruncatedRequest),
-            Ok(Err(_)) => return Err(Reason::ClientGone),
-            Ok(Ok(_)) => {}
+            Ok(filled) => filled?,
         }
         // Only time spent waiting for the client counts: a slow backend is not its fault.
         self.waited_ms += timers.now_ms().saturating_sub(before);
         let rate = u64::from(listener.timeouts.request_body_min_rate);
         let grace = u64::try_from(RATE_GRACE.as_millis()).unwrap_or(u64::MAX);
-        let got = self.received + self.pending.len() as u64;
+        let got = self.received + self.source.pending() as u64;
         if self.waited_ms > grace && got.saturating_mul(1000) < rate.saturating_mul(self.waited_ms) {
             return Err(Reason::RequestBodyTooSlow);
         }
@@ -170,10 +200,21 @@ impl<'a> RequestBody<'a> {
 
     /// Moves what is pending into `out`, in the coding of the forwarded request.
     fn take(&mut self, out: &mut Vec<u8>, listener: &Listener) -> Result<(), Reason> {
-        let pending = std::mem::take(&mut self.pending);
-        let taken = self.take_from(&pending, out);
-        self.pending = pending;
-        taken?;
+        match &mut self.source {
+            Source::Http1(received) => {
+                let pending = std::mem::take(&mut received.pending);
+                let taken = self.take_received(&pending, out);
+                if let Source::Http1(received) = &mut self.source {
+                    received.pending = pending;
+                }
+                taken?;
+            }
+            Source::Http2(incoming) => {
+                let data = incoming.take();
+                let ended = incoming.ended();
+                self.take_incoming(&data, ended, out);
+            }
+        }
         let limit = listener.limits.body_bytes;
         if limit.is_some_and(|limit| self.received > limit) {
             return Err(Reason::BodyTooLarge);
@@ -181,20 +222,26 @@ impl<'a> RequestBody<'a> {
         Ok(())
     }
 
-    fn take_from(&mut self, pending: &[u8], out: &mut Vec<u8>) -> Result<(), Reason> {
+    fn take_received(&mut self, pending: &[u8], out: &mut Vec<u8>) -> Result<(), Reason> {
+        let Source::Http1(received) = &mut self.source else {
+            return Ok(());
+        };
         if let Coding::Length { left } = &mut self.coding {
-            let input = pending.get(self.at..).unwrap_or_default();
+            let input = pending.get(received.at..).unwrap_or_default();
             let take = input.len().min(usize::try_from(*left).unwrap_or(usize::MAX));
             *left -= take as u64;
             self.done = *left == 0;
-            self.at += take;
+            received.at += take;
             self.pass(out, input.get(..take).unwrap_or_default());
             return Ok(());
         }
         loop {
-            let input = pending.get(self.at..).unwrap_or_default();
-            let (used, event) = self.decoder.next(input).map_err(|e| e.reason())?;
-            self.at += used;
+            let Source::Http1(received) = &mut self.source else {
+                return Ok(());
+            };
+            let input = pending.get(received.at..).unwrap_or_default();
+            let (used, event) = received.decoder.next(input).map_err(|e| e.reason())?;
+            received.at += used;
             match event {
                 ChunkEvent::Data(range) => self.pass(out, input.get(range).unwrap_or_default()),
                 ChunkEvent::NeedMore => return Ok(()),
@@ -204,6 +251,24 @@ impl<'a> RequestBody<'a> {
                     return Ok(());
                 }
             }
+        }
+    }
+
+    fn take_incoming(&mut self, data: &[u8], ended: bool, out: &mut Vec<u8>) {
+        let mut data = data;
+        match &mut self.coding {
+            // The protocol library sees to it that data and length agree.
+            Coding::Length { left } => {
+                let take = data.len().min(usize::try_from(*left).unwrap_or(usize::MAX));
+                *left -= take as u64;
+                self.done = *left == 0;
+                data = data.get(..take).unwrap_or_default();
+            }
+            Coding::Chunked => self.done = ended,
+        }
+        self.pass(out, data);
+        if self.done {
+            self.encode_end(out);
         }
     }
 
@@ -231,7 +296,36 @@ impl<'a> RequestBody<'a> {
 
     fn encode_end(&self, out: &mut Vec<u8>) {
         if matches!(self.coding, Coding::Chunked) {
-            chunked::write_last_chunk(out, Some(self.decoder.trailers()));
+            let trailers = match &self.source {
+                Source::Http1(received) => received.decoder.trailers(),
+                Source::Http2(incoming) => incoming.trailers(),
+            };
+            chunked::write_last_chunk(out, Some(trailers));
+        }
+    }
+}
+
+impl Source<'_> {
+    /// Bytes that have come and were not decoded.
+    fn pending(&self) -> usize {
+        match self {
+            Self::Http1(received) => received.pending.len(),
+            Self::Http2(incoming) => incoming.pending(),
+        }
+    }
+
+    /// Waits for more.
+    async fn fill(&mut self) -> Result<(), Reason> {
+        let received = match self {
+            Self::Http1(received) => received,
+            Self::Http2(incoming) => return incoming.fill().await,
+        };
+        received.pending.drain(..received.at);
+        received.at = 0;
+        match received.client.read_buf(&mut received.pending).await {
+            Ok(0) => Err(Reason::TruncatedRequest),
+            Err(_) => Err(Reason::ClientGone),
+            Ok(_) => Ok(()),
         }
     }
 }

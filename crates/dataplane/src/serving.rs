@@ -16,7 +16,7 @@ use model::config::{Config, Listener, LoadBalancer, Name, Pool};
 use model::snapshot::{PoolState, Snapshot};
 use model::state::BackendId;
 
-use crate::counters::{BackendCounters, LoadBalancerCounters, PerShard, PoolCounters};
+use crate::counters::{BackendCounters, Http2Counters, LoadBalancerCounters, PerShard, PoolCounters};
 use crate::observe::Observing;
 use crate::tls::{ListenerTls, PoolTls, TlsCounters};
 
@@ -67,6 +67,7 @@ pub(crate) struct ListenerCell {
     pub(crate) accepted: AtomicU64,
     pub(crate) refused: AtomicU64,
     pub(crate) tls: PerShard<TlsCounters>,
+    pub(crate) http2: PerShard<Http2Counters>,
 }
 
 /// What is counted about a load balancer.
@@ -164,6 +165,7 @@ impl Registry {
             accepted: AtomicU64::new(0),
             refused: AtomicU64::new(0),
             tls: PerShard::new(self.shards),
+            http2: PerShard::new(self.shards),
         })
     }
 
@@ -211,7 +213,7 @@ impl Serving {
             let lb = build_lb(snapshot, config, before, registry);
             for listener in &config.listeners {
                 let tls = previous.and_then(|p| p.named(name, &listener.name));
-                let tls = listener_tls(listener, tls.and_then(|l| l.tls.as_ref()));
+                let tls = listener_tls(listener, tls);
                 let cell = registry.listener_cell(&(name.clone(), listener.name.clone()));
                 listeners.push(Arc::new(ListenerServing {
                     observing: observing.clone(),
@@ -264,7 +266,7 @@ impl Serving {
         let mut problems = Vec::new();
         for (name, lb) in &config.load_balancers {
             for listener in &lb.listeners {
-                let known = self.named(name, &listener.name).and_then(|l| l.tls.as_ref());
+                let known = self.named(name, &listener.name);
                 let loaded = listener_tls(listener, known);
                 let found = loaded.iter().flat_map(|tls| tls.problems());
                 problems.extend(found.map(|why| format!("listener {name}/{}: {why}", listener.name)));
@@ -295,12 +297,18 @@ impl Serving {
 }
 
 /// What a listener offers by ALPN, the best first.
-pub(crate) fn protocols(_listener: &Listener) -> Vec<&'static [u8]> {
-    vec![b"http/1.1"]
+pub(crate) fn protocols(listener: &Listener) -> Vec<&'static [u8]> {
+    match listener.http2 {
+        Some(_) => vec![b"h2", b"http/1.1"],
+        None => vec![b"http/1.1"],
+    }
 }
 
-fn listener_tls(listener: &Listener, previous: Option<&Arc<ListenerTls>>) -> Option<Arc<ListenerTls>> {
+/// What was loaded before is taken over, if the same is offered by ALPN.
+fn listener_tls(listener: &Listener, previous: Option<&Arc<ListenerServing>>) -> Option<Arc<ListenerTls>> {
     let settings = listener.tls.as_ref()?;
+    let previous = previous.filter(|p| p.config.http2.is_some() == listener.http2.is_some());
+    let previous = previous.and_then(|p| p.tls.as_ref());
     if let Some(same) = previous.filter(|p| p.settings == *settings) {
         return Some(same.clone());
     }

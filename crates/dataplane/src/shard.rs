@@ -27,6 +27,9 @@ use crate::upstream::Upstreams;
 /// Pipes and work areas kept for reuse.
 const MAX_KEPT: usize = 256;
 
+/// A buffer for the head of a stream's request: most are smaller.
+const STREAM_BUFFER_BYTES: usize = 2048;
+
 /// How long idle client connections of a closing listener stay open: a request already on its way is answered.
 const CLOSE_IDLE_AFTER: Duration = Duration::from_millis(500);
 
@@ -86,6 +89,12 @@ pub(crate) struct Shard {
         reason = "moved with every request: a pointer is cheaper than the struct"
     )]
     works: RefCell<Vec<Box<Work>>>,
+    /// Work areas without the large buffer: a stream's head comes translated.
+    #[expect(
+        clippy::vec_box,
+        reason = "moved with every request: a pointer is cheaper than the struct"
+    )]
+    stream_works: RefCell<Vec<Box<Work>>>,
     listeners: RefCell<BTreeMap<SocketAddr, Rc<Slot>>>,
     /// The second in which something was last warned of.
     warned_s: Cell<u64>,
@@ -155,6 +164,7 @@ pub(crate) fn run(
         observer: Observer::default(),
         pipes: RefCell::default(),
         works: RefCell::default(),
+        stream_works: RefCell::default(),
         listeners: RefCell::default(),
         warned_s: Cell::new(u64::MAX),
         close_idle_at_ms: Cell::new(None),
@@ -291,6 +301,21 @@ impl Shard {
     pub(crate) fn give_work(&self, mut work: Box<Work>) {
         let mut works = self.works.borrow_mut();
         if works.len() < MAX_KEPT && work.buffer.capacity() == BUFFER_BYTES {
+            work.buffer.clear();
+            works.push(work);
+        }
+    }
+
+    /// A work area for a stream of HTTP/2.
+    pub(crate) fn take_stream_work(&self) -> Box<Work> {
+        let kept = self.stream_works.borrow_mut().pop();
+        kept.unwrap_or_else(|| Box::new(Work::with_buffer(STREAM_BUFFER_BYTES)))
+    }
+
+    /// Takes a work area of a stream back. One whose buffer grew (an unusual header) is dropped instead.
+    pub(crate) fn give_stream_work(&self, mut work: Box<Work>) {
+        let mut works = self.stream_works.borrow_mut();
+        if works.len() < MAX_KEPT && work.buffer.capacity() <= STREAM_BUFFER_BYTES {
             work.buffer.clear();
             works.push(work);
         }

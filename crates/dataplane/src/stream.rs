@@ -57,22 +57,38 @@ impl Stream {
         .await
     }
 
+    /// Reads what has come; nothing read is the end.
+    pub(crate) fn poll_read(&self, cx: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        match &mut *self.0.borrow_mut() {
+            Kind::Plain(tcp) => Pin::new(tcp).poll_read(cx, buffer),
+            Kind::Tls(tls) => Pin::new(&mut **tls).poll_read(cx, buffer),
+        }
+    }
+
     /// Writes what fits; returns how much that was.
     pub(crate) async fn write(&self, bytes: &[u8]) -> io::Result<usize> {
-        poll_fn(|cx| match &mut *self.0.borrow_mut() {
+        poll_fn(|cx| self.poll_write(cx, bytes)).await
+    }
+
+    /// Like [`Stream::write`], as a poll.
+    pub(crate) fn poll_write(&self, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        match &mut *self.0.borrow_mut() {
             Kind::Plain(tcp) => Pin::new(tcp).poll_write(cx, bytes),
             Kind::Tls(tls) => Pin::new(&mut **tls).poll_write(cx, bytes),
-        })
-        .await
+        }
     }
 
     /// Sends what TLS still holds of what was written; over plain TCP nothing is held.
     pub(crate) async fn flush(&self) -> io::Result<()> {
-        poll_fn(|cx| match &mut *self.0.borrow_mut() {
+        poll_fn(|cx| self.poll_flush(cx)).await
+    }
+
+    /// Like [`Stream::flush`], as a poll.
+    pub(crate) fn poll_flush(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match &mut *self.0.borrow_mut() {
             Kind::Plain(_) => Poll::Ready(Ok(())),
             Kind::Tls(tls) => Pin::new(&mut **tls).poll_flush(cx),
-        })
-        .await
+        }
     }
 
     /// Writes all of it, and sends it.
@@ -88,11 +104,15 @@ impl Stream {
 
     /// Says that nothing more will be written.
     pub(crate) async fn shutdown(&self) -> io::Result<()> {
-        poll_fn(|cx| match &mut *self.0.borrow_mut() {
+        poll_fn(|cx| self.poll_shutdown(cx)).await
+    }
+
+    /// Like [`Stream::shutdown`], as a poll.
+    pub(crate) fn poll_shutdown(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match &mut *self.0.borrow_mut() {
             Kind::Plain(tcp) => Pin::new(tcp).poll_shutdown(cx),
             Kind::Tls(tls) => Pin::new(&mut **tls).poll_shutdown(cx),
-        })
-        .await
+        }
     }
 
     /// Whether the bytes on the wire are those of the message, so that the kernel can move them.

@@ -169,6 +169,7 @@ fn snapshot(backends: &[SocketAddr], observe: Observe) -> Snapshot {
         max_connections: 100,
         limits: ListenerLimits::default(),
         timeouts: ListenerTimeouts::default(),
+        http2: None,
     };
     let lb = LoadBalancer {
         name: name("test"),

@@ -18,6 +18,7 @@ mod field_list;
 mod fields;
 pub mod forward;
 pub mod grpc;
+pub mod h2;
 pub mod message;
 pub mod onward;
 pub mod request;

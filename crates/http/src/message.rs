@@ -95,6 +95,8 @@ pub enum Version {
     Http10,
     /// HTTP/1.1.
     Http11,
+    /// HTTP/2.
+    Http2,
 }
 
 /// Request method; names are case-sensitive (RFC 9110 section 9.1).

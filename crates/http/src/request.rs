@@ -38,17 +38,19 @@ pub struct RequestHead {
     pub head_len: usize,
     /// Fields in the order sent.
     pub fields: Vec<Field>,
-    method_token: Span,
+    pub(crate) method_token: Span,
     /// Target in the buffer, when it is sent on as it came.
-    target: Span,
+    pub(crate) target: Span,
     /// Target in normal form, when that differs from what came; else empty.
     rewritten: Vec<u8>,
-    path_len: usize,
-    host: Span,
-    host_name_len: u32,
+    pub(crate) path_len: usize,
+    pub(crate) host: Span,
+    pub(crate) host_name_len: u32,
     /// Host for the backend, when it is another than the client's.
     sent_host: Vec<u8>,
     upgrade: Span,
+    /// `:protocol` of an extended CONNECT; else empty.
+    pub(crate) protocol: Span,
     progress: Progress,
 }
 
@@ -106,6 +108,7 @@ impl RequestHead {
             host_name_len: 0,
             sent_host: Vec::new(),
             upgrade: Span::default(),
+            protocol: Span::default(),
             progress: Progress::Fresh,
         }
     }
@@ -281,7 +284,7 @@ impl RequestHead {
     }
 
     /// Takes a target in origin form.
-    fn keep_target(&mut self, buf: &[u8], target: Span) -> Result<(), Reason> {
+    pub(crate) fn keep_target(&mut self, buf: &[u8], target: Span) -> Result<(), Reason> {
         let bytes = target.of(buf);
         if target::is_normal(bytes) {
             self.target = target;
@@ -422,6 +425,11 @@ impl RequestHead {
     /// HTTP/2.
     pub fn upgrade<'a>(&self, buf: &'a [u8]) -> Option<&'a [u8]> {
         Some(self.upgrade.of(buf)).filter(|protocol| !protocol.is_empty())
+    }
+
+    /// What an extended CONNECT asks for (`:protocol`, RFC 8441 section 4); empty for every other request.
+    pub fn protocol<'a>(&self, buf: &'a [u8]) -> &'a [u8] {
+        self.protocol.of(buf)
     }
 
     /// First value of the field of this name (any case) that is not dropped.

@@ -208,7 +208,7 @@ impl ResponseHead {
         };
         self.content_length = length.filter(|_| !bodiless_status);
         let persistent = match self.version {
-            Version::Http11 => !options.close,
+            Version::Http11 | Version::Http2 => !options.close,
             Version::Http10 => options.keep_alive && !options.close,
         };
         // A status without a body that announces one may be followed by it all the same.

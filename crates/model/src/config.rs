@@ -5,6 +5,7 @@
 
 mod action;
 mod backend_http2;
+mod http2;
 mod observe;
 mod rate_limit;
 mod retry;
@@ -28,6 +29,7 @@ pub use action::{
     MAX_HEADER_RULES, MAX_PAGE_BYTES, Mirror, PathRewrite, Redirect, Respond, Rewrite,
 };
 pub use backend_http2::{BackendHttp2, GrpcCheck};
+pub use http2::Http2;
 pub use observe::{
     AccessLog, DEFAULT_REQUEST_ID_HEADER, DEFAULT_SERVICE_NAME, DEFAULT_SYSLOG_SOCKET, DEFAULT_TRACE_QUEUE,
     DEFAULT_TRACE_SAMPLE, LogFormat, LogTarget, Observe, Recorder, RequestId, Tracing, Trust,
@@ -254,6 +256,8 @@ pub struct Listener {
     pub limits: ListenerLimits,
     /// Bounds on how long a client may take.
     pub timeouts: ListenerTimeouts,
+    /// HTTP/2 beside HTTP/1; `None`: not spoken.
+    pub http2: Option<Http2>,
 }
 
 /// Default of `upgrades` of a listener.

@@ -301,6 +301,7 @@ fn listener_keys(old: &Listener, new: &Listener) -> Vec<&'static str> {
         max_connections,
         limits,
         timeouts,
+        http2,
     } = new;
     different([
         ("upgrades", old.upgrades == *upgrades),
@@ -310,6 +311,7 @@ fn listener_keys(old: &Listener, new: &Listener) -> Vec<&'static str> {
         ("max_connections", old.max_connections == *max_connections),
         ("limits", old.limits == *limits),
         ("timeouts", old.timeouts == *timeouts),
+        ("http2", old.http2 == *http2),
     ])
 }
 

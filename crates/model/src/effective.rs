@@ -4,6 +4,7 @@
 
 mod action;
 mod backend_http2;
+mod http2;
 mod observe;
 mod route;
 mod sticky;
@@ -164,6 +165,7 @@ fn write_listener(w: &mut Writer, path: &str, listener: &Listener) {
         max_connections,
         limits,
         timeouts,
+        http2,
     } = listener;
     w.header(&format!("[[{path}]]"));
     w.text("name", name.as_str());
@@ -180,6 +182,9 @@ fn write_listener(w: &mut Writer, path: &str, listener: &Listener) {
         None => w.raw("redirect_to_https", false),
     }
     w.raw("max_connections", max_connections);
+    if http2.is_none() {
+        w.raw("http2", false);
+    }
 
     let ListenerLimits {
         header_bytes,
@@ -214,6 +219,7 @@ fn write_listener(w: &mut Writer, path: &str, listener: &Listener) {
     if let Some(tls) = tls {
         tls::write_listener_tls(w, &format!("{path}.tls"), tls);
     }
+    http2::write(w, path, http2.as_ref());
 }
 
 fn write_pool(w: &mut Writer, path: &str, pool: &Pool) {

@@ -7,6 +7,7 @@
 mod action;
 mod backend_http2;
 mod health;
+mod http2;
 mod limits;
 mod load_balancer;
 mod observe;

@@ -3,6 +3,7 @@
 
 mod action_keys;
 mod backend_http2_keys;
+mod http2_keys;
 mod json;
 mod keys;
 mod limit_keys;
@@ -17,6 +18,7 @@ pub(crate) use action_keys::{
     BUFFER_REQUESTS, BUFFER_RESPONSES, COMPRESSION, HEADER_RULES, MIRROR, REDIRECT, RESPOND, REWRITE,
 };
 pub(crate) use backend_http2_keys::BACKEND_HTTP2;
+pub(crate) use http2_keys::HTTP2;
 pub use json::json_schema;
 pub(crate) use keys::{ADMIN, LIMITS, LISTENER, LISTENER_TIMEOUTS, LOAD_BALANCER, NODE, ROOT};
 pub(crate) use limit_keys::{RATE_LIMIT, ROUTE_TIMEOUTS};
@@ -464,6 +466,7 @@ static ALL: &[&Table] = &[
     &LISTENER_TLS,
     &CERTIFICATE,
     &CLIENT_CERTIFICATES,
+    &HTTP2,
     &ROUTE,
     &MATCH,
     &PATTERN,

@@ -115,7 +115,6 @@ const ROWS: &[Row] = &[
     ("a lower-case version", b"GET / http/1.1\r\nHost: a\r\n\r\n", 400, "bad_version"),
     ("a long version", b"GET / HTTP/1.10\r\nHost: a\r\n\r\n", 400, "bad_version"),
     ("a later version", b"GET / HTTP/1.2\r\nHost: a\r\n\r\n", 505, "version_unsupported"),
-    ("the preface of HTTP/2", b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", 505, "version_unsupported"),
     ("two empty lines first", b"\r\n\r\nGET / HTTP/1.1\r\nHost: a\r\n\r\n", 400, "bad_request_line"),
     // RFC 9110.
     (

@@ -20,6 +20,8 @@ mod rfc9112_section_5;
 mod rfc9112_section_6;
 mod rfc9112_section_7;
 mod rfc9112_section_9;
+mod rfc9113_limits;
+mod rfc9113_section_8;
 mod roundtrip;
 mod routing;
 

@@ -5,6 +5,7 @@ use std::net::SocketAddr;
 use std::ops::Range;
 use std::sync::Arc;
 
+use super::http2::http2;
 use super::pool::pool;
 use super::route::routes;
 use super::section::{Findings, Section, item_text, narrow};
@@ -12,8 +13,8 @@ use super::tls::listener_tls;
 use super::tree::Value;
 use super::{MAX_LISTENERS, text};
 use crate::config::{
-    DEFAULT_HTTPS_PORT, DEFAULT_LISTEN_PORT, DEFAULT_MAX_CONNECTIONS, DEFAULT_UPGRADES, IpNet, Listener,
-    ListenerLimits, ListenerTimeouts, LoadBalancer, Name, Pool,
+    DEFAULT_HTTPS_PORT, DEFAULT_LISTEN_PORT, DEFAULT_MAX_CONNECTIONS, DEFAULT_UPGRADES, Http2, IpNet,
+    Listener, ListenerLimits, ListenerTimeouts, LoadBalancer, Name, Pool,
 };
 use crate::diagnostic::Fault;
 use crate::schema;
@@ -89,6 +90,7 @@ fn plain_listener(index: usize, address: SocketAddr) -> Option<Listener> {
         max_connections: DEFAULT_MAX_CONNECTIONS,
         limits: ListenerLimits::default(),
         timeouts: ListenerTimeouts::default(),
+        http2: Some(Http2::default()),
     })
 }
 
@@ -132,6 +134,7 @@ fn listener(f: &mut Findings<'_>, index: usize, s: &Section<'_>) -> Option<Liste
     let trusted_proxies = trusted_proxies(f, s);
     let upgrades = upgrades(f, s);
     let redirect_to_https = redirect_to_https(f, s);
+    let http2 = http2(f, s);
     Some(Listener {
         name: name.or_else(|| listener_name(protocol, index))?,
         address: address?,
@@ -142,6 +145,7 @@ fn listener(f: &mut Findings<'_>, index: usize, s: &Section<'_>) -> Option<Liste
         max_connections: max_connections.map_or(DEFAULT_MAX_CONNECTIONS, narrow),
         limits,
         timeouts,
+        http2,
     })
 }
 

@@ -2,7 +2,8 @@
 //! default, meaning.
 
 use super::Default::{Is, Means, Required};
-use super::Kind::{Duration, Integer, List, Named, OneOf, OneOrList, Size, Text};
+use super::Kind::{Duration, Integer, List, Named, OneOf, OneOrList, Size, TableOrFalse, Text};
+use super::http2_keys::HTTP2;
 use super::observe_keys::{ACCESS_LOG, RECORDER, REQUEST_ID, TRACING};
 use super::pool_keys::{POOL, POOL_KEYS, POOL_RULES};
 use super::route_keys::ROUTE;
@@ -20,6 +21,7 @@ pub(super) const fn key(name: &'static str, kind: Kind, default: super::Default,
 
 /// Durations are declared in milliseconds.
 pub(super) const SECOND: u64 = 1_000;
+pub(super) const MINUTE: u64 = 60 * SECOND;
 pub(super) const HOUR: u64 = 3_600 * SECOND;
 pub(super) const DAY: u64 = 24 * HOUR;
 /// Shortest timeout: below it a busy machine's scheduling decides, not the peer.
@@ -299,7 +301,7 @@ pub(crate) static LISTENER: Table = Table {
             "protocol",
             OneOf(&["http", "https"]),
             Is("\"http\""),
-            "What clients speak: HTTP/1.0 and HTTP/1.1, in the clear or over TLS.",
+            "What clients speak: HTTP/1.0, HTTP/1.1 and, with `http2`, HTTP/2, in the clear or over TLS.",
         ),
         key(
             "tls",
@@ -351,6 +353,12 @@ pub(crate) static LISTENER: Table = Table {
             Kind::Table(&LISTENER_TIMEOUTS),
             Means("all defaults"),
             "Bounds on how long a client may take.",
+        ),
+        key(
+            "http2",
+            TableOrFalse(&HTTP2),
+            Means("all defaults"),
+            "HTTP/2 beside HTTP/1; `false` switches it off.",
         ),
     ]],
     rules: &[&[Rule::OnlyWith {

@@ -67,6 +67,7 @@ fn document(table: &Table, key: &str, line: &str) -> String {
             format!("{balancer}{listener}limits.header_bytes = \"1MiB\"\nlimits.{line}\n")
         }
         "limits" => format!("{balancer}{listener}limits.{line}\n"),
+        "http2" => format!("{balancer}{listener}http2.{line}\n"),
         "listener_timeouts" => format!("{balancer}{listener}timeouts.{line}\n"),
         "route" if key == "split_key" => {
             format!("{balancer}[[load_balancers.x.routes]]\nsplit = [{{ pool = \"default\" }}]\n{line}\n")

@@ -2,6 +2,7 @@
 
 mod actions;
 mod backend_http2;
+mod http2;
 mod sticky;
 mod tls;
 
@@ -198,6 +199,7 @@ fn listener() -> impl Strategy<Value = Listener> {
         1..=10_000_000u32,
         limits,
         timeouts,
+        http2::http2(),
     )
         .prop_map(
             |(
@@ -208,6 +210,7 @@ fn listener() -> impl Strategy<Value = Listener> {
                 max_connections,
                 limits,
                 timeouts,
+                http2,
             )| Listener {
                 name,
                 address,
@@ -218,6 +221,7 @@ fn listener() -> impl Strategy<Value = Listener> {
                 max_connections,
                 limits,
                 timeouts,
+                http2,
             },
         )
 }

@@ -1,0 +1,163 @@
+//! The task of one stream: its request translated, the exchange that serves it, and how the stream ends.
+
+use std::future::poll_fn;
+use std::pin::pin;
+use std::rc::Rc;
+use std::task::Poll;
+
+use h2::server::SendResponse;
+use h2::{Reason as Code, RecvStream};
+use http::h2::Refusal;
+use http::{Framing, RequestHead};
+use http_types::Request;
+use http_types::request::Parts;
+use model::config::Listener;
+
+use super::connection::{Link, Running};
+use super::incoming::Incoming;
+use super::ledger::Piece;
+use super::responder::Responder;
+use crate::attempt::Body;
+use crate::counters::ResetCause;
+use crate::exchange::{self, Client, Work};
+use crate::reply::Reply;
+use crate::request_body::RequestBody;
+use crate::serving::ListenerServing;
+
+/// Serves a stream to its end.
+pub(super) async fn serve(running: Running, request: Request<RecvStream>, respond: SendResponse<Piece>) {
+    let link = running.0.clone();
+    let responder = Responder::new(respond, link.ledger.clone());
+    let (parts, body) = request.into_parts();
+    let serving = link.slot.serving();
+    let mut work = link.shard.take_stream_work();
+    let Work { buffer, request, .. } = &mut *work;
+    let translated = translate(&parts, body.is_end_stream(), &serving.config, request, buffer);
+    drop(parts);
+    let header = link.ledger.enter(buffer.len());
+    match translated {
+        Ok(()) => exchange(&link, &serving, &responder, &mut work, body).await,
+        Err(refusal) => refuse(&link, &serving, &responder, &mut work, refusal).await,
+    }
+    drop(header);
+    link.shard.give_stream_work(work);
+}
+
+/// The request in the one message form, in `buffer`.
+fn translate(
+    parts: &Parts,
+    end_stream: bool,
+    config: &Listener,
+    head: &mut RequestHead,
+    buffer: &mut Vec<u8>,
+) -> Result<(), Refusal> {
+    let uri = &parts.uri;
+    let authority = uri.authority().map(|authority| authority.as_str());
+    let path = uri.path_and_query().map(|path| path.as_str());
+    let pseudo = [
+        (":method", Some(parts.method.as_str())),
+        // The library drops the scheme of a request without `:authority`; it has seen that there is one.
+        (":scheme", Some(uri.scheme_str().unwrap_or("http"))),
+        (":authority", authority),
+        (":path", path),
+    ];
+    let pseudo = pseudo
+        .iter()
+        .filter_map(|(name, value)| value.map(|value| (name.as_bytes(), value.as_bytes())));
+    let fields = parts.headers.iter();
+    let fields = fields.map(|(name, value)| (name.as_str().as_bytes(), value.as_bytes()));
+    head.from_http2(pseudo.chain(fields), end_stream, false, &config.limits, buffer)
+}
+
+async fn exchange(
+    link: &Rc<Link>,
+    serving: &ListenerServing,
+    responder: &Responder,
+    work: &mut Work,
+    body: RecvStream,
+) {
+    let shard = &link.shard;
+    let Work {
+        buffer,
+        request: head,
+        out,
+        rest,
+    } = work;
+    let timer = shard.timers.timer().await;
+    let write_idle = serving.config.timeouts.response_write_idle;
+    let began_us = shard.timers.now_us();
+    let mut client = Client {
+        origin: &link.origin,
+        timer: &timer,
+        reply: Reply::http2(responder, &timer, out, head, write_idle),
+        body: body_of(head, serving, body),
+        tunnel: None,
+    };
+    let finished = {
+        let exchange = exchange::run(shard, serving, &link.slot, head, buffer, &mut client, rest);
+        let mut exchange = pin!(exchange);
+        poll_fn(|cx| {
+            if responder.poll_gone(cx).is_ready() {
+                return Poll::Ready(false);
+            }
+            exchange.as_mut().poll(cx).map(|_| true)
+        })
+        .await
+    };
+    if !finished {
+        // Whatever ran for it is dropped already: its backend's connection, its place in a queue.
+        link.counters().reset(ResetCause::Client);
+        exchange::abandoned(shard, serving, head, buffer, &client, rest, began_us);
+        return;
+    }
+    if !responder.is_over() {
+        let (code, cause) = if responder.has_stalled() {
+            (Code::CANCEL, ResetCause::Stalled)
+        } else {
+            (Code::INTERNAL_ERROR, ResetCause::Backend)
+        };
+        link.counters().reset(cause);
+        responder.reset(code);
+    }
+}
+
+/// The body as it will be forwarded.
+fn body_of<'a>(head: &RequestHead, serving: &ListenerServing, stream: RecvStream) -> Body<'a> {
+    match head.framing {
+        Framing::None | Framing::UntilClose | Framing::Length(0) => Body::Whole(0),
+        framing => {
+            let limits = serving.lb.pools.iter().map(|p| p.config.retries.replay_bytes);
+            let most = limits.max().unwrap_or(0);
+            let incoming = Incoming::new(stream);
+            Body::Streaming(Box::new(RequestBody::http2(incoming, framing, most)))
+        }
+    }
+}
+
+/// Ends a stream whose request is not served.
+async fn refuse(
+    link: &Rc<Link>,
+    serving: &ListenerServing,
+    responder: &Responder,
+    work: &mut Work,
+    refusal: Refusal,
+) {
+    let shard = &link.shard;
+    let reason = match refusal {
+        Refusal::Answer(reason) => reason,
+        Refusal::Malformed(reason) => {
+            link.counters().reset(ResetCause::Malformed);
+            responder.reset(Code::PROTOCOL_ERROR);
+            exchange::malformed(shard, serving, &link.origin, &work.buffer, reason);
+            return;
+        }
+    };
+    let timer = shard.timers.timer().await;
+    let write_idle = serving.config.timeouts.response_write_idle;
+    let mut reply = Reply::http2(responder, &timer, &mut work.out, &work.request, write_idle);
+    exchange::refuse(shard, serving, &link.origin, &work.buffer, &mut reply, reason).await;
+    if !responder.is_over() {
+        link.counters().reset(ResetCause::Stalled);
+        responder.reset(Code::CANCEL);
+    }
+}
