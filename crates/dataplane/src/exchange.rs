@@ -443,6 +443,7 @@ async fn forward(request: &Request<'_>, client: &mut Client<'_>, scratch: &mut S
     let mut now_us = request.started_us;
     loop {
         let Some(index) = pick(request, key, &tries, now_us) else {
+            story.note_try(|last| last.then = Some("no other backend takes requests"));
             let reason = tries.last.map_or(Reason::NoBackend, |f| f.reason);
             return give_up(request, client, scratch, reason).await;
         };
@@ -483,7 +484,11 @@ async fn forward(request: &Request<'_>, client: &mut Client<'_>, scratch: &mut S
             record_failure(request, index, failure.reason);
         }
         now_us = shard.timers.now_us();
-        if client.timer.limit_passed() || !tries.again(request, &client.body, index, failure, now_us) {
+        let over = client.timer.limit_passed();
+        if over {
+            story.note_try(|last| last.then = Some("the request's total time is over"));
+        }
+        if over || !tries.again(request, &client.body, index, failure, now_us) {
             return give_up(request, client, scratch, failure.reason).await;
         }
     }

@@ -188,6 +188,16 @@ fn why_tells_the_attempts_behind_a_502() {
     assert!(list.contains(&id) && list.contains(answer.reason()), "{list}");
 }
 
+/// The only backend is dead: it says so, and not that another one was tried.
+#[test]
+fn why_tells_that_there_was_no_other_backend() {
+    let evenkeel = Evenkeel::start(&shop_on("127.0.0.1:0", &[free_address()], QUIET));
+    let id = id_of(&evenkeel.client().get("/"));
+    let text = evenkeel.cli_ok(&["why", &id]);
+    assert!(text.contains("no other backend takes requests"), "{text}");
+    assert!(!text.contains("tried again"), "{text}");
+}
+
 /// A request that could not be read, one that nobody took, one that nobody remembers.
 #[test]
 fn why_tells_of_refusals_and_says_what_it_does_not_know() {
