@@ -3,6 +3,8 @@
 //! A request whose body is at hand is a plain sequence. Otherwise body and response move at the same time: a
 //! backend may answer early, ask with `100 Continue`, or stream back while it still reads.
 
+mod http2;
+
 use std::cell::Cell;
 use std::future::poll_fn;
 use std::pin::{Pin, pin};
@@ -15,12 +17,13 @@ use http::forward;
 use http::{FieldList, Parsed, ResponseHead};
 use model::reason::Reason;
 
+use crate::call::Limits;
 use crate::counters::class_of;
 use crate::exchange::{Client, Request, record};
 use crate::observe;
 use crate::relay::{Broken, Relay};
 use crate::reply::Reply;
-use crate::request_body::{RequestBody, UploadError};
+use crate::request_body::{RequestBody, Sink, UploadError};
 use crate::serving::BackendCell;
 use crate::story::Try;
 use crate::stream::Stream;
@@ -111,11 +114,11 @@ pub(crate) async fn run(
         return failed(Reason::NoBackend, Retry::Never, false);
     };
     let in_flight = InFlight::begin(&cell.load);
-    let span_id = request.shard.rng.borrow_mut().next_u64() | 1;
-    let began_us = shard.timers.recent_us();
-    request
-        .story
-        .begin_try(cell.id.address, span_id.to_be_bytes(), began_us);
+    begin_try(request, cell);
+    if let Some(settings) = &pool.config.http2 {
+        // Boxed: the larger state must not make every connection larger.
+        return Box::pin(http2::run(request, (cell, index), settings, client, scratch)).await;
+    }
     let upstream = match upstream::acquire(shard, cell, pool, client.timer, fresh).await {
         Ok(upstream) => upstream,
         Err(reason @ Reason::LocalResources) => return failed(reason, Retry::Never, false),
@@ -130,7 +133,6 @@ pub(crate) async fn run(
         request,
         cell,
         index,
-        upstream: &upstream,
         timer: client.timer,
         reply: &mut client.reply,
         scratch,
@@ -138,9 +140,9 @@ pub(crate) async fn run(
         latency_us: 0,
     };
     let (attempt, after) = match &mut client.body {
-        Body::Whole(length) => exchange.whole(*length, &mut buffer).await,
+        Body::Whole(length) => exchange.whole(&upstream, *length, &mut buffer).await,
         // Boxed: the rare and larger state must not make every connection larger.
-        Body::Streaming(body) => Box::pin(exchange.streaming(body, &mut buffer)).await,
+        Body::Streaming(body) => Box::pin(exchange.streaming(&upstream, body, &mut buffer)).await,
     };
     match after {
         After::Close => shard.buffers.give(buffer),
@@ -158,6 +160,14 @@ pub(crate) async fn run(
         }
     }
     attempt
+}
+
+fn begin_try(request: &Request<'_>, cell: &BackendCell) {
+    let span_id = request.shard.rng.borrow_mut().next_u64() | 1;
+    let began_us = request.shard.timers.recent_us();
+    request
+        .story
+        .begin_try(cell.id.address, span_id.to_be_bytes(), began_us);
 }
 
 fn failed(reason: Reason, retry: Retry, stale: bool) -> Attempt {
@@ -203,6 +213,8 @@ struct NoHead {
     reason: Reason,
     /// The backend or the client saw bytes of a response: no retry.
     begun: bool,
+    /// The backend has said that it did not look at the request.
+    refused: bool,
 }
 
 /// How an upload ended.
@@ -212,7 +224,6 @@ struct Exchange<'a, 'r, 'c, 's> {
     request: &'a Request<'r>,
     cell: &'a BackendCell,
     index: usize,
-    upstream: &'a Upstream,
     timer: &'a Timer,
     reply: &'a mut Reply<'c>,
     scratch: &'a mut Scratch<'s>,
@@ -223,23 +234,23 @@ struct Exchange<'a, 'r, 'c, 's> {
 
 impl<'a> Exchange<'a, '_, '_, '_> {
     /// Head and body go out in one write.
-    async fn whole(&mut self, length: usize, buffer: &mut Vec<u8>) -> (Attempt, After) {
+    async fn whole(&mut self, upstream: &Upstream, length: usize, buffer: &mut Vec<u8>) -> (Attempt, After) {
         let Request {
             head, bytes, pool, ..
         } = *self.request;
-        let (timer, timeouts, stale) = (self.timer, &pool.config.timeouts, self.upstream.reused);
+        let (timer, timeouts, stale) = (self.timer, &pool.config.timeouts, upstream.reused);
         self.write_head();
         let body = bytes.get(head.head_len..head.head_len + length);
         self.scratch
             .to_backend
             .extend_from_slice(body.unwrap_or_default());
         timer.arm(timeouts.stream_idle);
-        if let Err(failure) = send(&self.upstream.stream, self.scratch.to_backend, timer, stale).await {
+        if let Err(failure) = send(&upstream.stream, self.scratch.to_backend, timer, stale).await {
             return (Attempt::Failed(failure), After::Close);
         }
         timer.arm(timeouts.first_byte);
         let head_timeout = Cell::new(timeouts.first_byte);
-        if let Err(no_head) = self.read_head(&head_timeout, buffer).await {
+        if let Err(no_head) = self.read_head(&upstream.stream, &head_timeout, buffer).await {
             return (Attempt::Failed(no_head.failure(stale)), After::Close);
         }
         self.note_head();
@@ -248,32 +259,37 @@ impl<'a> Exchange<'a, '_, '_, '_> {
         }
         let close = self.write_response(true, buffer);
         let stream_idle = Cell::new(timeouts.stream_idle);
-        let relay = self.relay(&stream_idle);
+        let relay = self.relay(&upstream.stream, &stream_idle);
         let at = self.scratch.response.head_len;
         let relayed = relay.run(buffer, at, self.reply).await;
         self.finish(relayed, close)
     }
 
     /// Body and response move at the same time.
-    async fn streaming(&mut self, body: &mut RequestBody<'_>, buffer: &mut Vec<u8>) -> (Attempt, After) {
+    async fn streaming(
+        &mut self,
+        upstream: &Upstream,
+        body: &mut RequestBody<'_>,
+        buffer: &mut Vec<u8>,
+    ) -> (Attempt, After) {
         let Request {
             pool,
             shard,
             listener,
             ..
         } = *self.request;
-        let (timer, timeouts, stale) = (self.timer, &pool.config.timeouts, self.upstream.reused);
+        let (timer, timeouts, stale) = (self.timer, &pool.config.timeouts, upstream.reused);
         self.write_head();
         body.write_replay(self.scratch.to_backend);
         timer.arm(timeouts.stream_idle);
-        if let Err(failure) = send(&self.upstream.stream, self.scratch.to_backend, timer, stale).await {
+        if let Err(failure) = send(&upstream.stream, self.scratch.to_backend, timer, stale).await {
             return (Attempt::Failed(failure), After::Close);
         }
         timer.disarm();
         let upload_timer = shard.timers.timer().await;
-        upload_timer.limit(timeouts.total);
+        upload_timer.limit(Limits::of(self.request, self.reply.is_call()).total);
         let upload = body.upload(
-            &self.upstream.stream,
+            Sink::Http1(&upstream.stream),
             listener,
             timeouts.stream_idle,
             &upload_timer,
@@ -295,19 +311,20 @@ impl<'a> Exchange<'a, '_, '_, '_> {
                 Err(UploadError::Backend) | Ok(()) => None,
             }
         };
-        let reading = self.read_head(&head_timeout, buffer);
+        let reading = self.read_head(&upstream.stream, &head_timeout, buffer);
         match beside(upload.as_mut(), &mut uploaded, ends, reading).await {
             Ok(Ok(())) => {}
             Ok(Err(no_head)) => return (Attempt::Failed(no_head.failure(stale)), After::Close),
             Err(attempt) => return (attempt, After::Close),
         }
         self.note_head();
-        self.relay_beside(upload, uploaded, buffer).await
+        self.relay_beside(upstream, upload, uploaded, buffer).await
     }
 
     /// Relays the response while what is left of the body goes on its way.
     async fn relay_beside(
         &mut self,
+        upstream: &Upstream,
         upload: Pin<&mut impl Future<Output = Uploaded>>,
         mut uploaded: Option<Uploaded>,
         buffer: &mut Vec<u8>,
@@ -317,7 +334,7 @@ impl<'a> Exchange<'a, '_, '_, '_> {
         let sent_whole = matches!(uploaded, Some(Ok(())));
         let mut close = self.write_response(sent_whole, buffer);
         let stream_idle = Cell::new(if sent_whole { limit } else { Duration::ZERO });
-        let relay = self.relay(&stream_idle);
+        let relay = self.relay(&upstream.stream, &stream_idle);
         let at = self.scratch.response.head_len;
         let relaying = relay.run(buffer, at, self.reply);
         let ends = |result: &Uploaded| {
@@ -360,14 +377,23 @@ impl<'a> Exchange<'a, '_, '_, '_> {
 
     /// Reads up to the final response's head; interim ones go to the client at once. `head_timeout` is what the
     /// timer is armed with, to arm it again after an interim response was written.
-    async fn read_head(&mut self, head_timeout: &Cell<Duration>, buffer: &mut Vec<u8>) -> Result<(), NoHead> {
-        let (timer, backend) = (self.timer, &self.upstream.stream);
+    async fn read_head(
+        &mut self,
+        backend: &Stream,
+        head_timeout: &Cell<Duration>,
+        buffer: &mut Vec<u8>,
+    ) -> Result<(), NoHead> {
+        let timer = self.timer;
         let method = self.request.head.method;
         let mut interim = 0;
         self.scratch.response.reset();
         loop {
             let begun = interim > 0 || !buffer.is_empty();
-            let no_head = |reason| NoHead { reason, begun };
+            let no_head = |reason| NoHead {
+                reason,
+                begun,
+                refused: false,
+            };
             if !buffer.is_empty() {
                 let response = &mut *self.scratch.response;
                 match response.parse(buffer, method) {
@@ -404,7 +430,11 @@ impl<'a> Exchange<'a, '_, '_, '_> {
                     } else {
                         Reason::FirstByteTimeout
                     };
-                    return Err(NoHead { reason, begun: true });
+                    return Err(NoHead {
+                        reason,
+                        begun: true,
+                        refused: false,
+                    });
                 }
             }
         }
@@ -417,6 +447,7 @@ impl<'a> Exchange<'a, '_, '_, '_> {
             return Err(NoHead {
                 reason: Reason::ClientGone,
                 begun: true,
+                refused: false,
             });
         }
         buffer.drain(..response.head_len);
@@ -464,7 +495,7 @@ impl<'a> Exchange<'a, '_, '_, '_> {
     }
 
     /// What relays the response's body. `stream_idle` bounds the pauses of the backend.
-    fn relay<'t>(&self, stream_idle: &'t Cell<Duration>) -> Relay<'t>
+    fn relay<'t>(&self, backend: &'t Stream, stream_idle: &'t Cell<Duration>) -> Relay<'t>
     where
         'a: 't,
     {
@@ -472,7 +503,7 @@ impl<'a> Exchange<'a, '_, '_, '_> {
             shard: self.request.shard,
             timer: self.timer,
             stream_idle,
-            backend: &self.upstream.stream,
+            backend,
             framing: self.scratch.response.framing,
         }
     }
@@ -506,7 +537,11 @@ impl<'a> Exchange<'a, '_, '_, '_> {
 impl NoHead {
     fn failure(self, stale: bool) -> Failure {
         let lost = self.reason == Reason::BackendReset && !self.begun;
-        let retry = if lost { Retry::IfIdempotent } else { Retry::Never };
+        let retry = match lost {
+            _ if self.refused => Retry::Always,
+            true => Retry::IfIdempotent,
+            false => Retry::Never,
+        };
         Failure {
             reason: self.reason,
             retry,

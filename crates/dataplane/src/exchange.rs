@@ -13,6 +13,7 @@ use model::reason::{Fault, Reason};
 use crate::DataplaneEvent;
 use crate::attempt::{self, Attempt, Body, Failure, Retry, Scratch};
 use crate::buffers::BUFFER_BYTES;
+use crate::call::{self, Limits};
 use crate::counters::class_of;
 use crate::observe::{self, Observing, Told};
 use crate::origin::Origin;
@@ -171,6 +172,9 @@ pub(crate) async fn run(
     );
     if let Some(tls) = &client.origin.tls {
         tls.write_identity(head, bytes, &mut rest.request_extra);
+    }
+    if call::is_call(head, bytes) {
+        client.reply.answers_call();
     }
     // A body that is already here needs nobody's permission.
     head.expect_continue &= matches!(client.body, Body::Streaming(_));
@@ -436,7 +440,13 @@ async fn forward(request: &Request<'_>, client: &mut Client<'_>, scratch: &mut S
         shard, pool, story, ..
     } = *request;
     let key = key_of(request);
-    client.timer.limit(pool.config.timeouts.total);
+    let limits = Limits::of(request, client.reply.is_call());
+    client.timer.limit(limits.total);
+    if let Body::Streaming(body) = &mut client.body
+        && client.reply.is_call()
+    {
+        body.may_pause(limits.idle);
+    }
     let budget = pool.config.retries.budget;
     pool.balancer.pool().note_request(request.started_us, budget);
     let mut tries = Tries::default();

@@ -9,7 +9,9 @@
 //! connections that wait, unbounded anything.
 
 mod attempt;
+mod backend_http2;
 mod buffers;
+mod call;
 mod connection;
 mod counters;
 mod exchange;

@@ -6,8 +6,8 @@ use std::future::poll_fn;
 use std::time::Duration;
 
 use http::chunked::{self, Trailers};
-use http::forward;
 use http::{FieldList, Framing, Method, RequestHead, ResponseHead, Version};
+use http::{forward, grpc};
 use model::reason::Reason;
 use net::splice::Pipe;
 
@@ -30,6 +30,8 @@ pub(crate) struct Reply<'a> {
     /// Between two writes.
     write_idle: Duration,
     framing: Framing,
+    /// The request is a call of gRPC: failures are told in its terms.
+    call: bool,
     /// Bytes sent so far.
     sent: u64,
 }
@@ -81,8 +83,19 @@ impl<'a> Reply<'a> {
             trailers: request.te_trailers,
             write_idle,
             framing: Framing::None,
+            call: false,
             sent: 0,
         }
+    }
+
+    /// From now on failures are told as gRPC tells them.
+    pub(crate) fn answers_call(&mut self) {
+        self.call = true;
+    }
+
+    /// Whether the request is a call of gRPC, whose client takes trailers.
+    pub(crate) fn is_call(&self) -> bool {
+        self.call && self.version != Version::Http10
     }
 
     /// What the client speaks, as logs name it.
@@ -277,6 +290,10 @@ impl<'a> Reply<'a> {
         close: bool,
     ) -> Result<(), Broken> {
         self.out.clear();
+        if self.call {
+            grpc::write_failure(self.out, reason, self.version, extra, close, retry_after_s);
+            return self.whole().await;
+        }
         forward::write_failure(
             self.out,
             reason,

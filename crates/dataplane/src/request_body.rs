@@ -6,10 +6,11 @@
 use std::time::Duration;
 
 use http::Framing;
-use http::chunked::{self, ChunkDecoder, ChunkEvent};
+use http::chunked::{self, ChunkDecoder, ChunkEvent, Trailers};
 use model::config::Listener;
 use model::reason::Reason;
 
+use crate::backend_http2::{Outgoing, Stopped};
 use crate::http2::Incoming;
 use crate::stream::Stream;
 use crate::timers::{Expired, Timer, Timers};
@@ -26,6 +27,10 @@ pub(crate) struct RequestBody<'a> {
     replay: Vec<u8>,
     replay_limit: usize,
     replayable: bool,
+    /// Chunks are written as such; over HTTP/2 frames do what they are for.
+    in_chunks: bool,
+    /// Its messages come when they come: no pace is asked for.
+    may_pause: Option<Duration>,
     done: bool,
     received: u64,
     waited_ms: u64,
@@ -52,6 +57,28 @@ struct Received<'a> {
 enum Coding {
     Length { left: u64 },
     Chunked,
+}
+
+/// Where a body goes.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Sink<'a> {
+    /// A connection of HTTP/1.
+    Http1(&'a Stream),
+    /// A stream of HTTP/2.
+    Http2(&'a Outgoing),
+}
+
+impl Sink<'_> {
+    async fn write(self, bytes: &mut Vec<u8>) -> Result<(), Stopped> {
+        match self {
+            Self::Http1(stream) => {
+                stream.write_all(bytes).await.map_err(|_| Stopped)?;
+                bytes.clear();
+                Ok(())
+            }
+            Self::Http2(outgoing) => outgoing.write(std::mem::take(bytes).into()).await,
+        }
+    }
 }
 
 /// Why a body was not forwarded whole.
@@ -101,10 +128,17 @@ impl<'a> RequestBody<'a> {
             replay: Vec::new(),
             replay_limit: replay_limit as usize,
             replayable: true,
+            in_chunks: true,
+            may_pause: None,
             done: false,
             received: 0,
             waited_ms: 0,
         }
+    }
+
+    /// Takes it at whatever pace it comes, as long as no pause is longer than this: the messages of a call.
+    pub(crate) fn may_pause(&mut self, idle: Duration) {
+        self.may_pause = Some(idle);
     }
 
     /// Whether all of it was taken from the client and encoded.
@@ -123,7 +157,8 @@ impl<'a> RequestBody<'a> {
     }
 
     /// Writes what was taken so far, in the coding of the forwarded request.
-    pub(crate) fn write_replay(&self, out: &mut Vec<u8>) {
+    pub(crate) fn write_replay(&mut self, out: &mut Vec<u8>) {
+        self.in_chunks = true;
         self.encode(out, &self.replay);
         if self.done {
             self.encode_end(out);
@@ -141,28 +176,31 @@ impl<'a> RequestBody<'a> {
         }
     }
 
-    /// Forwards what is left of the body to `backend`.
+    /// Forwards what is left of the body to `sink`: over HTTP/1 what [`RequestBody::write_replay`] has not written,
+    /// over HTTP/2 all of it.
     pub(crate) async fn upload(
         &mut self,
-        backend: &Stream,
+        sink: Sink<'_>,
         listener: &Listener,
         stream_idle: Duration,
         timer: &Timer,
         timers: &Timers,
     ) -> Result<(), UploadError> {
-        if self.done {
-            // An earlier attempt took all of it; what was kept is sent already.
-            timer.disarm();
-            return Ok(());
-        }
         let mut encoded = Vec::new();
+        if let Sink::Http2(_) = sink {
+            self.in_chunks = false;
+            encoded.extend_from_slice(&self.replay);
+        }
         loop {
-            self.take(&mut encoded, listener).map_err(UploadError::Client)?;
+            // Once done, an earlier attempt took all of it; what was kept is sent.
+            if !self.done {
+                self.take(&mut encoded, listener).map_err(UploadError::Client)?;
+            }
             if !encoded.is_empty() {
                 timer.arm(stream_idle);
-                match timer.bound(backend.write_all(&encoded)).await {
-                    Ok(Ok(())) => encoded.clear(),
-                    Ok(Err(_)) => return Err(UploadError::Backend),
+                match timer.bound(sink.write(&mut encoded)).await {
+                    Ok(Ok(())) => {}
+                    Ok(Err(Stopped)) => return Err(UploadError::Backend),
                     Err(Expired) => return Err(UploadError::BackendTimeout),
                 }
             }
@@ -171,7 +209,12 @@ impl<'a> RequestBody<'a> {
             }
             if self.done {
                 timer.disarm();
-                return Ok(());
+                return match sink {
+                    Sink::Http1(_) => Ok(()),
+                    Sink::Http2(outgoing) => outgoing
+                        .end(Some(self.source.trailers()))
+                        .map_err(|Stopped| UploadError::Backend),
+                };
             }
             self.fill(listener, timer, timers)
                 .await
@@ -180,7 +223,7 @@ impl<'a> RequestBody<'a> {
     }
 
     async fn fill(&mut self, listener: &Listener, timer: &Timer, timers: &Timers) -> Result<(), Reason> {
-        timer.arm(listener.timeouts.request_body_idle);
+        timer.arm(self.may_pause.unwrap_or(listener.timeouts.request_body_idle));
         let before = timers.now_ms();
         match timer.bound(self.source.fill()).await {
             Err(Expired) if timer.limit_passed() => return Err(Reason::TotalTimeout),
@@ -192,7 +235,10 @@ impl<'a> RequestBody<'a> {
         let rate = u64::from(listener.timeouts.request_body_min_rate);
         let grace = u64::try_from(RATE_GRACE.as_millis()).unwrap_or(u64::MAX);
         let got = self.received + self.source.pending() as u64;
-        if self.waited_ms > grace && got.saturating_mul(1000) < rate.saturating_mul(self.waited_ms) {
+        if self.may_pause.is_none()
+            && self.waited_ms > grace
+            && got.saturating_mul(1000) < rate.saturating_mul(self.waited_ms)
+        {
             return Err(Reason::RequestBodyTooSlow);
         }
         Ok(())
@@ -285,7 +331,7 @@ impl<'a> RequestBody<'a> {
 
     fn encode(&self, out: &mut Vec<u8>, data: &[u8]) {
         match self.coding {
-            Coding::Chunked if !data.is_empty() => {
+            Coding::Chunked if self.in_chunks && !data.is_empty() => {
                 chunked::write_chunk_head(out, data.len());
                 out.extend_from_slice(data);
                 out.extend_from_slice(b"\r\n");
@@ -295,12 +341,8 @@ impl<'a> RequestBody<'a> {
     }
 
     fn encode_end(&self, out: &mut Vec<u8>) {
-        if matches!(self.coding, Coding::Chunked) {
-            let trailers = match &self.source {
-                Source::Http1(received) => received.decoder.trailers(),
-                Source::Http2(incoming) => incoming.trailers(),
-            };
-            chunked::write_last_chunk(out, Some(trailers));
+        if self.in_chunks && matches!(self.coding, Coding::Chunked) {
+            chunked::write_last_chunk(out, Some(self.source.trailers()));
         }
     }
 }
@@ -311,6 +353,13 @@ impl Source<'_> {
         match self {
             Self::Http1(received) => received.pending.len(),
             Self::Http2(incoming) => incoming.pending(),
+        }
+    }
+
+    fn trailers(&self) -> &Trailers {
+        match self {
+            Self::Http1(received) => received.decoder.trailers(),
+            Self::Http2(incoming) => incoming.trailers(),
         }
     }
 

@@ -276,7 +276,7 @@ impl Serving {
                 let known = known.and_then(|lb| lb.pools.iter().find(|p| p.config.name == pool.name));
                 let known = known.and_then(|p| p.tls.as_ref());
                 let settings = pool.tls.as_ref();
-                let loaded = settings.map(|settings| PoolTls::load(settings, &pool.backends, known));
+                let loaded = settings.map(|settings| PoolTls::load(settings, pool, known));
                 let why = loaded.and_then(|tls| tls.problem());
                 problems.extend(why.map(|why| format!("pool {name}/{}: {why}", pool.name)));
             }
@@ -377,7 +377,7 @@ fn build_pool(state: &Arc<PoolState>, tls: Option<&Arc<PoolTls>>, registry: &Reg
     let balancer = Balancer::new(state.clone(), cell.load.clone(), loads);
     let settings = state.config.tls.as_ref();
     PoolServing {
-        tls: settings.map(|settings| PoolTls::load(settings, &state.config.backends, tls)),
+        tls: settings.map(|settings| PoolTls::load(settings, &state.config, tls)),
         config: state.config.clone(),
         balancer,
         backends,

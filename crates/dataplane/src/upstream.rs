@@ -10,6 +10,7 @@ use model::config::Connections;
 use model::reason::Reason;
 use tokio::net::TcpStream;
 
+use crate::backend_http2;
 use crate::serving::{BackendCell, PoolServing};
 use crate::shard::Shard;
 use crate::stream::Stream;
@@ -36,6 +37,8 @@ struct Idle {
 #[derive(Debug, Default)]
 pub(crate) struct Upstreams {
     idle: RefCell<BTreeMap<u64, Stack>>,
+    /// Connections over HTTP/2.
+    pub(crate) http2: backend_http2::Connections,
 }
 
 /// Idle connections of one backend, the most recently used last.
@@ -100,6 +103,7 @@ impl Upstreams {
 
     /// Closes what has been idle too long or was closed by its backend.
     pub(crate) fn reap(&self, shard: usize, now_ms: u64) {
+        self.http2.reap(now_ms);
         self.idle.borrow_mut().retain(|_, stack| {
             stack.connections.retain(|idle| idle.usable(now_ms));
             stack.count(shard);
@@ -109,6 +113,7 @@ impl Upstreams {
 
     /// Closes the idle connections of a backend that takes no more requests.
     pub(crate) fn close(&self, shard: usize, serial: u64) {
+        self.http2.close(serial);
         if let Some(mut stack) = self.idle.borrow_mut().remove(&serial) {
             stack.connections.clear();
             stack.count(shard);
@@ -143,7 +148,6 @@ pub(crate) async fn acquire(
     timer: &Timer,
     fresh: bool,
 ) -> Result<Upstream, Reason> {
-    let timeouts = &pool.config.timeouts;
     let counters = cell.counters.of(shard.index);
     if !fresh && let Some(stream) = shard.upstreams.take(shard, cell) {
         counters.connections_reused.add(1);
@@ -153,6 +157,23 @@ pub(crate) async fn acquire(
             connect_us: None,
         });
     }
+    let (stream, connect_us) = connect(shard, cell, pool, timer).await?;
+    Ok(Upstream {
+        stream,
+        reused: false,
+        connect_us: Some(connect_us),
+    })
+}
+
+/// A new connection to the backend, and how long that took.
+pub(crate) async fn connect(
+    shard: &Shard,
+    cell: &BackendCell,
+    pool: &PoolServing,
+    timer: &Timer,
+) -> Result<(Stream, u64), Reason> {
+    let counters = cell.counters.of(shard.index);
+    let timeouts = &pool.config.timeouts;
     let started = shard.timers.now_us();
     timer.arm(timeouts.connect);
     let connected = timer.bound(TcpStream::connect(cell.id.address)).await;
@@ -184,11 +205,7 @@ pub(crate) async fn acquire(
         // Boxed: rare and large beside an exchange on a kept connection.
         Some(tls) => Box::pin(tls.connect(shard, cell, timeouts, timer, stream)).await?,
     };
-    Ok(Upstream {
-        stream,
-        reused: false,
-        connect_us: Some(connect_us),
-    })
+    Ok((stream, connect_us))
 }
 
 /// Whether this process or machine is short of something: nothing that another backend would change, and nothing

@@ -79,6 +79,8 @@ reasons! {
     BackendTlsFailed "backend_tls_failed" 502 Backend true "The TLS handshake with the backend failed: its certificate is not trusted, not for this name or out of date, or the two have nothing in common; the log tells which.";
     BackendTlsTimeout "backend_tls_timeout" 504 Backend true "The TLS handshake with the backend took longer than `timeouts.tls`.";
     BackendReset "backend_reset" 502 Backend true "The backend closed or reset the connection before a response.";
+    StreamRefused "stream_refused" 503 Backend true "The backend refused the request's HTTP/2 stream, or goes away, without having looked at it.";
+    StreamLimit "stream_limit" 503 Proxy true "Every HTTP/2 connection to the backend carries as many requests as it may (`http2` of the pool).";
     BackendTruncated "backend_truncated" 502 Backend true "The backend closed in the middle of the response; the client's connection is closed too.";
     FirstByteTimeout "first_byte_timeout" 504 Backend true "The response header took longer than `timeouts.first_byte`.";
     BackendStreamTimeout "backend_stream_timeout" 504 Backend true "The backend paused longer than `timeouts.stream_idle` within a body.";
@@ -103,6 +105,7 @@ impl Reason {
             Self::BackendTlsTimeout => "TLS timeout",
             Self::BackendReset => "connection closed before a response",
             Self::BackendTruncated => "connection closed within a response",
+            Self::StreamRefused => "stream refused",
             Self::FirstByteTimeout => "first byte timeout",
             Self::BackendStreamTimeout => "stream timeout",
             Self::TotalTimeout => "total timeout",

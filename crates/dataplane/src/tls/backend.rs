@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 
-use model::config::{Backend, BackendTls, PoolTimeouts};
+use model::config::{BackendTls, Pool, PoolTimeouts};
 use model::reason::Reason;
 use rustls::{ClientConfig, HandshakeKind, ProtocolVersion};
 use tls::{Failure, FailureKind, Stamp};
@@ -19,12 +19,15 @@ use crate::stream::Stream;
 use crate::timers::{Expired, Timer};
 
 /// What is offered by ALPN.
-const PROTOCOLS: &[&[u8]] = &[b"http/1.1"];
+const HTTP1: &[&[u8]] = &[b"http/1.1"];
+const HTTP2: &[&[u8]] = &[b"h2"];
 
 /// TLS of a pool, shared by all shards and by successive configs in which it does not change.
 #[derive(Debug)]
 pub(crate) struct PoolTls {
     settings: BackendTls,
+    /// What is offered by ALPN.
+    protocols: &'static [&'static [u8]],
     addresses: Vec<SocketAddr>,
     /// By backend, so that each has its own tickets. Empty: it cannot be said whom to trust, so nobody is.
     clients: RwLock<Arc<BTreeMap<SocketAddr, Arc<ClientConfig>>>>,
@@ -40,18 +43,16 @@ pub(crate) struct State {
 
 impl PoolTls {
     /// Reads what the settings name, unless `previous` has done so for the same ones.
-    pub(crate) fn load(
-        settings: &BackendTls,
-        backends: &[Backend],
-        previous: Option<&Arc<Self>>,
-    ) -> Arc<Self> {
-        let addresses: Vec<SocketAddr> = backends.iter().map(|b| b.address).collect();
-        let same = previous.filter(|p| p.settings == *settings);
+    pub(crate) fn load(settings: &BackendTls, pool: &Pool, previous: Option<&Arc<Self>>) -> Arc<Self> {
+        let addresses: Vec<SocketAddr> = pool.backends.iter().map(|b| b.address).collect();
+        let protocols = pool.http2.as_ref().map_or(HTTP1, |_| HTTP2);
+        let same = previous.filter(|p| p.settings == *settings && p.protocols == protocols);
         if let Some(same) = same.filter(|p| p.addresses == addresses) {
             return same.clone();
         }
         let tls = Self {
             settings: settings.clone(),
+            protocols,
             addresses,
             clients: RwLock::default(),
             state: Mutex::new(State {
@@ -93,7 +94,7 @@ impl PoolTls {
     /// Reads the files and uses what they say from the next connection on.
     pub(crate) fn replace(&self) -> Result<(), String> {
         let config =
-            tls::client_config(&self.settings, PROTOCOLS, now_s()).map_err(|error| error.to_string())?;
+            tls::client_config(&self.settings, self.protocols, now_s()).map_err(|error| error.to_string())?;
         let each = self.addresses.iter();
         let clients = each
             .map(|address| (*address, tls::for_one_backend(&config)))

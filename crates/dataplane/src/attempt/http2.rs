@@ -1,0 +1,363 @@
+//! An attempt over HTTP/2: a stream on one of the connections to the backend.
+//!
+//! Request body and response always move at the same time, whatever is at hand: a backend may answer and reset
+//! before it has read. When the attempt is given up, its stream is reset with CANCEL by letting go of it.
+
+use std::cell::Cell;
+use std::future::poll_fn;
+use std::pin::pin;
+use std::task::Poll;
+use std::time::Duration;
+
+use bytes::Bytes;
+use h2::client::ResponseFuture;
+use h2::{Reason as Code, RecvStream};
+use http::chunked::Trailers;
+use http::onward::{self, Onward};
+use http::{Framing, Parsed};
+use http_types::{HeaderMap, HeaderName, HeaderValue, Method, Request as Outward, Uri, Version};
+use model::config::BackendHttp2;
+use model::reason::Reason;
+
+use super::{
+    Attempt, Body, Exchange, Failure, MAX_INTERIM, NoHead, Retry, Scratch, Uploaded, beside, clients_fault,
+    failed,
+};
+use crate::backend_http2::{self, Lease, Outgoing};
+use crate::call::Limits;
+use crate::exchange::{Client, Request};
+use crate::relay::Broken;
+use crate::request_body::{Sink, UploadError};
+use crate::serving::BackendCell;
+use crate::timers::{Expired, Timer};
+
+/// A request that was sent: both halves of its stream.
+struct Sent {
+    response: ResponseFuture,
+    outgoing: Outgoing,
+    /// The connection has carried a stream before.
+    reused: bool,
+}
+
+/// Finds room for a stream to the backend, the member at this index, and serves the request over it.
+pub(super) async fn run(
+    request: &Request<'_>,
+    (cell, index): (&BackendCell, usize),
+    settings: &BackendHttp2,
+    client: &mut Client<'_>,
+    scratch: &mut Scratch<'_>,
+) -> Attempt {
+    let (shard, pool) = (request.shard, request.pool);
+    let lease = match backend_http2::acquire(shard, cell, pool, settings, client.timer).await {
+        Ok(lease) => lease,
+        Err(reason @ Reason::LocalResources) => return failed(reason, Retry::Never, false),
+        Err(reason) => return failed(reason, Retry::Always, false),
+    };
+    request.story.note_try(|this| {
+        this.reused = lease.reused;
+        this.connect_us = lease.connect_us;
+    });
+    let mut exchange = Exchange {
+        request,
+        cell,
+        index,
+        timer: client.timer,
+        reply: &mut client.reply,
+        scratch,
+        began_us: shard.timers.recent_us(),
+        latency_us: 0,
+    };
+    let body = &mut client.body;
+    let ends = matches!(body, Body::Whole(0));
+    let sent = match exchange.send_head(&lease, ends) {
+        Ok(sent) => sent,
+        Err(failure) => return Attempt::Failed(failure),
+    };
+    let mut buffer = shard.buffers.take();
+    let attempt = exchange.converse(sent, body, &mut buffer).await;
+    shard.buffers.give(buffer);
+    attempt
+}
+
+impl Exchange<'_, '_, '_, '_> {
+    fn send_head(&mut self, lease: &Lease, ends: bool) -> Result<Sent, Failure> {
+        self.write_head();
+        let never = |reason| Failure {
+            reason,
+            retry: Retry::Never,
+            stale: false,
+        };
+        let scheme = self.request.pool.tls.as_ref().map_or("http", |_| "https");
+        let head = Onward::read(self.scratch.to_backend).and_then(|head| outward(&head, scheme));
+        let head = head.ok_or_else(|| never(Reason::BadTarget))?;
+        let (response, stream) = lease
+            .sender()
+            .send_request(head, ends)
+            .map_err(|error| lost(&error, false).failure(lease.reused))?;
+        Ok(Sent {
+            response,
+            outgoing: Outgoing::new(stream),
+            reused: lease.reused,
+        })
+    }
+
+    /// Body and response move at the same time.
+    async fn converse(&mut self, sent: Sent, body: &mut Body<'_>, buffer: &mut Vec<u8>) -> Attempt {
+        let Sent {
+            mut response,
+            outgoing,
+            reused,
+        } = sent;
+        let request = self.request;
+        let limits = Limits::of(request, self.reply.is_call());
+        let (timer, shard) = (self.timer, request.shard);
+        timer.disarm();
+        let upload_timer = shard.timers.timer().await;
+        upload_timer.limit(limits.total);
+        let mut upload = pin!(upload(request, body, &outgoing, &upload_timer));
+        let mut uploaded = None;
+        let head_timeout = Cell::new(Duration::ZERO);
+        let first_byte = limits.first_byte;
+        let ends = |result: &Uploaded| {
+            head_timeout.set(first_byte);
+            timer.arm(first_byte);
+            match result {
+                Err(UploadError::Client(reason)) => Some(Attempt::Refused(*reason)),
+                Err(UploadError::BackendTimeout) => {
+                    Some(failed(Reason::BackendStreamTimeout, Retry::Never, false))
+                }
+                Err(UploadError::Backend) | Ok(()) => None,
+            }
+        };
+        let reading = self.read_head_http2(&mut response, &head_timeout, buffer);
+        let mut incoming = match beside(upload.as_mut(), &mut uploaded, ends, reading).await {
+            Ok(Ok(incoming)) => incoming,
+            Ok(Err(no_head)) => return Attempt::Failed(no_head.failure(reused)),
+            Err(attempt) => return attempt,
+        };
+        self.note_head();
+        let limit = limits.idle;
+        let sent_whole = matches!(uploaded, Some(Ok(())));
+        let mut close = self.write_response(sent_whole, buffer);
+        let idle = Cell::new(if sent_whole { limit } else { Duration::ZERO });
+        let relaying = self.relay_http2(&mut incoming, &idle);
+        let ends = |result: &Uploaded| {
+            idle.set(limit);
+            timer.arm(limit);
+            clients_fault(result)
+        };
+        let relayed = beside(upload, &mut uploaded, ends, relaying).await;
+        let relayed = relayed.unwrap_or_else(Err);
+        close |= !matches!(uploaded, Some(Ok(())));
+        if let Err(Broken::Backend(reason)) = relayed {
+            self.tell_call(reason).await;
+        }
+        self.finish(relayed.map(|()| false), close).0
+    }
+}
+
+impl Exchange<'_, '_, '_, '_> {
+    /// Waits for the final response's head, which is left in `buffer` in its written form; interim ones go to the
+    /// client at once.
+    async fn read_head_http2(
+        &mut self,
+        response: &mut ResponseFuture,
+        head_timeout: &Cell<Duration>,
+        buffer: &mut Vec<u8>,
+    ) -> Result<RecvStream, NoHead> {
+        let method = self.request.head.method;
+        let mut interim = 0;
+        loop {
+            let begun = interim > 0;
+            let next = poll_fn(|cx| match response.poll_informational(cx) {
+                Poll::Ready(Some(Ok(head))) => Poll::Ready(Ok(Next::Interim(head))),
+                Poll::Ready(Some(Err(error))) => Poll::Ready(Err(error)),
+                _ => std::pin::Pin::new(&mut *response).poll(cx).map_ok(Next::Final),
+            });
+            let next = match self.timer.bound(next).await {
+                Ok(next) => next.map_err(|error| lost(&error, begun))?,
+                Err(Expired) => {
+                    let reason = match self.timer.limit_passed() {
+                        true => Reason::TotalTimeout,
+                        false => Reason::FirstByteTimeout,
+                    };
+                    return Err(NoHead {
+                        reason,
+                        begun: true,
+                        refused: false,
+                    });
+                }
+            };
+            buffer.clear();
+            match next {
+                Next::Final(head) => {
+                    let (parts, incoming) = head.into_parts();
+                    let ends = incoming.is_end_stream();
+                    write(buffer, parts.status.as_u16(), &parts.headers, method, ends);
+                    self.parse_http2(buffer, begun)?;
+                    return Ok(incoming);
+                }
+                Next::Interim(head) => {
+                    interim += 1;
+                    write(buffer, head.status().as_u16(), head.headers(), method, true);
+                    self.parse_http2(buffer, begun)?;
+                    if self.scratch.response.status == 101 || interim > MAX_INTERIM {
+                        return Err(NoHead {
+                            reason: Reason::BadResponse,
+                            begun: true,
+                            refused: false,
+                        });
+                    }
+                    self.pass_interim(buffer).await?;
+                    self.timer.arm(head_timeout.get());
+                }
+            }
+        }
+    }
+
+    fn parse_http2(&mut self, buffer: &[u8], begun: bool) -> Result<(), NoHead> {
+        let response = &mut *self.scratch.response;
+        response.reset();
+        match response.parse(buffer, self.request.head.method) {
+            Ok(Parsed::Complete) => Ok(()),
+            Ok(Parsed::Incomplete) => Err(NoHead {
+                reason: Reason::BadResponse,
+                begun,
+                refused: false,
+            }),
+            Err(reason) => Err(NoHead {
+                reason,
+                begun,
+                refused: false,
+            }),
+        }
+    }
+
+    /// Sends the head that was written, then the body as it comes, and trailers.
+    async fn relay_http2(&mut self, incoming: &mut RecvStream, idle: &Cell<Duration>) -> Result<(), Broken> {
+        if self.scratch.response.framing == Framing::None {
+            return self.reply.flush().await;
+        }
+        // The head goes out at once: data may be long in coming.
+        if !incoming.is_end_stream() {
+            self.reply.flush().await?;
+        }
+        loop {
+            self.timer.arm(idle.get());
+            match self.timer.bound(incoming.data()).await {
+                Ok(Some(Ok(data))) => {
+                    self.reply.data(&data);
+                    self.reply.flush().await?;
+                    // Fails for a stream that is over, whose window nobody needs.
+                    let _ = incoming.flow_control().release_capacity(data.len());
+                }
+                Ok(Some(Err(_))) => return Err(Broken::Backend(Reason::BackendTruncated)),
+                Ok(None) => break,
+                Err(Expired) => return Err(self.stream_expired()),
+            }
+        }
+        let trailers = match self.timer.bound(incoming.trailers()).await {
+            Ok(Ok(trailers)) => trailers,
+            Ok(Err(_)) => return Err(Broken::Backend(Reason::BackendTruncated)),
+            Err(Expired) => return Err(self.stream_expired()),
+        };
+        let mut came = Trailers::default();
+        for (name, value) in trailers.iter().flatten() {
+            let pushed = came.push(name.as_str().as_bytes(), value.as_bytes());
+            pushed.map_err(|_| Broken::Backend(Reason::BadResponse))?;
+        }
+        self.reply.end(Some(&came));
+        self.reply.flush().await
+    }
+
+    fn stream_expired(&self) -> Broken {
+        Broken::Backend(match self.timer.limit_passed() {
+            true => Reason::TotalTimeout,
+            false => Reason::BackendStreamTimeout,
+        })
+    }
+
+    /// Ends a call whose response has begun and will not go on with a status of its own.
+    async fn tell_call(&mut self, reason: Reason) {
+        if self.reply.is_call() && self.scratch.response.framing == Framing::Chunked {
+            self.timer.limit(Duration::ZERO);
+            self.reply.end(Some(&http::grpc::failure_trailers(reason)));
+            // A client that is gone needs no status.
+            let _ = self.reply.flush().await;
+        }
+    }
+}
+
+/// What came before or as the final head.
+enum Next {
+    Interim(http_types::Response<()>),
+    Final(http_types::Response<RecvStream>),
+}
+
+fn write(buffer: &mut Vec<u8>, status: u16, fields: &HeaderMap, method: http::Method, ends: bool) {
+    let list = fields.iter();
+    let list = list.map(|(name, value)| (name.as_str().as_bytes(), value.as_bytes()));
+    onward::write_response(buffer, status, list, method, ends);
+}
+
+/// The head as the protocol library takes it; `None` where it finds the target or host malformed.
+fn outward(head: &Onward<'_>, scheme: &str) -> Option<Outward<()>> {
+    let uri = Uri::builder()
+        .scheme(scheme)
+        .authority(head.authority)
+        .path_and_query(head.path)
+        .build();
+    let mut request = Outward::new(());
+    *request.method_mut() = Method::from_bytes(head.method).ok()?;
+    *request.uri_mut() = uri.ok()?;
+    *request.version_mut() = Version::HTTP_2;
+    let fields = request.headers_mut();
+    for (name, value) in head.fields() {
+        let (name, value) = (
+            HeaderName::from_bytes(name).ok()?,
+            HeaderValue::from_bytes(value).ok()?,
+        );
+        fields.try_append(name, value).ok()?;
+    }
+    Some(request)
+}
+
+/// Sends the body.
+async fn upload(request: &Request<'_>, body: &mut Body<'_>, outgoing: &Outgoing, timer: &Timer) -> Uploaded {
+    let stream_idle = request.pool.config.timeouts.stream_idle;
+    let length = match body {
+        Body::Whole(length) => *length,
+        Body::Streaming(body) => {
+            let sink = Sink::Http2(outgoing);
+            let (listener, timers) = (request.listener, &request.shard.timers);
+            return body.upload(sink, listener, stream_idle, timer, timers).await;
+        }
+    };
+    if length == 0 {
+        return Ok(());
+    }
+    let start = request.head.head_len;
+    let bytes = request.bytes.get(start..start + length).unwrap_or_default();
+    timer.arm(stream_idle);
+    match timer.bound(outgoing.write(Bytes::copy_from_slice(bytes))).await {
+        Ok(Ok(())) => outgoing.end(None).map_err(|_| UploadError::Backend),
+        Ok(Err(_)) => Err(UploadError::Backend),
+        Err(Expired) => Err(UploadError::BackendTimeout),
+    }
+}
+
+/// Why no response came. What the backend has not looked at may always be sent again (RFC 9113 section 8.7).
+fn lost(error: &h2::Error, begun: bool) -> NoHead {
+    let refused = error.is_remote()
+        && (error.is_go_away() || (error.is_reset() && error.reason() == Some(Code::REFUSED_STREAM)));
+    let reason = match error {
+        _ if refused => Reason::StreamRefused,
+        error if error.is_library() => Reason::BadResponse,
+        _ => Reason::BackendReset,
+    };
+    NoHead {
+        reason,
+        begun,
+        refused,
+    }
+}

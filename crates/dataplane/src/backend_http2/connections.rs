@@ -1,0 +1,349 @@
+//! The connections of a shard to its backends, and room for one more stream on them.
+//!
+//! The least loaded connection takes the next stream; another connection is opened when all are full, one at a
+//! time, up to a bound. A connection leaves the set when it is old, when its backend says that it goes away, or
+//! when it breaks; what runs on it runs on.
+
+use std::cell::{Cell, RefCell};
+use std::collections::BTreeMap;
+use std::rc::Rc;
+use std::task::{Context, Waker};
+use std::time::Duration;
+
+use bytes::Bytes;
+use h2::client::{Builder, SendRequest};
+use model::config::BackendHttp2;
+use model::reason::Reason;
+use tokio::sync::Notify;
+
+use super::wire::Wire;
+use crate::serving::{BackendCell, PoolServing};
+use crate::shard::Shard;
+use crate::timers::{Expired, Timer, Timers};
+use crate::upstream;
+
+/// What a backend may send of a response before the client takes it: on one stream, and on a connection.
+const STREAM_WINDOW: u32 = 256 * 1024;
+const CONNECTION_WINDOW: u32 = 4 * 1024 * 1024;
+
+/// What is handed to the protocol library of one request before it is on the wire.
+const SEND_BUFFER: usize = 64 * 1024;
+
+/// Connections of one shard.
+#[derive(Debug, Default)]
+pub(crate) struct Connections {
+    sets: RefCell<BTreeMap<u64, Set>>,
+}
+
+/// Connections to one backend.
+#[derive(Debug, Default)]
+struct Set {
+    connections: Vec<Rc<Connection>>,
+    /// One is being opened.
+    opening: bool,
+    /// A place has become free, or an opening has ended.
+    changed: Rc<Notify>,
+}
+
+/// A connection.
+struct Connection {
+    sender: SendRequest<Bytes>,
+    /// Streams that run on it.
+    active: Rc<Cell<u32>>,
+    max_streams: u32,
+    /// When it takes no more.
+    retire_at_ms: u64,
+    /// How long it is kept without a stream.
+    keep_ms: u64,
+    /// When its last stream ended.
+    idle_since_ms: Cell<u64>,
+    /// Whether it has carried a stream before.
+    used: Cell<bool>,
+    closed: Rc<Cell<bool>>,
+}
+
+impl std::fmt::Debug for Connection {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Connection")
+            .field("active", &self.active)
+            .field("closed", &self.closed)
+            .finish_non_exhaustive()
+    }
+}
+
+/// Room for one stream, held until it ends.
+#[derive(Debug)]
+pub(crate) struct Lease {
+    connection: Rc<Connection>,
+    changed: Rc<Notify>,
+    timers: Rc<Timers>,
+    /// The connection has carried a stream before.
+    pub(crate) reused: bool,
+    /// How long connecting took, if that was for this request.
+    pub(crate) connect_us: Option<u64>,
+}
+
+impl Connections {
+    fn with<R>(&self, cell: &BackendCell, look: impl FnOnce(&mut Set) -> R) -> R {
+        look(self.sets.borrow_mut().entry(cell.serial).or_default())
+    }
+
+    /// Closes what has been idle or is old.
+    pub(crate) fn reap(&self, now_ms: u64) {
+        self.sets.borrow_mut().retain(|_, set| {
+            set.connections
+                .retain(|c| c.takes_streams(now_ms) && !c.is_idle(now_ms));
+            // Whoever opens one or waits holds on to the set by its key.
+            set.opening || !set.connections.is_empty() || Rc::strong_count(&set.changed) > 1
+        });
+    }
+
+    /// Lets go of the connections to a backend that takes no more requests.
+    pub(crate) fn close(&self, serial: u64) {
+        if let Some(set) = self.sets.borrow_mut().get_mut(&serial) {
+            set.connections.clear();
+        }
+    }
+}
+
+impl Set {
+    /// Room on the least loaded connection that has any.
+    fn take(&mut self, timers: &Rc<Timers>) -> Option<Lease> {
+        let now_ms = timers.now_ms();
+        self.connections.retain(|c| c.takes_streams(now_ms));
+        let open = self.connections.iter().filter(|c| c.has_room());
+        let connection = open.min_by_key(|c| c.active.get())?.clone();
+        Some(Lease::begin(connection, self.changed.clone(), timers.clone()))
+    }
+}
+
+impl Connection {
+    fn takes_streams(&self, now_ms: u64) -> bool {
+        if self.closed.get() || now_ms >= self.retire_at_ms {
+            return false;
+        }
+        // Fails once the backend has said that it goes away. Nobody waits here: a fresh handle is always ready.
+        let mut cx = Context::from_waker(Waker::noop());
+        let ready = self.sender.clone().poll_ready(&mut cx);
+        !matches!(ready, std::task::Poll::Ready(Err(_)))
+    }
+
+    fn is_idle(&self, now_ms: u64) -> bool {
+        self.active.get() == 0 && now_ms.saturating_sub(self.idle_since_ms.get()) >= self.keep_ms
+    }
+
+    fn has_room(&self) -> bool {
+        let allowed = u32::try_from(self.sender.current_max_send_streams()).unwrap_or(u32::MAX);
+        self.active.get() < self.max_streams.min(allowed)
+    }
+}
+
+impl Lease {
+    fn begin(connection: Rc<Connection>, changed: Rc<Notify>, timers: Rc<Timers>) -> Self {
+        connection.active.set(connection.active.get() + 1);
+        let reused = connection.used.replace(true);
+        Self {
+            connection,
+            changed,
+            timers,
+            reused,
+            connect_us: None,
+        }
+    }
+
+    /// What a request is sent with.
+    pub(crate) fn sender(&self) -> SendRequest<Bytes> {
+        self.connection.sender.clone()
+    }
+}
+
+impl Drop for Lease {
+    fn drop(&mut self) {
+        let connection = &self.connection;
+        connection.active.set(connection.active.get().saturating_sub(1));
+        connection.idle_since_ms.set(self.timers.now_ms());
+        self.changed.notify_waiters();
+    }
+}
+
+/// Says that a connection is being opened for as long as it lives: its request may be given up meanwhile.
+struct Opening<'a> {
+    shard: &'a Shard,
+    cell: &'a BackendCell,
+}
+
+impl<'a> Opening<'a> {
+    fn begin(shard: &'a Shard, cell: &'a BackendCell) -> Self {
+        shard.upstreams.http2.with(cell, |set| set.opening = true);
+        Self { shard, cell }
+    }
+}
+
+impl Drop for Opening<'_> {
+    fn drop(&mut self) {
+        self.shard.upstreams.http2.with(self.cell, |set| {
+            set.opening = false;
+            set.changed.notify_waiters();
+        });
+    }
+}
+
+/// Room for a stream to the backend, on a new connection if need be.
+pub(crate) async fn acquire(
+    shard: &Shard,
+    cell: &BackendCell,
+    pool: &PoolServing,
+    settings: &BackendHttp2,
+    timer: &Timer,
+) -> Result<Lease, Reason> {
+    let connections = &shard.upstreams.http2;
+    loop {
+        let most = usize::from(settings.max_connections);
+        let (taken, may_open, changed) = connections.with(cell, |set| {
+            let taken = set.take(&shard.timers);
+            let may_open = !set.opening && set.connections.len() < most;
+            (taken, may_open, set.changed.clone())
+        });
+        if let Some(lease) = taken {
+            cell.counters
+                .of(shard.index)
+                .connections_reused
+                .add(u64::from(lease.reused));
+            return Ok(lease);
+        }
+        if may_open {
+            return open(shard, cell, pool, settings, timer).await;
+        }
+        timer.arm(pool.config.timeouts.connect);
+        match timer.bound(changed.notified()).await {
+            Ok(()) => {}
+            Err(Expired) if timer.limit_passed() => return Err(Reason::TotalTimeout),
+            Err(Expired) => return Err(Reason::StreamLimit),
+        }
+    }
+}
+
+async fn open(
+    shard: &Shard,
+    cell: &BackendCell,
+    pool: &PoolServing,
+    settings: &BackendHttp2,
+    timer: &Timer,
+) -> Result<Lease, Reason> {
+    let opening = Opening::begin(shard, cell);
+    let (stream, connect_us) = upstream::connect(shard, cell, pool, timer).await?;
+    let received = Rc::new(Cell::new(0));
+    let wire = Wire {
+        stream,
+        received: received.clone(),
+    };
+    timer.arm(pool.config.timeouts.connect);
+    let mut builder = Builder::new();
+    builder
+        .enable_push(false)
+        .initial_window_size(STREAM_WINDOW)
+        .initial_connection_window_size(CONNECTION_WINDOW)
+        .max_send_buffer_size(SEND_BUFFER)
+        .max_header_list_size(u32::try_from(http::response::MAX_HEAD_BYTES).unwrap_or(u32::MAX));
+    let shaken = timer.bound(builder.handshake::<_, Bytes>(wire)).await;
+    timer.disarm();
+    let (sender, h2) = match shaken {
+        Ok(Ok(both)) => both,
+        Ok(Err(_)) => return Err(Reason::ConnectFailed),
+        Err(Expired) if timer.limit_passed() => return Err(Reason::TotalTimeout),
+        Err(Expired) => return Err(Reason::ConnectTimeout),
+    };
+    let (active, closed) = (Rc::new(Cell::new(0)), Rc::new(Cell::new(false)));
+    let driver = Driver {
+        connection: h2,
+        received,
+        active: active.clone(),
+        closed: closed.clone(),
+        interval: settings.ping_interval,
+        patience: settings.ping_timeout,
+    };
+    tokio::task::spawn_local(driver.run(shard.timers.clone()));
+    let now_ms = shard.timers.now_ms();
+    let connection = Rc::new(Connection {
+        sender,
+        active,
+        max_streams: settings.max_concurrent_streams,
+        retire_at_ms: now_ms.saturating_add(age_ms(shard, settings.max_connection_age)),
+        keep_ms: u64::try_from(pool.config.connections.idle_timeout.as_millis()).unwrap_or(u64::MAX),
+        idle_since_ms: Cell::new(now_ms),
+        used: Cell::new(false),
+        closed,
+    });
+    let mut lease = shard.upstreams.http2.with(cell, |set| {
+        set.connections.push(connection.clone());
+        Lease::begin(connection, set.changed.clone(), shard.timers.clone())
+    });
+    drop(opening);
+    lease.connect_us = Some(connect_us);
+    Ok(lease)
+}
+
+/// An age, give or take a tenth: connections that were opened together are not all renewed together.
+fn age_ms(shard: &Shard, age: Duration) -> u64 {
+    let age = u64::try_from(age.as_millis()).unwrap_or(u64::MAX);
+    if age == 0 {
+        return u64::MAX;
+    }
+    let tenth = age / 10;
+    let share = shard.rng.borrow_mut().next_u64() % 1024;
+    age.saturating_sub(tenth).saturating_add(tenth / 512 * share)
+}
+
+/// The task of a connection: moves its frames, and asks a silent backend for a sign of life.
+struct Driver {
+    connection: h2::client::Connection<Wire, Bytes>,
+    received: Rc<Cell<u64>>,
+    active: Rc<Cell<u32>>,
+    closed: Rc<Cell<bool>>,
+    interval: Duration,
+    patience: Duration,
+}
+
+impl Driver {
+    /// Until the connection ends, or is found dead.
+    async fn run(mut self, timers: Rc<Timers>) {
+        let timer = timers.timer().await;
+        let mut pings = self.connection.ping_pong();
+        let mut asked = false;
+        let mut seen = self.received.get();
+        timer.arm(self.interval);
+        let mut connection = self.connection;
+        std::future::poll_fn(|cx| {
+            use std::task::Poll;
+            if let Poll::Ready(ended) = std::pin::Pin::new(&mut connection).poll(cx) {
+                if let Err(error) = ended {
+                    tracing::debug!(%error, "HTTP/2 connection to a backend failed");
+                }
+                return Poll::Ready(());
+            }
+            let Some(pings) = pings.as_mut().filter(|_| !self.interval.is_zero()) else {
+                return Poll::Pending;
+            };
+            if asked && pings.poll_pong(cx).is_ready() {
+                asked = false;
+                timer.arm(self.interval);
+            }
+            if !timer.expired() {
+                return Poll::Pending;
+            }
+            if asked && self.received.get() == seen {
+                tracing::debug!("HTTP/2 connection to a backend is silent: closed");
+                return Poll::Ready(());
+            }
+            let silent = self.received.get() == seen && self.active.get() > 0;
+            seen = self.received.get();
+            asked |= silent && pings.send_ping(h2::Ping::opaque()).is_ok();
+            timer.arm(if asked { self.patience } else { self.interval });
+            // What was asked is sent in the next turn.
+            cx.waker().wake_by_ref();
+            Poll::Pending
+        })
+        .await;
+        self.closed.set(true);
+    }
+}
