@@ -2,21 +2,24 @@
 
 use std::fmt::Write as _;
 use std::hint::black_box;
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use balance::{Balancer, Load, PoolLoad, Rng};
-use http::route::Router;
-use model::config::{Config, Name};
+use http::RequestHead;
+use http::route::{Facts, Router};
+use model::config::{Config, ListenerLimits, Name};
+use model::geography::Geography;
 use model::snapshot::{Layers, Snapshot};
 use model::state::{Observed, Overrides, Timestamp};
 
 /// Backends of the pool that is picked from.
 const BACKENDS: u16 = 10;
 
-/// One of fifty routes by host and prefix: the one in the middle.
-pub(crate) fn find_route() -> Box<dyn FnMut()> {
+/// One of so many routes by host and prefix: the one in the middle.
+pub(crate) fn find_route(count: usize) -> Box<dyn FnMut()> {
     let mut routes = String::new();
-    for n in 0..50 {
+    for n in 0..count {
         write!(
             routes,
             "[[load_balancers.counts.routes]]\npool = \"default\"\n\
@@ -30,9 +33,18 @@ pub(crate) fn find_route() -> Box<dyn FnMut()> {
         .get(&name("counts"))
         .expect("it was declared");
     let router = Router::new(lb);
+    let text = format!(
+        "GET /cart/items HTTP/1.1\r\nHost: host-{}.example.org\r\n\r\n",
+        count / 2
+    );
+    let mut head = RequestHead::new();
+    head.parse(text.as_bytes(), &ListenerLimits::default())
+        .expect("a good request");
     Box::new(move || {
-        let found = router.find(black_box(b"host-25.example.org"), black_box(b"/cart/items"));
-        assert!(found.is_some());
+        let nowhere = |_| Geography::default();
+        let client = IpAddr::from([127, 0, 0, 1]);
+        let facts = Facts::new(black_box(&head), text.as_bytes(), client, &[], &nowhere);
+        assert!(router.find(&facts).is_some());
     })
 }
 
@@ -55,7 +67,7 @@ pub(crate) fn pick(algorithm: &str) -> Box<dyn FnMut()> {
 
 fn balancer(algorithm: &str) -> Balancer {
     let config = Arc::new(config(algorithm, ""));
-    let (overrides, observed) = (Overrides::new(), Observed::default());
+    let (overrides, observed) = (Overrides::default(), Observed::default());
     let layers = Layers {
         revision: 1,
         config: &config,

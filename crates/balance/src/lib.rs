@@ -32,6 +32,7 @@ mod ring;
 mod rng;
 mod schedule;
 mod sessions;
+mod split;
 mod table;
 mod window;
 
@@ -50,3 +51,4 @@ pub use ring::{MAX_POINTS, POINTS_PER_WEIGHT};
 pub use rng::Rng;
 pub use schedule::MAX_TURNS;
 pub use sessions::Sessions;
+pub use split::Split;

@@ -17,15 +17,16 @@ mod problem;
 mod requests;
 mod routes;
 mod server;
+mod weights;
 
 use std::net::SocketAddr;
 use std::pin::Pin;
 use std::sync::Arc;
 
-use model::config::{MAX_WEIGHT, Name, Secret};
+use model::config::{MAX_SPLIT_WEIGHT, MAX_WEIGHT, Name, Secret};
 use model::explain::{ExplainQuery, Explanation};
 use model::record::{RecordQuery, RequestRecord};
-use model::state::{Order, Override};
+use model::state::{Order, Override, RouteKey, RouteOrder, RouteWeights};
 use model::status::{ReloadStatus, Status};
 use prometheus_client::registry::Registry;
 use tokio::sync::{mpsc, oneshot};
@@ -53,6 +54,8 @@ pub struct Console {
     pub recall: Arc<Recall>,
     /// Where operators' orders go. Each is answered, or its reply dropped, which reads as "shutting down".
     pub orders: mpsc::Sender<OrderRequest>,
+    /// Where orders for routes go; answered likewise.
+    pub weights: mpsc::Sender<WeightsRequest>,
     /// Where requests to reload go; answered likewise.
     pub reloads: mpsc::Sender<ReloadRequest>,
     /// The metrics.
@@ -68,6 +71,15 @@ pub struct OrderRequest {
     pub order: Order,
     /// The standing override afterwards; `None` when nothing stands any more.
     pub reply: oneshot::Sender<Result<Option<Override>, OrderError>>,
+}
+
+/// An order for a route on its way to the task that owns the overrides.
+#[derive(Debug)]
+pub struct WeightsRequest {
+    /// What is wanted.
+    pub order: RouteWeights,
+    /// The standing order afterwards; `None` when the config's weights hold.
+    pub reply: oneshot::Sender<Result<Option<RouteOrder>, OrderError>>,
 }
 
 /// A request to load the config again.
@@ -101,6 +113,30 @@ pub enum OrderError {
     /// The weight is over [`MAX_WEIGHT`].
     #[error("weight {0} is over the greatest, {MAX_WEIGHT}")]
     BadWeight(u32),
+    /// The load balancer has no such route.
+    #[error("load balancer `{load_balancer}` has no route `{route}`; {}", known_ones(.known))]
+    UnknownRoute {
+        /// The load balancer.
+        load_balancer: Name,
+        /// The route asked for.
+        route: Name,
+        /// Those that it has.
+        known: Vec<Name>,
+    },
+    /// The route does not share requests out.
+    #[error("route `{0}` leads to one place: give it a `split` in the config to weigh its pools")]
+    NoSplit(RouteKey),
+    /// The weights name a pool that is not in the split, or leave nobody to take requests.
+    #[error("route `{key}`: name pools of its split, at least one with a weight above 0; {}", known_ones(.known))]
+    BadWeights {
+        /// The route.
+        key: RouteKey,
+        /// The pools of its split.
+        known: Vec<Name>,
+    },
+    /// A weight is over [`MAX_SPLIT_WEIGHT`].
+    #[error("weight {0} is over the greatest, {MAX_SPLIT_WEIGHT}")]
+    BadSplitWeight(u32),
     /// The order could not be made to last, so it is not in force.
     #[error("the order could not be stored and is not in force: {0}")]
     StoreFailed(String),

@@ -1,11 +1,12 @@
 //! An operator's order: from JSON to a valid [`Order`].
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use axum::extract::rejection::JsonRejection;
 use axum::http::StatusCode;
-use model::config::MAX_WEIGHT;
-use model::state::{Mode, Order, OrderAction, OverrideKey};
+use model::config::{MAX_WEIGHT, Name};
+use model::state::{Mode, Order, OrderAction, OverrideKey, RouteKey, RouteWeights};
 use model::units::{format_duration, parse_duration};
 use serde::Deserialize;
 
@@ -54,12 +55,7 @@ impl OrderBody {
             (Action::Ready, None) => OrderAction::Mode(Mode::Ready),
             (Action::Maintenance, None) => OrderAction::Mode(Mode::Maintenance),
         };
-        let by = self.by.unwrap_or_else(|| DEFAULT_BY.to_owned());
-        if by.is_empty() || by.chars().count() > MAX_BY_CHARS || by.chars().any(char::is_control) {
-            return Err(refuse(format!(
-                "`by` is 1 to {MAX_BY_CHARS} characters without control characters"
-            )));
-        }
+        let by = signed_by(self.by)?;
         if self.lasts.is_some() && self.action == Action::Ready {
             return Err(refuse(
                 "`ready` ends an order and cannot itself lapse: leave `for` out".to_owned(),
@@ -73,6 +69,45 @@ impl OrderBody {
             by,
         })
     }
+}
+
+/// The body of an order for a route.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct WeightsBody {
+    /// Null: as configured again.
+    weights: Option<BTreeMap<Name, u32>>,
+    #[serde(rename = "for")]
+    lasts: Option<String>,
+    by: Option<String>,
+}
+
+impl WeightsBody {
+    /// The order meant, for the route `key`.
+    pub(crate) fn into_order(self, key: RouteKey) -> Result<RouteWeights, Problem> {
+        let refuse = |detail: String| Problem::new(Kind::BadOrder, detail);
+        if self.lasts.is_some() && self.weights.is_none() {
+            return Err(refuse(
+                "weights as configured cannot lapse: leave `for` out".to_owned(),
+            ));
+        }
+        Ok(RouteWeights {
+            key,
+            weights: self.weights,
+            lasts: self.lasts.as_deref().map(lasting).transpose().map_err(refuse)?,
+            by: signed_by(self.by)?,
+        })
+    }
+}
+
+/// Who gives an order.
+fn signed_by(by: Option<String>) -> Result<String, Problem> {
+    let by = by.unwrap_or_else(|| DEFAULT_BY.to_owned());
+    if by.is_empty() || by.chars().count() > MAX_BY_CHARS || by.chars().any(char::is_control) {
+        let detail = format!("`by` is 1 to {MAX_BY_CHARS} characters without control characters");
+        return Err(Problem::new(Kind::BadOrder, detail));
+    }
+    Ok(by)
 }
 
 /// Why a body is not JSON of the form expected.

@@ -34,6 +34,7 @@ kinds! {
     NotFound "not_found" NOT_FOUND "No such path";
     UnknownLoadBalancer "unknown_load_balancer" NOT_FOUND "No such load balancer";
     UnknownBackend "unknown_backend" NOT_FOUND "No such backend";
+    UnknownRoute "unknown_route" NOT_FOUND "No such route";
     UnknownRequest "unknown_request" NOT_FOUND "No such request is remembered";
     MethodNotAllowed "method_not_allowed" METHOD_NOT_ALLOWED "The path has another method";
     RequestTimeout "request_timeout" REQUEST_TIMEOUT "The request took too long";

@@ -20,7 +20,7 @@ use tokio::sync::{mpsc, oneshot};
 use crate::limits::{ANSWER_TIMEOUT, MAX_BODY_BYTES};
 use crate::order::{OrderBody, json_problem};
 use crate::problem::{Kind, Problem};
-use crate::{Console, OrderError, OrderRequest, ReloadRequest, access, requests};
+use crate::{Console, OrderError, OrderRequest, ReloadRequest, access, requests, weights};
 
 /// The contract that this module keeps; see `docs/adr/0003-openapi-document.md`.
 const OPENAPI: &str = include_str!("../openapi.json");
@@ -46,6 +46,11 @@ fn table() -> Vec<(Method, &'static str, MethodRouter<Arc<Console>>)> {
         (Method::GET, "/api/v1/requests/{id}", get(requests::by_id)),
         (Method::POST, "/api/v1/reload", post(reload)),
         (Method::POST, backend_order, post(order)),
+        (
+            Method::POST,
+            "/api/v1/load-balancers/{lb}/routes/{route}/weights",
+            post(weights::order),
+        ),
     ]
 }
 
@@ -160,18 +165,22 @@ async fn order(
     Ok(Json(Ordered { key, order: standing }))
 }
 
-fn order_problem(error: &OrderError) -> Problem {
+pub(crate) fn order_problem(error: &OrderError) -> Problem {
     let kind = match error {
         OrderError::UnknownLoadBalancer { .. } => Kind::UnknownLoadBalancer,
         OrderError::UnknownBackend { .. } => Kind::UnknownBackend,
-        OrderError::BadWeight(_) => Kind::BadOrder,
+        OrderError::UnknownRoute { .. } => Kind::UnknownRoute,
+        OrderError::BadWeight(_)
+        | OrderError::BadSplitWeight(_)
+        | OrderError::BadWeights { .. }
+        | OrderError::NoSplit(_) => Kind::BadOrder,
         OrderError::StoreFailed(_) => Kind::StoreFailed,
     };
     Problem::new(kind, error.to_string())
 }
 
 /// Sends a question to the owner of the state and waits for its answer.
-async fn ask<Question, Answer>(
+pub(crate) async fn ask<Question, Answer>(
     owner: &mpsc::Sender<Question>,
     question: impl FnOnce(oneshot::Sender<Answer>) -> Question,
 ) -> Result<Answer, Problem> {

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use balance::Outcome;
 use http::forward::{self, Via};
 use http::{FieldList, Framing, RequestHead, ResponseHead};
-use model::config::{HashKey, HealthCheck, Listener};
+use model::config::{HealthCheck, Listener};
 use model::reason::{Fault, Reason};
 
 use crate::DataplaneEvent;
@@ -18,6 +18,7 @@ use crate::counters::class_of;
 use crate::observe::{self, Observing, Told};
 use crate::origin::Origin;
 use crate::reply::Reply;
+use crate::routing;
 use crate::serving::{LbCell, ListenerServing, PoolServing};
 use crate::shard::{Shard, Slot};
 use crate::story::Story;
@@ -250,9 +251,8 @@ async fn route(arrived: &Arrived<'_>, client: &mut Client<'_>, rest: &mut Rest) 
         .await;
     }
     let lb = &serving.lb;
-    let route = lb.router.find(head.host_name(bytes), head.path(bytes));
+    let (route, pool) = routing::route(shard, serving, head, bytes, client.origin.peer.ip());
     rest.story.route.set(route);
-    let pool = route.and_then(|r| lb.route_pools.get(r)).copied();
     rest.story.pool.set(pool);
     let Rest {
         response,
@@ -656,31 +656,13 @@ fn key_of(request: &Request<'_>) -> u64 {
     let Some(key) = request.pool.balancer.hash_key() else {
         return 0;
     };
-    let (head, bytes) = (request.head, request.bytes);
-    let named = match key {
-        HashKey::ClientAddress => None,
-        HashKey::Header(name) => head.field(bytes, name),
-        HashKey::Cookie(name) => head.cookie(bytes, name),
-        HashKey::Path => Some(head.path(bytes)),
-        HashKey::Query(name) => head.query_parameter(bytes, name),
-    };
-    named.map_or_else(|| address_key(request), balance::hash)
+    routing::hash_of(key, request.head, request.bytes, || client_address(request))
 }
 
-fn address_key(request: &Request<'_>) -> u64 {
+fn client_address(request: &Request<'_>) -> IpAddr {
     let trusted = &request.listener.trusted_proxies;
-    let address = if request.trusted {
-        forward::client_address(request.bytes, request.head, request.origin.peer.ip(), trusted)
-    } else {
-        request.origin.peer.ip()
-    };
-    hash_address(address)
-}
-
-/// The hash by which an address is spread; IPv4-mapped addresses count as IPv4.
-pub(crate) fn hash_address(address: IpAddr) -> u64 {
-    match address.to_canonical() {
-        IpAddr::V4(a) => balance::hash(&a.octets()),
-        IpAddr::V6(a) => balance::hash(&a.octets()),
+    match request.trusted {
+        true => forward::client_address(request.bytes, request.head, request.origin.peer.ip(), trusted),
+        false => request.origin.peer.ip(),
     }
 }

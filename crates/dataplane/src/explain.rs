@@ -3,12 +3,13 @@
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
 use balance::Rng;
+use http::route::Facts;
 use http::{Parsed, RequestHead};
-use model::config::HashKey;
 use model::explain::{ExplainQuery, Explanation, Refusal};
 use model::reason::Reason;
 
-use crate::exchange::hash_address;
+use crate::geo::Geo;
+use crate::routing;
 use crate::serving::{ListenerServing, PoolServing, Serving};
 
 /// Any seed will do: an explanation of a random choice shows one of its outcomes.
@@ -17,6 +18,7 @@ const SEED: u64 = 1;
 /// Explains `query` against what is in force. `bound` tells the real address of a listener.
 pub(crate) fn explain(
     serving: &Serving,
+    geo: &Geo,
     bound: impl Fn(&SocketAddr) -> SocketAddr,
     query: &ExplainQuery,
     now_us: u64,
@@ -30,6 +32,9 @@ pub(crate) fn explain(
         host: String::new(),
         path: String::new(),
         routes: Vec::new(),
+        language: None,
+        geography: None,
+        split: None,
         pool: None,
         algorithm: None,
         hash_key: None,
@@ -48,16 +53,22 @@ pub(crate) fn explain(
     let (host, path) = (head.host_name(&text), head.path(&text));
     explanation.host = String::from_utf8_lossy(host).into_owned();
     explanation.path = String::from_utf8_lossy(path).into_owned();
-    explanation.routes = listener.lb.router.explain(host, path);
-    let route = listener.lb.router.find(host, path);
-    let pool = route
-        .and_then(|r| listener.lb.route_pools.get(r))
-        .and_then(|p| listener.lb.pools.get(*p));
-    let Some(pool) = pool else {
+    let client = query.client.unwrap_or(IpAddr::V4(Ipv4Addr::LOCALHOST));
+    let look_up = |address| geo.look_up(address);
+    let facts = Facts::new(&head, &text, client, &listener.config.trusted_proxies, &look_up);
+    let client = facts.client();
+    let router = &listener.lb.router;
+    explanation.routes = router.explain(&facts);
+    explanation.language = router.language(&facts);
+    explanation.geography = router.asks_geography().then(|| facts.geography());
+    let (route, pool) = routing::pick(&listener.lb, &head, &text, &facts, &mut Rng::new(SEED));
+    explanation.split = route
+        .and_then(|route| listener.lb.targets.get(route))
+        .and_then(|target| target.words(&head, &text, client));
+    let Some(pool) = pool.and_then(|pool| listener.lb.pools.get(pool)) else {
         explanation.refused = Some(refusal(Reason::NoRoute));
         return Ok(explanation);
     };
-    let client = query.client.unwrap_or(IpAddr::V4(Ipv4Addr::LOCALHOST));
     let (key, words) = hash_key(pool, &head, &text, client);
     let (candidates, chosen) = pool.balancer.explain(key, now_us, &mut Rng::new(SEED));
     explanation.pool = Some(pool.config.name.clone());
@@ -135,25 +146,6 @@ fn hash_key(pool: &PoolServing, head: &RequestHead, bytes: &[u8], client: IpAddr
     let Some(key) = pool.balancer.hash_key() else {
         return (0, None);
     };
-    let (what, value) = match key {
-        HashKey::ClientAddress => ("client address".to_owned(), None),
-        HashKey::Header(name) => (format!("header {name}"), head.field(bytes, name)),
-        HashKey::Cookie(name) => (format!("cookie {name}"), head.cookie(bytes, name)),
-        HashKey::Path => ("path".to_owned(), Some(head.path(bytes))),
-        HashKey::Query(name) => (
-            format!("query parameter {name}"),
-            head.query_parameter(bytes, name),
-        ),
-    };
-    match value {
-        Some(value) => (
-            balance::hash(value),
-            Some(format!("{what} = {:?}", String::from_utf8_lossy(value))),
-        ),
-        None if *key == HashKey::ClientAddress => (hash_address(client), Some(format!("{what} = {client}"))),
-        None => (
-            hash_address(client),
-            Some(format!("{what} is absent: client address = {client}")),
-        ),
-    }
+    let words = routing::key_words(key, head, bytes, client);
+    (routing::hash_of(key, head, bytes, || client), Some(words))
 }

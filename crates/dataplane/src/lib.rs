@@ -16,6 +16,7 @@ mod connection;
 mod counters;
 mod exchange;
 mod explain;
+mod geo;
 mod http2;
 mod metrics;
 mod observe;
@@ -23,6 +24,7 @@ mod origin;
 mod relay;
 mod reply;
 mod request_body;
+mod routing;
 mod serving;
 mod shard;
 mod story;
@@ -35,6 +37,7 @@ mod upstream;
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::Ordering::Relaxed;
 use std::sync::{Arc, Mutex, PoisonError, mpsc};
 use std::thread::JoinHandle;
@@ -48,10 +51,12 @@ use model::state::{BackendId, Ejected};
 use model::status::{BackendLive, ListenerStatus};
 use tokio::sync::mpsc as async_mpsc;
 
+use crate::geo::Geo;
 use crate::observe::{Observing, Recall};
 use crate::serving::{Registry, Serving};
 use crate::shard::{Command, Shared};
 
+pub use crate::geo::check as check_geoip;
 pub use crate::metrics::{Description, METRICS};
 pub use crate::tls::{CertificateChange, CertificateNews, watch as watch_certificates};
 
@@ -83,6 +88,13 @@ pub enum DataplaneEvent {
     Ejected(Ejected),
     /// Something about certificates; in force on all shards already.
     Certificate(CertificateNews),
+    /// A database of countries was read, or could not be: then the one before stays in force.
+    Geoip {
+        /// The file.
+        path: PathBuf,
+        /// Why it could not be.
+        result: Result<(), String>,
+    },
 }
 
 /// Why the data plane did not start.
@@ -108,6 +120,9 @@ pub enum StartError {
         /// What is wrong.
         cause: String,
     },
+    /// The database of countries cannot be used.
+    #[error("{0}")]
+    Geoip(String),
     /// A thread could not be started.
     #[error("cannot start a shard thread: {0}")]
     Thread(io::Error),
@@ -137,7 +152,7 @@ pub struct ShutdownReport {
 #[derive(Debug)]
 pub struct Dataplane {
     shared: Arc<Shared>,
-    shards: Vec<async_mpsc::UnboundedSender<Command>>,
+    shards: Vec<Orders>,
     threads: Mutex<Vec<JoinHandle<()>>>,
     state: Mutex<State>,
 }
@@ -167,9 +182,12 @@ impl Dataplane {
             max_connections: options.snapshot.config.node.max_connections.into(),
             refused_connections: 0.into(),
             accept_errors: 0.into(),
+            geo: Geo::default(),
             shards: threads,
             told: observe::Counters::default(),
         });
+        let geoip = options.snapshot.config.node.geoip.as_deref();
+        shared.geo.follow(geoip).map_err(StartError::Geoip)?;
         let observing = Arc::new(Observing::quiet(&options.snapshot.config.observe));
         let serving = Arc::new(Serving::build(
             &options.snapshot,
@@ -194,21 +212,7 @@ impl Dataplane {
             bound.insert(address, Ok(local_address(&opened, address)));
             sockets.push((address, opened));
         }
-        let mut shards = Vec::new();
-        let mut handles = Vec::new();
-        for index in 0..threads {
-            let (sender, receiver) = async_mpsc::unbounded_channel();
-            let shared = shared.clone();
-            let thread = std::thread::Builder::new()
-                .name(format!("shard-{index}"))
-                .spawn(move || {
-                    if let Err(error) = shard::run(index, shared, receiver) {
-                        tracing::error!(shard = index, %error, "shard ended");
-                    }
-                });
-            handles.push(thread.map_err(StartError::Thread)?);
-            shards.push(sender);
-        }
+        let (shards, handles) = start_shards(threads, &shared).map_err(StartError::Thread)?;
         let dataplane = Self {
             shared,
             shards,
@@ -230,6 +234,7 @@ impl Dataplane {
     /// Puts `snapshot` in force on every shard before it returns; listeners are opened and closed as it says.
     /// Returns those that could not be opened.
     pub fn publish(&self, snapshot: &Snapshot) -> Vec<ListenFailure> {
+        self.follow_geoip(snapshot.config.node.geoip.as_deref());
         let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
         let observing = self.follow(&state, snapshot).0;
         let serving = Arc::new(Serving::build(
@@ -276,6 +281,23 @@ impl Dataplane {
         drop(state);
         self.shared.registry.prune();
         failures
+    }
+
+    /// Reads the database of countries again when the file has changed; what came of it is told as
+    /// [`DataplaneEvent::Geoip`]. Reads a file: not for a thread that serves.
+    pub fn follow_geoip(&self, path: Option<&Path>) {
+        let result = match self.shared.geo.follow(path) {
+            Ok(false) => return,
+            Ok(true) => Ok(()),
+            Err(error) => Err(error),
+        };
+        if let Some(path) = path.map(Path::to_owned) {
+            // A full channel loses the event; the metrics have it.
+            let _ = self
+                .shared
+                .events
+                .try_send(DataplaneEvent::Geoip { path, result });
+        }
     }
 
     /// Begins to tell of requests: opens the access log. Called once, after root was given up, so that what is
@@ -398,7 +420,7 @@ impl Dataplane {
             _ => *configured,
         };
         let now_us = u64::try_from(self.shared.epoch.elapsed().as_micros()).unwrap_or(u64::MAX);
-        explain::explain(&serving, bound, query, now_us)
+        explain::explain(&serving, &self.shared.geo, bound, query, now_us)
     }
 
     /// The metrics of the data plane, for the registry.
@@ -476,6 +498,28 @@ impl Dataplane {
         }
         true
     }
+}
+
+/// Where commands to a shard go.
+type Orders = async_mpsc::UnboundedSender<Command>;
+
+fn start_shards(threads: usize, shared: &Arc<Shared>) -> io::Result<(Vec<Orders>, Vec<JoinHandle<()>>)> {
+    let mut shards = Vec::new();
+    let mut handles = Vec::new();
+    for index in 0..threads {
+        let (sender, receiver) = async_mpsc::unbounded_channel();
+        let shared = shared.clone();
+        let thread = std::thread::Builder::new()
+            .name(format!("shard-{index}"))
+            .spawn(move || {
+                if let Err(error) = shard::run(index, shared, receiver) {
+                    tracing::error!(shard = index, %error, "shard ended");
+                }
+            });
+        handles.push(thread?);
+        shards.push(sender);
+    }
+    Ok((shards, handles))
 }
 
 /// Backends that took requests before and do not now.

@@ -67,6 +67,9 @@ metrics! {
     HTTP2_RESETS "evenkeel_http2_resets_total" "counter" "load_balancer, listener, cause" "Streams that ended with an error, by cause: client, malformed, backend, stalled";
     HTTP2_REFUSED "evenkeel_http2_refused_total" "counter" "load_balancer, listener, limit" "Streams refused, by limit: concurrent, memory";
     HTTP2_ABUSE "evenkeel_http2_abuse_total" "counter" "load_balancer, listener, limit" "Connections ended because the client passed a limit (docs/http2.md)";
+    GEOIP_LOADED "evenkeel_geoip_loaded_total" "counter" "" "Databases of countries read";
+    GEOIP_FAILED "evenkeel_geoip_failed_total" "counter" "" "Databases of countries that could not be used; the one before stayed in force";
+    GEOIP_BUILT "evenkeel_geoip_built_timestamp_seconds" "gauge" "" "When the database of countries in force was built; 0 without one";
     ACCEPT_ERRORS "evenkeel_accept_errors_total" "counter" "" "Failed accepts: out of file descriptors or memory";
     HANDSHAKES "evenkeel_tls_handshakes_total" "counter" "load_balancer, listener, version, resumed" "TLS handshakes with clients";
     HANDSHAKE_FAILURES "evenkeel_tls_handshake_failures_total" "counter" "load_balancer, listener, reason" "TLS handshakes with clients that failed, by what went wrong";
@@ -127,9 +130,13 @@ impl Collector for Metrics {
             (SPANS_DROPPED, &spans.dropped),
             (SPAN_ERRORS, &spans.errors),
             (OVERWRITTEN, overwritten),
+            (GEOIP_LOADED, &self.dataplane.shared.geo.loaded),
+            (GEOIP_FAILED, &self.dataplane.shared.geo.failed),
         ] {
             family(&mut encoder, metric)?.encode_counter::<NoLabelSet, _, f64>(&value.load(Relaxed), None)?;
         }
+        let built = i64::try_from(self.dataplane.shared.geo.built().unwrap_or(0)).unwrap_or(i64::MAX);
+        family(&mut encoder, GEOIP_BUILT)?.encode_gauge(&built)?;
         let now_us = u64::try_from(self.dataplane.shared.epoch.elapsed().as_micros()).unwrap_or(u64::MAX);
         pools(&mut encoder, &serving, now_us)?;
         backends(&mut encoder, &serving)?;

@@ -14,10 +14,11 @@ use balance::{Balancer, Load, PoolLoad};
 use http::route::Router;
 use model::config::{Config, Listener, LoadBalancer, Name, Pool};
 use model::snapshot::{PoolState, Snapshot};
-use model::state::BackendId;
+use model::state::{BackendId, RouteOrder};
 
 use crate::counters::{BackendCounters, Http2Counters, LoadBalancerCounters, PerShard, PoolCounters};
 use crate::observe::Observing;
+use crate::routing::{self, Target};
 use crate::tls::{ListenerTls, PoolTls, TlsCounters};
 
 /// A snapshot ready to serve.
@@ -43,9 +44,11 @@ pub(crate) struct ListenerServing {
 #[derive(Debug)]
 pub(crate) struct LbServing {
     pub(crate) config: Arc<LoadBalancer>,
-    pub(crate) router: Router,
-    /// Index into `pools` for each route.
-    pub(crate) route_pools: Vec<usize>,
+    pub(crate) router: Arc<Router>,
+    /// Where each route leads.
+    pub(crate) targets: Vec<Target>,
+    /// Orders in force for its routes.
+    orders: BTreeMap<Name, Arc<RouteOrder>>,
     pub(crate) pools: Vec<Arc<PoolServing>>,
     pub(crate) cell: Arc<LbCell>,
 }
@@ -338,23 +341,21 @@ fn build_lb(
             Arc::new(build_pool(state, tls, registry))
         }));
     }
-    if let Some(before) = before
-        && Arc::ptr_eq(&before.config, config)
+    let orders = snapshot.route_orders(&config.name);
+    let same_config = before.filter(|before| Arc::ptr_eq(&before.config, config));
+    if let Some(before) = same_config
+        && before.orders == orders
         && before.pools.len() == pools.len()
         && before.pools.iter().zip(&pools).all(|(a, b)| Arc::ptr_eq(a, b))
     {
         return before.clone();
     }
     let index_of = |name: &Name| pools.iter().position(|p| p.config.name == *name);
-    // The config is parsed to valid: every route's pool exists.
-    let route_pools = config
-        .routes
-        .iter()
-        .map(|r| r.target.pools().find_map(&index_of).unwrap_or(0))
-        .collect();
+    let targets = routing::targets(config, |route| orders.get(route).cloned(), index_of);
     Arc::new(LbServing {
-        router: Router::new(config),
-        route_pools,
+        router: same_config.map_or_else(|| Arc::new(Router::new(config)), |before| before.router.clone()),
+        targets,
+        orders,
         pools,
         cell: registry.lb_cell(&config.name),
         config: config.clone(),

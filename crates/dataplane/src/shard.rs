@@ -19,6 +19,7 @@ use crate::DataplaneEvent;
 use crate::buffers::{BUFFER_BYTES, Buffers};
 use crate::connection;
 use crate::exchange::Work;
+use crate::geo::Geo;
 use crate::observe::{self, Observer, Recall};
 use crate::serving::{ListenerCell, ListenerServing, Registry, Serving};
 use crate::timers::{TICK, Timers};
@@ -49,6 +50,7 @@ pub(crate) struct Shared {
     pub(crate) max_connections: AtomicU32,
     pub(crate) refused_connections: AtomicU64,
     pub(crate) accept_errors: AtomicU64,
+    pub(crate) geo: Geo,
     /// Number of shards.
     pub(crate) shards: usize,
     pub(crate) told: observe::Counters,

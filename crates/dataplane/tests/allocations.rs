@@ -211,7 +211,7 @@ fn snapshot(backends: &[SocketAddr], observe: Observe) -> Snapshot {
     let layers = Layers {
         revision: 1,
         config: &config,
-        overrides: &Overrides::new(),
+        overrides: &Overrides::default(),
         observed: &Observed::default(),
     };
     Snapshot::build(layers, None, Timestamp(1))

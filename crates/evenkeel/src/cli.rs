@@ -4,7 +4,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
-use model::config::{DEFAULT_ADMIN_LISTEN, MAX_WEIGHT, Name};
+use model::config::{DEFAULT_ADMIN_LISTEN, MAX_SPLIT_WEIGHT, MAX_WEIGHT, Name};
 
 /// Evenkeel: one address in front of many servers.
 #[derive(Debug, Parser)]
@@ -39,6 +39,9 @@ pub(crate) enum Command {
     /// Order a backend to drain, into maintenance, back to ready, or to another weight
     #[command(subcommand)]
     Backend(BackendCommand),
+    /// Order other weights for the pools of a route's split, or end such an order
+    #[command(subcommand)]
+    Route(RouteCommand),
     /// Show where a request would go, and why, without sending it
     Explain(ExplainArgs),
     /// Show what became of a request, and why; without an id, the last failures
@@ -165,6 +168,63 @@ pub(crate) enum BackendCommand {
     Ready(ReadyArgs),
     /// Another weight than the configured one; keeps the mode
     Weight(WeightArgs),
+}
+
+#[derive(Debug, Subcommand)]
+#[command(after_help = "\
+Examples:
+  evenkeel route weight shop all blue=0 green=100
+  evenkeel route weight shop all blue=95 green=5 --for 10m
+  evenkeel route reset shop all
+
+The first is blue/green in one command: everybody to green at once. An order replaces the one before it and survives
+a restart; `reset` ends it.")]
+pub(crate) enum RouteCommand {
+    /// Other weights than the configured ones; a pool of the split that is not named gets no requests
+    Weight(RouteWeightArgs),
+    /// Back to the weights of the config
+    Reset(RouteArgs),
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct RouteArgs {
+    /// Name of the load balancer
+    #[arg(value_name = "LB", value_parser = Name::parse)]
+    pub(crate) load_balancer: Name,
+    /// Name of the route
+    #[arg(value_parser = Name::parse)]
+    pub(crate) route: Name,
+    /// Who orders it [default: the user's name]
+    #[arg(long, value_name = "NAME")]
+    pub(crate) by: Option<String>,
+    #[command(flatten)]
+    pub(crate) client: ClientArgs,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct RouteWeightArgs {
+    #[command(flatten)]
+    pub(crate) route: RouteArgs,
+    /// Pools with their weights
+    #[arg(required = true, value_name = "POOL=WEIGHT", value_parser = pool_weight)]
+    pub(crate) weights: Vec<(Name, u32)>,
+    /// End by itself after this time, e.g. 90s, 10m, 1h30m
+    #[arg(long = "for", value_name = "TIME")]
+    pub(crate) lasts: Option<String>,
+}
+
+/// `POOL=WEIGHT`.
+fn pool_weight(text: &str) -> Result<(Name, u32), String> {
+    let (pool, weight) = text
+        .split_once('=')
+        .ok_or_else(|| format!("`{text}` is not a pool with its weight, such as `green=5`"))?;
+    let pool = Name::parse(pool).map_err(|error| error.to_string())?;
+    let weight = weight
+        .parse()
+        .ok()
+        .filter(|weight| *weight <= MAX_SPLIT_WEIGHT)
+        .ok_or_else(|| format!("`{weight}` is not a weight from 0 to {MAX_SPLIT_WEIGHT}"))?;
+    Ok((pool, weight))
 }
 
 #[derive(Debug, Args)]

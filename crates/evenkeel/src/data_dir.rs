@@ -14,7 +14,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, bail};
 use model::config::Name;
-use model::state::{Override, OverrideKey, Overrides};
+use model::state::{Override, OverrideKey, Overrides, RouteKey, RouteOrder};
 use net::privileges::Identity;
 use nix::fcntl::OFlag;
 use serde::{Deserialize, Serialize};
@@ -38,6 +38,17 @@ pub(crate) struct DataDir {
 struct OverridesFile {
     version: u32,
     overrides: Vec<Entry>,
+    /// Absent before there were such orders.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    routes: Vec<RouteEntry>,
+}
+
+#[derive(Serialize, Deserialize)]
+struct RouteEntry {
+    #[serde(flatten)]
+    key: RouteKey,
+    #[serde(flatten)]
+    order: RouteOrder,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -141,7 +152,7 @@ impl DataDir {
         let path = self.path.join(OVERRIDES);
         let text = match std::fs::read(&path) {
             Ok(text) => text,
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Overrides::new()),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Overrides::default()),
             Err(error) => return Err(error).with_context(|| format!("cannot read {}", path.display())),
         };
         if let Ok(VersionOnly { version }) = serde_json::from_slice(&text)
@@ -153,11 +164,18 @@ impl DataDir {
             );
         }
         match serde_json::from_slice::<OverridesFile>(&text) {
-            Ok(file) => Ok(file
-                .overrides
-                .into_iter()
-                .map(|entry| (entry.key(), entry.order))
-                .collect()),
+            Ok(file) => Ok(Overrides {
+                backends: file
+                    .overrides
+                    .into_iter()
+                    .map(|entry| (entry.key(), entry.order))
+                    .collect(),
+                routes: file
+                    .routes
+                    .into_iter()
+                    .map(|entry| (entry.key, entry.order))
+                    .collect(),
+            }),
             Err(error) => {
                 let aside = self.move_aside(&path)?;
                 tracing::error!(
@@ -166,7 +184,7 @@ impl DataDir {
                     path.display(),
                     aside.display()
                 );
-                Ok(Overrides::new())
+                Ok(Overrides::default())
             }
         }
     }
@@ -178,7 +196,15 @@ impl DataDir {
     pub(crate) fn store_overrides(&self, overrides: &Overrides) -> io::Result<()> {
         let file = OverridesFile {
             version: VERSION,
-            overrides: overrides.iter().map(Entry::new).collect(),
+            overrides: overrides.backends.iter().map(Entry::new).collect(),
+            routes: overrides
+                .routes
+                .iter()
+                .map(|(key, order)| RouteEntry {
+                    key: key.clone(),
+                    order: order.clone(),
+                })
+                .collect(),
         };
         let mut text = serde_json::to_vec_pretty(&file)?;
         text.push(b'\n');
@@ -249,7 +275,21 @@ mod tests {
             since: Timestamp(2_000),
             expires: None,
         };
-        Overrides::from([(key(9001), drain), (key(9002), weight)])
+        let name = |text: &str| Name::parse(text).unwrap();
+        let route = RouteKey {
+            load_balancer: name("shop"),
+            route: name("all"),
+        };
+        let weights = RouteOrder {
+            weights: [(name("blue"), 0), (name("green"), 100)].into(),
+            by: "bob".into(),
+            since: Timestamp(3),
+            expires: Some(Timestamp(9)),
+        };
+        Overrides {
+            backends: [(key(9001), drain), (key(9002), weight)].into(),
+            routes: [(route, weights)].into(),
+        }
     }
 
     #[test]
@@ -257,13 +297,13 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("not/yet/there");
         let data = DataDir::open(&path).unwrap();
-        assert_eq!(data.load_overrides().unwrap(), Overrides::new());
+        assert_eq!(data.load_overrides().unwrap(), Overrides::default());
         data.store_overrides(&orders()).unwrap();
         drop(data);
         let data = DataDir::open(&path).unwrap();
         assert_eq!(data.load_overrides().unwrap(), orders());
-        data.store_overrides(&Overrides::new()).unwrap();
-        assert_eq!(data.load_overrides().unwrap(), Overrides::new());
+        data.store_overrides(&Overrides::default()).unwrap();
+        assert_eq!(data.load_overrides().unwrap(), Overrides::default());
     }
 
     #[test]
@@ -290,7 +330,7 @@ mod tests {
         for n in 1..=2 {
             let cut = &text[..text.len() / 2];
             std::fs::write(&path, cut).unwrap();
-            assert_eq!(data.load_overrides().unwrap(), Overrides::new());
+            assert_eq!(data.load_overrides().unwrap(), Overrides::default());
             let aside = dir.path().join(format!("{OVERRIDES}.corrupt-{n}"));
             assert_eq!(std::fs::read(aside).unwrap(), cut);
             assert!(!path.exists());

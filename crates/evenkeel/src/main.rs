@@ -32,6 +32,7 @@ fn main() -> ExitCode {
         Command::Schema => commands::schema::run(),
         Command::Status(args) => commands::status::run(&args),
         Command::Backend(command) => commands::backend::run(command),
+        Command::Route(command) => commands::route::run(command),
         Command::Explain(args) => commands::explain::run(args),
         Command::Why(args) => commands::why::run(&args),
         Command::Reload(args) => commands::reload::run(&args),

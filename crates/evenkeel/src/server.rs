@@ -13,7 +13,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use anyhow::{Context, anyhow, bail};
-use console::{Console, OrderRequest, ReloadRequest};
+use console::{Console, OrderRequest, ReloadRequest, WeightsRequest};
 use dataplane::Dataplane;
 use model::config::{Config, Secret};
 use model::status::Status;
@@ -117,10 +117,7 @@ impl Server {
             events,
         })?);
         let admin = bind_admin(config.admin.listen)?;
-        if let Some(identity) = &identity {
-            identity.assume()?;
-            tracing::info!("gave up root: running as {}", identity.name);
-        }
+        give_up_root(identity.as_ref())?;
         dataplane.tell(core.snapshot()).map_err(anyhow::Error::msg)?;
         let (view_out, view) = watch::channel(core.view());
         let shared = Arc::new(Shared {
@@ -140,11 +137,13 @@ impl Server {
         let inside = runtime.enter();
         tokio::spawn(dataplane::watch_certificates(shared.dataplane.clone()));
         let (orders, orders_in) = mpsc::channel(CHANNEL);
+        let (weights, weights_in) = mpsc::channel(CHANNEL);
         let (candidates_out, candidates) = mpsc::channel(1);
         let (verdicts_out, verdicts) = mpsc::channel(CHANNEL);
         let (reloads, reloads_in) = mpsc::channel(CHANNEL);
         let inputs = Inputs {
             orders: orders_in,
+            weights: weights_in,
             candidates,
             verdicts,
             events: plane_events,
@@ -153,7 +152,7 @@ impl Server {
         runtime.spawn(orchestrator::run(targets_in, verdicts_out));
         let watched = source::watch(setup.source, setup.flags, setup.text, reloads_in, candidates_out);
         runtime.spawn(watched);
-        let api = AdminApi::start(admin, console(&shared, token, orders, reloads.clone()))?;
+        let api = AdminApi::start(admin, console(&shared, token, (orders, weights), reloads.clone()))?;
         drop(inside);
         tracing::info!("the admin API listens on http://{}", api.address);
         Ok(Self {
@@ -274,10 +273,18 @@ impl Signals {
     }
 }
 
+fn give_up_root(identity: Option<&Identity>) -> anyhow::Result<()> {
+    if let Some(identity) = identity {
+        identity.assume()?;
+        tracing::info!("gave up root: running as {}", identity.name);
+    }
+    Ok(())
+}
+
 fn console(
     shared: &Arc<Shared>,
     token: Option<Secret>,
-    orders: mpsc::Sender<OrderRequest>,
+    (orders, weights): (mpsc::Sender<OrderRequest>, mpsc::Sender<WeightsRequest>),
     reloads: mpsc::Sender<Request>,
 ) -> Console {
     let mut registry = Registry::default();
@@ -303,6 +310,7 @@ fn console(
             Box::pin(async move { dataplane.recall(query).await })
         }),
         orders,
+        weights,
         reloads: translate_reloads(reloads),
         registry: Arc::new(registry),
         effective: Arc::new(move || model::effective::to_toml(&effective.view.borrow().snapshot.config)),

@@ -12,6 +12,7 @@ use std::time::Duration;
 
 use model::config::Config;
 use model::diagnostic::Diagnostic;
+use model::parse::Checked;
 use model::status::ReloadStatus;
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::MissedTickBehavior;
@@ -93,22 +94,25 @@ pub(crate) fn read(path: &Path) -> Result<Vec<u8>, String> {
 pub(crate) fn parse(text: &[u8], source: &Source, flags: &Flags) -> Result<Config, Vec<String>> {
     let text = std::str::from_utf8(text)
         .map_err(|error| vec![format!("{source}: byte {} is not UTF-8", error.valid_up_to())])?;
-    let config = diagnose(text, source)
+    let checked = diagnose(text, source)
         .map_err(|errors| errors.iter().map(ToString::to_string).collect::<Vec<_>>())?;
-    flags.apply(config).map_err(|error| vec![error])
+    for warning in &checked.warnings {
+        tracing::warn!("{warning}");
+    }
+    flags.apply(checked.config).map_err(|error| vec![error])
 }
 
 /// Text to a valid config. A file whose name ends in `.json` is JSON, everything else TOML.
 ///
 /// # Errors
 /// Every error with its place.
-pub(crate) fn diagnose(text: &str, source: &Source) -> Result<Config, Vec<Diagnostic>> {
+pub(crate) fn diagnose(text: &str, source: &Source) -> Result<Checked, Vec<Diagnostic>> {
     let name = source.to_string();
     match source {
         Source::File(path) if path.extension().is_some_and(|e| e == "json") => {
-            model::parse::parse_json(text, &name)
+            model::parse::check_json(text, &name)
         }
-        _ => model::parse::parse_toml(text, &name),
+        _ => model::parse::check_toml(text, &name),
     }
 }
 

@@ -1,31 +1,45 @@
 //! Which route a request takes.
 //!
-//! The config's routes are already ordered, most specific first; the first that matches is taken. Paths are
-//! compared byte by byte in the normal form that is forwarded, hosts ignoring ASCII case and one final dot.
+//! The config's routes are ordered already ([`model::config::Route::rank`]); the first that matches is taken. An
+//! index by host and path leaves only those to look at whose host and path fit, so that thousands of routes cost
+//! about as much as ten. Paths are compared byte by byte in the normal form that is forwarded, hosts ignoring
+//! ASCII case and one final dot.
 
-use model::config::{HostMatch, LoadBalancer, Name, PathMatch, Pattern};
+mod conditions;
+mod facts;
+mod index;
+mod language;
+
+use std::collections::BTreeSet;
+
+use model::config::{LoadBalancer, Name, RouteMatch};
 use model::explain::RouteStep;
+
+use conditions::View;
+pub use facts::Facts;
+use index::Index;
 
 /// The routes of one load balancer, ready for matching.
 #[derive(Clone, Debug)]
 pub struct Router {
     rules: Vec<Rule>,
+    index: Index,
+    /// The first route matches everything: the common case of one pool.
+    takes_all: bool,
+    /// Every language that a route names, lower case; the default first.
+    languages: Vec<String>,
+    default_language: bool,
+    geography: bool,
 }
 
 #[derive(Clone, Debug)]
 struct Rule {
     name: Name,
-    host: Option<HostMatch>,
-    path: PathRule,
-}
-
-#[derive(Clone, Debug)]
-enum PathRule {
-    Any,
-    Exact(String),
-    /// Ends in `/` only where the config says so.
-    Prefix(String),
-    Pattern(Pattern),
+    matches: RouteMatch,
+    /// Nothing but host and path is to be compared.
+    plain: bool,
+    /// The index leaves the path to be compared.
+    by_pattern: bool,
 }
 
 impl Router {
@@ -33,37 +47,66 @@ impl Router {
     pub fn new(lb: &LoadBalancer) -> Self {
         let rule = |route: &model::config::Route| Rule {
             name: route.name.clone(),
-            host: route.matches.host.clone(),
-            path: match &route.matches.path {
-                None => PathRule::Any,
-                // Every path, and `*` too.
-                Some(PathMatch::Prefix(prefix)) if prefix == "/" || prefix.is_empty() => PathRule::Any,
-                Some(PathMatch::Prefix(prefix)) => PathRule::Prefix(prefix.clone()),
-                Some(PathMatch::Exact(path)) => PathRule::Exact(path.clone()),
-                Some(PathMatch::Pattern(pattern)) => PathRule::Pattern(pattern.clone()),
-            },
+            matches: route.matches.clone(),
+            plain: route.matches.further_conditions() == 0,
+            by_pattern: matches!(route.matches.path, Some(model::config::PathMatch::Pattern(_))),
         };
+        let rules: Vec<Rule> = lb.routes.iter().map(rule).collect();
+        let default = lb.default_language.iter().cloned();
+        let mut named = BTreeSet::new();
+        let mut geography = false;
+        for rule in &rules {
+            gather(&rule.matches, &mut named, &mut geography);
+        }
+        let others = named
+            .into_iter()
+            .filter(|tag| Some(tag) != lb.default_language.as_ref());
         Self {
-            rules: lb.routes.iter().map(rule).collect(),
+            index: Index::new(rules.iter().map(|rule| &rule.matches)),
+            takes_all: rules.first().is_some_and(Rule::takes_all),
+            languages: default.chain(others).collect(),
+            default_language: lb.default_language.is_some(),
+            geography,
+            rules,
         }
     }
 
     /// Index of the first route that matches, in the order of [`LoadBalancer::routes`].
-    pub fn find(&self, host_name: &[u8], path: &[u8]) -> Option<usize> {
-        self.rules
-            .iter()
-            .position(|rule| rule.takes_host(host_name) && rule.path.takes(path))
+    pub fn find(&self, facts: &Facts<'_>) -> Option<usize> {
+        if self.takes_all {
+            return Some(0);
+        }
+        let view = self.view(facts);
+        let path = facts.path();
+        let takes = |place: u32| {
+            self.rules.get(place as usize).is_some_and(|rule| {
+                let path_fits = || match &rule.matches.path {
+                    Some(wanted) if rule.by_pattern => conditions::path_is(wanted, path),
+                    _ => true,
+                };
+                path_fits() && (rule.plain || conditions::further_holds(&rule.matches, &view))
+            })
+        };
+        self.index
+            .first(facts.host(), path, takes)
+            .map(|place| place as usize)
     }
 
     /// The routes tried in order, with why each did or did not match, up to the one taken.
-    pub fn explain(&self, host_name: &[u8], path: &[u8]) -> Vec<RouteStep> {
+    pub fn explain(&self, facts: &Facts<'_>) -> Vec<RouteStep> {
+        let view = self.view(facts);
         let mut steps = Vec::new();
         for rule in &self.rules {
-            let matched = rule.takes_host(host_name) && rule.path.takes(path);
+            let failing = conditions::failing(&rule.matches, &view);
+            let matched = failing.is_none();
+            let why = failing.unwrap_or_else(|| match conditions::holding(&rule.matches, &view) {
+                all if all.is_empty() => "matches everything".to_owned(),
+                all => all,
+            });
             steps.push(RouteStep {
                 route: rule.name.clone(),
                 matched,
-                why: rule.why(host_name, path),
+                why,
             });
             if matched {
                 break;
@@ -71,67 +114,42 @@ impl Router {
         }
         steps
     }
+
+    /// The language negotiated, where a route asks for one.
+    pub fn language(&self, facts: &Facts<'_>) -> Option<String> {
+        self.view(facts).language().map(str::to_owned)
+    }
+
+    /// Whether a route asks where a client is.
+    pub fn asks_geography(&self) -> bool {
+        self.geography
+    }
+
+    fn view<'v, 'a>(&'v self, facts: &'v Facts<'a>) -> View<'v, 'a> {
+        View {
+            facts,
+            languages: &self.languages,
+            default_language: self.default_language,
+        }
+    }
 }
 
 impl Rule {
-    fn takes_host(&self, host_name: &[u8]) -> bool {
-        match &self.host {
+    fn takes_all(&self) -> bool {
+        let any_path = match &self.matches.path {
             None => true,
-            Some(HostMatch::Exact(host)) => host.as_bytes().eq_ignore_ascii_case(without_root(host_name)),
-            Some(HostMatch::Under(suffix)) => {
-                let name = without_root(host_name);
-                let label = name.len().checked_sub(suffix.len()).filter(|label| *label > 0);
-                label
-                    .and_then(|label| name.get(label..))
-                    .is_some_and(|end| end.eq_ignore_ascii_case(suffix.as_bytes()))
-            }
-        }
-    }
-
-    fn why(&self, host_name: &[u8], path: &[u8]) -> String {
-        if let Some(host) = &self.host
-            && !self.takes_host(host_name)
-        {
-            return format!("host `{}` is not `{host}`", String::from_utf8_lossy(host_name));
-        }
-        let host = self.host.as_ref().map(|host| format!("host is `{host}`"));
-        let taken = self.path.takes(path);
-        let path = String::from_utf8_lossy(path);
-        let path = match (&self.path, taken) {
-            (PathRule::Any, _) => None,
-            (PathRule::Exact(exact), true) => Some(format!("path is `{exact}`")),
-            (PathRule::Exact(exact), false) => return format!("path `{path}` is not `{exact}`"),
-            (PathRule::Prefix(prefix), true) => Some(format!("path `{path}` is under `{prefix}`")),
-            (PathRule::Pattern(pattern), true) => {
-                Some(format!("path `{path}` matches `{}`", pattern.as_str()))
-            }
-            (PathRule::Pattern(pattern), false) => {
-                return format!("path `{path}` does not match `{}`", pattern.as_str());
-            }
-            (PathRule::Prefix(prefix), false) => return format!("path `{path}` is not under `{prefix}`"),
+            Some(model::config::PathMatch::Prefix(prefix)) => conditions::is_everything(prefix),
+            Some(_) => false,
         };
-        match (host, path) {
-            (Some(host), Some(path)) => format!("{host}, {path}"),
-            (Some(one), None) | (None, Some(one)) => one,
-            (None, None) => "matches everything".to_owned(),
-        }
+        self.plain && self.matches.host.is_none() && any_path
     }
 }
 
-impl PathRule {
-    fn takes(&self, path: &[u8]) -> bool {
-        match self {
-            Self::Any => true,
-            Self::Exact(exact) => path == exact.as_bytes(),
-            Self::Pattern(pattern) => pattern.matches(path),
-            Self::Prefix(prefix) => path
-                .strip_prefix(prefix.as_bytes())
-                .is_some_and(|rest| prefix.ends_with('/') || matches!(rest.first(), None | Some(b'/'))),
-        }
+/// The languages that a match names, and whether it asks where a client is.
+fn gather(matches: &RouteMatch, languages: &mut BTreeSet<String>, geography: &mut bool) {
+    languages.extend(matches.languages.iter().cloned());
+    *geography |= !matches.countries.is_empty() || !matches.continents.is_empty();
+    for nested in matches.nested() {
+        gather(nested, languages, geography);
     }
-}
-
-/// Without the final dot that names the root of the domain system: the same host.
-fn without_root(host: &[u8]) -> &[u8] {
-    host.strip_suffix(b".").unwrap_or(host)
 }

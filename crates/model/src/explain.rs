@@ -5,6 +5,7 @@ use std::net::{IpAddr, SocketAddr};
 use serde::{Deserialize, Serialize};
 
 use crate::config::Name;
+use crate::geography::Geography;
 
 /// A request to explain. No traffic is sent.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -37,6 +38,15 @@ pub struct Explanation {
     pub path: String,
     /// Routes in the order tried, up to the one taken.
     pub routes: Vec<RouteStep>,
+    /// The language negotiated, where a route asks for one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub language: Option<String>,
+    /// Where the client is, where a route asks for that.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub geography: Option<Geography>,
+    /// How the route shared the request out, where it has a split.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub split: Option<String>,
     /// The pool reached.
     pub pool: Option<Name>,
     /// Its algorithm.

@@ -15,6 +15,7 @@ pub mod diagnostic;
 pub mod diff;
 pub mod effective;
 pub mod explain;
+pub mod geography;
 pub mod parse;
 pub mod reason;
 pub mod record;

@@ -10,7 +10,8 @@ use std::time::Duration;
 
 use crate::config::{AllDown, Config, MAX_WEIGHT, Name, Pool};
 use crate::state::{
-    BackendId, Ejection, Health, HealthState, Mode, Observed, Override, OverrideKey, Overrides, Timestamp,
+    BackendId, Ejection, Health, HealthState, Mode, Observed, Override, OverrideKey, Overrides, RouteKey,
+    RouteOrder, Timestamp,
 };
 
 /// Weights in effect are in hundredths of a configured weight, so that slow start has steps to climb.
@@ -28,6 +29,8 @@ pub struct Snapshot {
     pub config: Arc<Config>,
     /// State of each pool of each load balancer.
     pub pools: BTreeMap<(Name, Name), Arc<PoolState>>,
+    /// Orders in force for the weights of splits.
+    pub routes: BTreeMap<RouteKey, Arc<RouteOrder>>,
 }
 
 /// A pool with the state of its members.
@@ -162,6 +165,7 @@ impl Snapshot {
             revision: layers.revision,
             config: layers.config.clone(),
             pools,
+            routes: build_routes(layers, previous, now),
         }
     }
 
@@ -172,15 +176,50 @@ impl Snapshot {
             .pools
             .values()
             .flat_map(|p| p.members.iter().map(move |m| (p, m)));
+        let of_routes = self.routes.values().filter_map(|order| order.expires);
         members
             .filter_map(|(pool, member)| next_member_change(pool, member, now))
+            .chain(of_routes)
             .min()
+    }
+
+    /// Orders in force for the splits of a load balancer, by route.
+    pub fn route_orders(&self, load_balancer: &Name) -> BTreeMap<Name, Arc<RouteOrder>> {
+        let own = self
+            .routes
+            .iter()
+            .filter(|(key, _)| key.load_balancer == *load_balancer);
+        own.map(|(key, order)| (key.route.clone(), order.clone()))
+            .collect()
     }
 
     /// State of one pool.
     pub fn pool(&self, load_balancer: &Name, pool: &Name) -> Option<&Arc<PoolState>> {
         self.pools.get(&(load_balancer.clone(), pool.clone()))
     }
+}
+
+fn build_routes(
+    layers: Layers<'_>,
+    previous: Option<&Snapshot>,
+    now: Timestamp,
+) -> BTreeMap<RouteKey, Arc<RouteOrder>> {
+    let in_force = |key: &RouteKey, order: &RouteOrder| {
+        order.expires.is_none_or(|expires| expires > now)
+            && key.split(layers.config).is_some_and(|split| order.fits(split))
+    };
+    let orders = layers
+        .overrides
+        .routes
+        .iter()
+        .filter(|(key, order)| in_force(key, order));
+    orders
+        .map(|(key, order)| {
+            let before = previous.and_then(|previous| previous.routes.get(key));
+            let same = before.filter(|before| ***before == *order).cloned();
+            (key.clone(), same.unwrap_or_else(|| Arc::new(order.clone())))
+        })
+        .collect()
 }
 
 fn build_pool(
@@ -232,6 +271,7 @@ fn build_member(layers: Layers<'_>, id: BackendId, declared: u32, pool: &Pool, n
     };
     let order = layers
         .overrides
+        .backends
         .get(&key)
         .filter(|o| o.expires.is_none_or(|e| e > now))
         .cloned();

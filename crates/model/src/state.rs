@@ -1,5 +1,7 @@
 //! The other two layers of truth: operators' orders ([`Override`]) and what was found ([`Observed`]).
 
+mod route;
+
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -7,6 +9,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use crate::config::Name;
+pub use route::{RouteKey, RouteOrder, RouteWeights};
 
 /// Milliseconds since the Unix epoch; the shells read the clock, this crate only compares.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -96,8 +99,14 @@ pub struct OverrideKey {
     pub address: SocketAddr,
 }
 
-/// All overrides.
-pub type Overrides = BTreeMap<OverrideKey, Override>;
+/// All orders in force.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Overrides {
+    /// For backends.
+    pub backends: BTreeMap<OverrideKey, Override>,
+    /// For the weights of splits.
+    pub routes: BTreeMap<RouteKey, RouteOrder>,
+}
 
 /// An operator's order, as it arrives over the API.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use serde::{Deserialize, Serialize};
 
 use crate::config::{AllDown, Name};
-use crate::state::{Ejection, Health, Mode, Override, Timestamp};
+use crate::state::{Ejection, Health, Mode, Override, RouteOrder, Timestamp};
 
 /// State of one process.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -62,6 +62,31 @@ pub struct LoadBalancerStatus {
     pub listeners: Vec<ListenerStatus>,
     /// Pools in order of name.
     pub pools: Vec<PoolStatus>,
+    /// Routes that share requests out among pools, in the order in which they are tried.
+    pub splits: Vec<SplitStatus>,
+}
+
+/// A route that shares requests out among pools.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SplitStatus {
+    /// Its name.
+    pub route: Name,
+    /// Its pools, in the order declared.
+    pub parts: Vec<SplitPartStatus>,
+    /// The order behind the weights, where there is one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub order: Option<RouteOrder>,
+}
+
+/// One pool of a split.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SplitPartStatus {
+    /// Pool.
+    pub pool: Name,
+    /// Weight in force.
+    pub weight: u32,
+    /// Weight in the config.
+    pub configured: u32,
 }
 
 /// State of a listener.
@@ -164,7 +189,7 @@ pub struct BackendLive {
 pub struct Event {
     /// When.
     pub at: Timestamp,
-    /// What kind: `backend_up`, `backend_down`, `backend_ejected`, `backend_returned`, `order`, `reload`, `reload_refused`, `listener_open`, `listener_closed`, `listener_failed`, `pool_all_down`, `pool_recovered`, `certificate_reloaded`, `certificate_refused`, `certificate_expires`.
+    /// What kind: `backend_up`, `backend_down`, `backend_ejected`, `backend_returned`, `order`, `reload`, `reload_refused`, `listener_open`, `listener_closed`, `listener_failed`, `pool_all_down`, `pool_recovered`, `certificate_reloaded`, `certificate_refused`, `certificate_expires`, `geoip_loaded`, `geoip_failed`.
     pub kind: String,
     /// About what: `shop/default/10.0.0.1:9001`.
     pub subject: String,

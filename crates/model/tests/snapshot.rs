@@ -70,7 +70,7 @@ impl World {
             since: T0,
             expires,
         };
-        self.overrides.insert(key(address), order);
+        self.overrides.backends.insert(key(address), order);
     }
 }
 

@@ -15,4 +15,5 @@ mod rates;
 mod round_robin;
 mod sessions;
 mod simulation;
+mod split;
 mod support;

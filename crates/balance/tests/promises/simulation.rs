@@ -217,7 +217,7 @@ impl World {
                     since: self.now(),
                     expires: Some(self.now().plus(Duration::from_secs(self.rng.below(20)))),
                 };
-                self.overrides.insert(key, order);
+                self.overrides.backends.insert(key, order);
             }
             _ => self.rebuild(),
         }
@@ -374,7 +374,7 @@ fn a_pool_in_trouble_keeps_its_promises_and_heals() {
             let mut world = World::new(seed);
             world.run_until(30_000_000, true);
             world.natures.fill(Nature::Fine);
-            world.overrides.clear();
+            world.overrides.backends.clear();
             world.observed.health.clear();
             world.rebuild();
             // The longest ejection is 50 s, and latency is unknown again after 30 s.

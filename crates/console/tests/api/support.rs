@@ -4,14 +4,15 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use evenkeel_console::{Console, OrderError, OrderRequest, ReloadRequest};
+use evenkeel_console::{Console, OrderError, OrderRequest, ReloadRequest, WeightsRequest};
 use model::config::{AllDown, Name, Secret};
 use model::explain::{Candidate, Chosen, ExplainQuery, Explanation, Refusal, RouteStep};
+use model::geography::{Code, Geography};
 use model::record::{AttemptRecord, QueueRecord, RecordQuery, RequestRecord};
-use model::state::{Ejection, Health, Mode, OrderAction, Override, Timestamp};
+use model::state::{Ejection, Health, Mode, OrderAction, Override, RouteOrder, Timestamp};
 use model::status::{
     BackendLive, BackendStatus, CertificateStatus, ConfigStatus, Event, ListenerStatus, LoadBalancerStatus,
-    PoolStatus, ReloadStatus, Status,
+    PoolStatus, ReloadStatus, SplitPartStatus, SplitStatus, Status,
 };
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::registry::Registry;
@@ -119,6 +120,7 @@ impl Api {
             explain: Arc::new(explain),
             recall: Arc::new(|query| Box::pin(std::future::ready(recall(&query)))),
             orders,
+            weights: weights(),
             reloads,
             registry: Arc::new(registry),
             effective: Arc::new(|| "[load_balancers.shop]\n".to_owned()),
@@ -246,6 +248,12 @@ fn explain(query: &ExplainQuery) -> Result<Explanation, String> {
             matched: !refused,
             why: "path".to_owned(),
         }],
+        language: (!refused).then(|| "de-ch".to_owned()),
+        geography: (!refused).then(|| Geography {
+            country: Code::parse("CH"),
+            continent: None,
+        }),
+        split: (!refused).then(|| "default 5; at random".to_owned()),
         pool: (!refused).then(|| name("default")),
         algorithm: (!refused).then(|| "round_robin".to_owned()),
         hash_key: query.headers.first().map(|(n, v)| format!("header {n} = {v:?}")),
@@ -368,6 +376,15 @@ fn status() -> Status {
                 all_down_policy: AllDown::FailOpen,
                 backends: vec![backend(true), backend(false)],
             }],
+            splits: vec![SplitStatus {
+                route: name("all"),
+                parts: vec![SplitPartStatus {
+                    pool: name("default"),
+                    weight: 5,
+                    configured: 1,
+                }],
+                order: Some(weighed(true)),
+            }],
         }],
         events: vec![Event {
             at: Timestamp(2),
@@ -375,6 +392,40 @@ fn status() -> Status {
             subject: "shop/default/10.0.0.1:9001".to_owned(),
             message: "connection refused".to_owned(),
         }],
+    }
+}
+
+/// Takes each order for a route as the owner of the overrides would.
+fn weights() -> mpsc::Sender<WeightsRequest> {
+    let (sender, mut requests) = mpsc::channel::<WeightsRequest>(1);
+    tokio::spawn(async move {
+        while let Some(WeightsRequest { order, reply }) = requests.recv().await {
+            let answer = match order.key.route.as_str() {
+                "all" => Ok(order.weights.map(|weights| RouteOrder {
+                    weights,
+                    by: order.by,
+                    since: Timestamp(1),
+                    expires: order.lasts.map(|lasts| Timestamp(1).plus(lasts)),
+                })),
+                "plain" => Err(OrderError::NoSplit(order.key)),
+                _ => Err(OrderError::UnknownRoute {
+                    load_balancer: order.key.load_balancer,
+                    route: order.key.route,
+                    known: vec![name("all"), name("plain")],
+                }),
+            };
+            let _ = reply.send(answer);
+        }
+    });
+    sender
+}
+
+fn weighed(lapses: bool) -> RouteOrder {
+    RouteOrder {
+        weights: [(name("default"), 5)].into(),
+        by: "alice".to_owned(),
+        since: Timestamp(1),
+        expires: lapses.then_some(Timestamp(9)),
     }
 }
 

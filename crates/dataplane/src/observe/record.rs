@@ -11,6 +11,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 use http::RequestId;
+use http::route::Facts;
 use model::config::{Name, Recorder as Config};
 use model::explain::{Candidate, RouteStep};
 use model::reason::{Fault, Reason};
@@ -309,9 +310,15 @@ fn attempt(this: &Try, started_us: u64) -> AttemptRecord {
 fn details(shard: &Shard, told: &Told<'_>) -> Option<Box<Details>> {
     let head = told.head?;
     let lb = &told.serving.lb;
-    let mut routes = lb
-        .router
-        .explain(head.host_name(told.bytes), head.path(told.bytes));
+    let look_up = |address| shard.shared.geo.look_up(address);
+    let facts = Facts::new(
+        head,
+        told.bytes,
+        told.origin.peer.ip(),
+        &told.serving.config.trusted_proxies,
+        &look_up,
+    );
+    let mut routes = lb.router.explain(&facts);
     routes.truncate(MAX_ROUTES);
     let pool = told.story.pool.get().and_then(|p| lb.pools.get(p));
     let mut candidates = match pool {

@@ -45,7 +45,7 @@ fn body(action: &str, lasts: Option<String>, weight: Option<u32>) -> Value {
 }
 
 /// With the name of who orders it: as given, else the user's, else the API's own default.
-fn signed(mut body: Value, by: Option<String>) -> Value {
+pub(super) fn signed(mut body: Value, by: Option<String>) -> Value {
     let user = || {
         ["SUDO_USER", "USER", "LOGNAME"]
             .iter()

@@ -3,8 +3,8 @@
 use std::collections::BTreeSet;
 use std::process::ExitCode;
 
-use model::config::Config;
 use model::diagnostic::Diagnostic;
+use model::parse::Checked;
 use serde_json::json;
 
 use crate::cli::CheckArgs;
@@ -18,20 +18,17 @@ pub(crate) fn run(args: &CheckArgs) -> anyhow::Result<ExitCode> {
         .map_err(|error| anyhow::anyhow!("{file}: byte {} is not UTF-8", error.utf8_error().valid_up_to()))?;
     let name = Source::File(args.file.clone());
     let result = source::diagnose(&text, &name);
-    let (result, warnings) = with_files(result, &name.to_string());
+    let result = with_files(result, &name.to_string());
     if args.json {
-        super::print(&format!(
-            "{}\n",
-            serde_json::to_string_pretty(&as_json(&result, &warnings))?
-        ))?;
+        super::print(&format!("{}\n", serde_json::to_string_pretty(&as_json(&result))?))?;
         return Ok(exit_code(&result));
     }
-    for warning in &warnings {
+    for warning in result.iter().flat_map(|checked| &checked.warnings) {
         eprintln!("warning: {warning}\n");
     }
     match &result {
-        Ok(config) if args.effective => super::print(&model::effective::to_toml(config))?,
-        Ok(config) => super::print(&format!("{file}: ok ({})\n", summary(config)))?,
+        Ok(checked) if args.effective => super::print(&model::effective::to_toml(&checked.config))?,
+        Ok(checked) => super::print(&format!("{file}: ok ({})\n", summary(checked)))?,
         Err(errors) => {
             for error in errors {
                 eprintln!("{error}\n");
@@ -42,7 +39,7 @@ pub(crate) fn run(args: &CheckArgs) -> anyhow::Result<ExitCode> {
     Ok(exit_code(&result))
 }
 
-fn exit_code(result: &Result<Config, Vec<Diagnostic>>) -> ExitCode {
+fn exit_code(result: &Result<Checked, Vec<Diagnostic>>) -> ExitCode {
     if result.is_ok() {
         ExitCode::SUCCESS
     } else {
@@ -50,16 +47,11 @@ fn exit_code(result: &Result<Config, Vec<Diagnostic>>) -> ExitCode {
     }
 }
 
-/// A valid config and what the files say that it names for TLS: errors make it invalid, the rest are warnings.
-fn with_files(
-    result: Result<Config, Vec<Diagnostic>>,
-    file: &str,
-) -> (Result<Config, Vec<Diagnostic>>, Vec<Diagnostic>) {
-    let Ok(config) = result else {
-        return (result, Vec::new());
-    };
+/// A valid config and what the files say that it names: errors make it invalid, the rest are warnings.
+fn with_files(result: Result<Checked, Vec<Diagnostic>>, file: &str) -> Result<Checked, Vec<Diagnostic>> {
+    let mut checked = result?;
     let now_s = i64::try_from(crate::now().0 / 1000).unwrap_or(i64::MAX);
-    let (errors, warnings): (Vec<_>, Vec<_>) = tls::check(&config, now_s)
+    let (errors, warnings): (Vec<_>, Vec<_>) = tls::check(&checked.config, now_s)
         .into_iter()
         .partition(|problem| problem.is_error);
     let told = |problems: Vec<tls::Problem>| {
@@ -67,27 +59,36 @@ fn with_files(
         each.map(|p| Diagnostic::about_key(file, &p.key, p.cause))
             .collect::<Vec<_>>()
     };
-    let result = match errors.is_empty() {
-        true => Ok(config),
-        false => Err(told(errors)),
-    };
-    (result, told(warnings))
+    let mut errors = told(errors);
+    let geoip = checked.config.node.geoip.as_deref();
+    let geoip = geoip.and_then(|path| dataplane::check_geoip(path).err());
+    errors.extend(geoip.map(|cause| Diagnostic::about_key(file, "node.geoip", cause)));
+    if !errors.is_empty() {
+        return Err(errors);
+    }
+    checked.warnings.extend(told(warnings));
+    Ok(checked)
 }
 
-fn as_json(result: &Result<Config, Vec<Diagnostic>>, warnings: &[Diagnostic]) -> serde_json::Value {
+fn as_json(result: &Result<Checked, Vec<Diagnostic>>) -> serde_json::Value {
     match result {
-        Ok(_) => json!({ "valid": true, "errors": [], "warnings": warnings }),
-        Err(errors) => json!({ "valid": false, "errors": errors, "warnings": warnings }),
+        Ok(checked) => json!({ "valid": true, "errors": [], "warnings": checked.warnings }),
+        Err(errors) => json!({ "valid": false, "errors": errors, "warnings": [] }),
     }
 }
 
-/// `2 load balancers, 5 backends`; a backend in two pools is one backend.
-fn summary(config: &Config) -> String {
+/// `2 load balancers, 5 backends, 1 warning`; a backend in two pools is one backend.
+fn summary(checked: &Checked) -> String {
+    let config = &checked.config;
     let pools = config.load_balancers.values().flat_map(|lb| lb.pools.values());
     let backends: BTreeSet<_> = pools.flat_map(|p| p.backends.iter().map(|b| b.address)).collect();
-    format!(
+    let mut summary = format!(
         "{}, {}",
         counted(config.load_balancers.len(), "load balancer"),
         counted(backends.len(), "backend")
-    )
+    );
+    if !checked.warnings.is_empty() {
+        summary.push_str(&format!(", {}", counted(checked.warnings.len(), "warning")));
+    }
+    summary
 }

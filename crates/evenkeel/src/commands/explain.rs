@@ -6,6 +6,7 @@ use std::process::ExitCode;
 
 use anyhow::Context;
 use model::explain::{ExplainQuery, Explanation};
+use model::geography::{Code, Geography};
 
 use crate::cli::ExplainArgs;
 use crate::client::Client;
@@ -51,6 +52,18 @@ fn render(query: &ExplainQuery, explanation: &Explanation, paint: Paint) -> Stri
         paint.text(Tone::Plain, &host),
         paint.text(Tone::Plain, &explanation.path)
     );
+    if let Some(language) = &explanation.language {
+        let _ = writeln!(out, "  language: {}", paint.text(Tone::Plain, language));
+    }
+    if let Some(Geography { country, continent }) = &explanation.geography {
+        let named = |code: &Option<Code>| code.map_or_else(|| "unknown".to_owned(), String::from);
+        let _ = writeln!(
+            out,
+            "  country {}, continent {}",
+            named(country),
+            named(continent)
+        );
+    }
     for step in &explanation.routes {
         let (mark, tone) = if step.matched {
             ("taken", Tone::Good)
@@ -59,6 +72,9 @@ fn render(query: &ExplainQuery, explanation: &Explanation, paint: Paint) -> Stri
         };
         let why = paint.text(Tone::Plain, &step.why);
         let _ = writeln!(out, "  route {}: {}: {why}", step.route, paint.text(tone, mark));
+    }
+    if let Some(split) = &explanation.split {
+        let _ = writeln!(out, "  split: {}", paint.text(Tone::Plain, split));
     }
     if let Some(pool) = &explanation.pool {
         let algorithm = explanation.algorithm.as_deref().unwrap_or("no algorithm");
@@ -150,6 +166,9 @@ mod tests {
                 step("api", false, "path /cart is not below /api"),
                 step("default", true, "matches everything"),
             ],
+            language: None,
+            geography: None,
+            split: None,
             pool: Some(name("default")),
             algorithm: Some("consistent_hash".into()),
             hash_key: Some("header x-user = \"7\"".into()),

@@ -5,6 +5,7 @@ pub(crate) mod backend;
 pub(crate) mod check;
 pub(crate) mod explain;
 pub(crate) mod reload;
+pub(crate) mod route;
 pub(crate) mod schema;
 pub(crate) mod status;
 pub(crate) mod why;

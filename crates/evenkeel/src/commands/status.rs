@@ -6,10 +6,10 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use anyhow::Context;
-use model::state::{Health, Override, Timestamp};
+use model::state::{Health, Override, RouteOrder, Timestamp};
 use model::status::{
     BackendStatus, CertificateStatus, ConfigStatus, Event, ListenerStatus, LoadBalancerStatus, PoolStatus,
-    Status,
+    SplitPartStatus, SplitStatus, Status,
 };
 
 use crate::cli::StatusArgs;
@@ -96,6 +96,9 @@ fn load_balancer(out: &mut String, lb: &LoadBalancerStatus, now: Timestamp, pain
             let _ = writeln!(out, "    certificate {}", certificate(c, now, paint));
         }
     }
+    for s in &lb.splits {
+        let _ = writeln!(out, "  route {}", split(s, now, paint));
+    }
     for p in &lb.pools {
         pool(out, p, now, paint);
     }
@@ -140,6 +143,28 @@ fn certificate(certificate: &CertificateStatus, now: Timestamp, paint: Paint) ->
     };
     let name = paint.text(Tone::Plain, &certificate.name);
     format!("{name} for {hosts}: {ends}{error}")
+}
+
+/// `all: blue 0, green 100 (instead of blue 95, green 5; by alice since …)`.
+fn split(split: &SplitStatus, now: Timestamp, paint: Paint) -> String {
+    let shares = |weight: fn(&SplitPartStatus) -> u32| {
+        let shares: Vec<String> = split
+            .parts
+            .iter()
+            .map(|part| format!("{} {}", part.pool, weight(part)))
+            .collect();
+        shares.join(", ")
+    };
+    let in_force = format!("{}: {}", split.route, shares(|part| part.weight));
+    let Some(order) = &split.order else {
+        return in_force;
+    };
+    let order = format!(
+        "{}; configured: {}",
+        route_order(order, now),
+        shares(|part| part.configured)
+    );
+    format!("{in_force} ({})", paint.text(Tone::Warning, &order))
 }
 
 fn pool(out: &mut String, pool: &PoolStatus, now: Timestamp, paint: Paint) {
@@ -245,6 +270,18 @@ pub(crate) fn order(order: &Override, now: Timestamp) -> String {
         text.push_str(&format!(", ends in {}", left(expires, now)));
     }
     text
+}
+
+/// An order for a split: `blue=0 green=100 by alice, 2m ago, ends in 8m`.
+pub(crate) fn route_order(order: &RouteOrder, now: Timestamp) -> String {
+    let RouteOrder {
+        weights,
+        by,
+        since,
+        expires,
+    } = order;
+    let ends = expires.map_or_else(String::new, |until| format!(", ends in {}", left(until, now)));
+    format!("{} by {by}, {} ago{ends}", hub::shares(weights), ago(now, *since))
 }
 
 /// Time to an end, in whole seconds begun.
@@ -370,6 +407,27 @@ mod tests {
                         ),
                     }],
                 }],
+                splits: vec![SplitStatus {
+                    route: name("all"),
+                    parts: vec![
+                        SplitPartStatus {
+                            pool: name("blue"),
+                            weight: 0,
+                            configured: 95,
+                        },
+                        SplitPartStatus {
+                            pool: name("green"),
+                            weight: 100,
+                            configured: 5,
+                        },
+                    ],
+                    order: Some(RouteOrder {
+                        weights: [(name("green"), 100)].into(),
+                        by: "bob".into(),
+                        since: ago_s(120),
+                        expires: Some(Timestamp(NOW.0 + 480_000)),
+                    }),
+                }],
                 pools: vec![PoolStatus {
                     name: name("default"),
                     algorithm: "round_robin".into(),
@@ -399,6 +457,7 @@ last reload 5s ago: REFUSED, the config before it stays in force
 shop
   listener http on 0.0.0.0:8080: open, 1 connection
     certificate shop.pem for shop.example.com, *.example.com: 20 days left; NOT RELOADED: the key in shop.key does not belong to the certificate in shop.pem
+  route all: blue 0, green 100 (green=100 by bob, 2m ago, ends in 8m; configured: blue 95, green 5)
   pool default (round_robin)
     WARNING: its backends' certificates are not verified (insecure)
     BACKEND        STATE                                                        HEALTH          SINCE    WEIGHT  IN FLIGHT  REQUESTS  FAILURES  IDLE  ORDER

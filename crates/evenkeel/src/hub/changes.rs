@@ -1,12 +1,15 @@
 //! Events in words: what changed, about what, and why. Pure functions; [`super::core`] records what they say.
 
+use std::collections::BTreeMap;
+use std::path::Path;
 use std::time::Duration;
 
 use dataplane::{CertificateChange, CertificateNews};
 use model::config::{AllDown, Config, Name, Pool};
 use model::snapshot::{PoolState, Snapshot};
 use model::state::{
-    Ejected, Health, HealthState, Mode, Order, OrderAction, Override, OverrideKey, Timestamp, Verdict,
+    Ejected, Health, HealthState, Mode, Order, OrderAction, Override, OverrideKey, RouteKey, RouteOrder,
+    RouteWeights, Timestamp, Verdict,
 };
 
 use crate::text::duration;
@@ -32,6 +35,8 @@ pub(crate) enum Kind {
     CertificateReloaded,
     CertificateRefused,
     CertificateExpires,
+    GeoipLoaded,
+    GeoipFailed,
 }
 
 impl Kind {
@@ -53,6 +58,8 @@ impl Kind {
             Self::CertificateReloaded => "certificate_reloaded",
             Self::CertificateRefused => "certificate_refused",
             Self::CertificateExpires => "certificate_expires",
+            Self::GeoipLoaded => "geoip_loaded",
+            Self::GeoipFailed => "geoip_failed",
         }
     }
 
@@ -66,6 +73,7 @@ impl Kind {
             Self::PoolAllDown,
             Self::CertificateRefused,
             Self::CertificateExpires,
+            Self::GeoipFailed,
         ];
         bad.iter().any(|k| k.as_str() == kind)
     }
@@ -130,6 +138,23 @@ pub(crate) fn all_warnings(config: &Config) -> Vec<String> {
     each.collect()
 }
 
+/// The database of countries was read, or could not be.
+pub(super) fn geoip(path: &Path, result: Result<(), String>) -> Change {
+    let subject = path.display().to_string();
+    match result {
+        Ok(()) => (
+            Kind::GeoipLoaded,
+            subject,
+            "the database of countries is in force".to_owned(),
+        ),
+        Err(error) => (
+            Kind::GeoipFailed,
+            subject,
+            format!("{error}; the one before stays in force"),
+        ),
+    }
+}
+
 /// An order taken.
 pub(super) fn ordered(order: &Order) -> Change {
     let mut message = match order.action {
@@ -142,6 +167,47 @@ pub(super) fn ordered(order: &Order) -> Change {
         message.push_str(&format!(" for {}", duration(lasts)));
     }
     (Kind::Order, subject(&order.key), message)
+}
+
+/// An order for a split taken.
+pub(super) fn weighed(order: &RouteWeights) -> Change {
+    let mut message = match &order.weights {
+        Some(weights) => format!("weights {} by {}", shares(weights), order.by),
+        None => format!("weights as configured by {}", order.by),
+    };
+    if let Some(lasts) = order.lasts.filter(|_| order.weights.is_some()) {
+        message.push_str(&format!(" for {}", duration(lasts)));
+    }
+    (Kind::Order, format!("{}", order.key), message)
+}
+
+/// An order for a split whose time is over.
+pub(super) fn weights_lapsed(key: &RouteKey, order: &RouteOrder) -> Change {
+    let message = format!(
+        "weights {} by {} have ended; as configured again",
+        shares(&order.weights),
+        order.by
+    );
+    (Kind::Order, key.to_string(), message)
+}
+
+/// An order for a split that is no longer in the config.
+pub(super) fn weights_orphaned(key: &RouteKey, order: &RouteOrder) -> Change {
+    let message = format!(
+        "weights {} by {} are forgotten: the config has no such split any more",
+        shares(&order.weights),
+        order.by
+    );
+    (Kind::Order, key.to_string(), message)
+}
+
+/// `blue=5 green=95`.
+pub(crate) fn shares(weights: &BTreeMap<Name, u32>) -> String {
+    let shares: Vec<String> = weights
+        .iter()
+        .map(|(pool, weight)| format!("{pool}={weight}"))
+        .collect();
+    shares.join(" ")
 }
 
 /// An order whose time is over.

@@ -10,16 +10,17 @@
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::net::SocketAddr;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
 use console::OrderError;
 use dataplane::CertificateNews;
-use model::config::{Config, HealthCheck, MAX_WEIGHT, Name};
+use model::config::{Config, HealthCheck, MAX_SPLIT_WEIGHT, MAX_WEIGHT, Name};
 use model::snapshot::{Layers, Snapshot};
 use model::state::{
     BackendId, Ejected, Ejection, Health, HealthState, Mode, Observed, Order, OrderAction, Override,
-    OverrideKey, Overrides, Timestamp, Verdict,
+    OverrideKey, Overrides, RouteKey, RouteOrder, RouteWeights, Timestamp, Verdict,
 };
 use model::status::{ConfigStatus, Event, ListenerStatus, MAX_EVENTS, ReloadStatus};
 
@@ -37,6 +38,20 @@ const LISTENER_RETRY: Duration = Duration::from_secs(1);
 /// Something that happened.
 #[derive(Clone, Debug)]
 pub(crate) enum Input {
+    /// An order for a route was stored; these are the overrides that [`Core::plan_weights`] made of it.
+    RouteOrdered {
+        /// The order, for the record.
+        order: RouteWeights,
+        /// All overrides with it.
+        overrides: Overrides,
+    },
+    /// The database of countries was read, or could not be.
+    Geoip {
+        /// The file.
+        path: PathBuf,
+        /// Why it could not be.
+        result: Result<(), String>,
+    },
     /// Active checks reached verdicts.
     Verdicts(Vec<Verdict>),
     /// The data plane ejected a backend; already in force there.
@@ -131,10 +146,8 @@ impl Core {
             events: VecDeque::new(),
         };
         let mut effects = Vec::new();
-        let before = core.overrides.len();
-        core.drop_lapsed_orders(now, &mut effects);
-        core.forget_unknown_backends(now, &mut effects);
-        if core.overrides.len() != before {
+        let lapsed = core.drop_lapsed_orders(now, &mut effects);
+        if core.forget_unknown_backends(now, &mut effects) || lapsed {
             effects.push(Effect::Store(core.overrides.clone()));
         }
         for change in changes::between(None, &core.snapshot) {
@@ -158,6 +171,13 @@ impl Core {
             Input::Ordered { order, overrides } => {
                 self.overrides = overrides;
                 self.record(now, changes::ordered(&order), &mut effects);
+            }
+            Input::RouteOrdered { order, overrides } => {
+                self.overrides = overrides;
+                self.record(now, changes::weighed(&order), &mut effects);
+            }
+            Input::Geoip { path, result } => {
+                self.record(now, changes::geoip(&path, result), &mut effects);
             }
             Input::Loaded(config) => self.take_config(now, config, &mut effects),
             Input::Refused(reasons) => self.refuse_config(now, reasons, &mut effects),
@@ -207,7 +227,7 @@ impl Core {
             });
         }
         let mut overrides = self.overrides.clone();
-        let old = overrides.remove(&order.key);
+        let old = overrides.backends.remove(&order.key);
         let (mode, weight) = match order.action {
             OrderAction::Mode(Mode::Ready) => return Ok(overrides),
             OrderAction::Mode(mode) => (mode, old.and_then(|o| o.weight)),
@@ -223,13 +243,61 @@ impl Core {
             since: now,
             expires: order.lasts.map(|lasts| now.plus(lasts)),
         };
-        overrides.insert(order.key.clone(), order_in_force);
+        overrides.backends.insert(order.key.clone(), order_in_force);
         Ok(overrides)
+    }
+
+    /// All overrides as they would be with this order for a route; nothing changes yet.
+    pub(crate) fn plan_weights(&self, now: Timestamp, order: &RouteWeights) -> Result<Overrides, OrderError> {
+        let key = &order.key;
+        let Some(lb) = self.config.load_balancers.get(&key.load_balancer) else {
+            let known = self.config.load_balancers.keys().cloned().collect();
+            let name = key.load_balancer.clone();
+            return Err(OrderError::UnknownLoadBalancer { name, known });
+        };
+        if !lb.routes.iter().any(|route| route.name == key.route) {
+            return Err(OrderError::UnknownRoute {
+                load_balancer: lb.name.clone(),
+                route: key.route.clone(),
+                known: lb.routes.iter().map(|route| route.name.clone()).collect(),
+            });
+        }
+        let Some(split) = key.split(&self.config) else {
+            return Err(OrderError::NoSplit(key.clone()));
+        };
+        let mut overrides = self.overrides.clone();
+        overrides.routes.remove(key);
+        let Some(weights) = &order.weights else {
+            return Ok(overrides);
+        };
+        let in_force = RouteOrder {
+            weights: weights.clone(),
+            by: order.by.clone(),
+            since: now,
+            expires: order.lasts.map(|lasts| now.plus(lasts)),
+        };
+        if let Some(weight) = weights.values().find(|weight| **weight > MAX_SPLIT_WEIGHT) {
+            return Err(OrderError::BadSplitWeight(*weight));
+        }
+        if !in_force.fits(split) {
+            let known = split.parts.iter().map(|part| part.pool.clone()).collect();
+            return Err(OrderError::BadWeights {
+                key: key.clone(),
+                known,
+            });
+        }
+        overrides.routes.insert(key.clone(), in_force);
+        Ok(overrides)
+    }
+
+    /// The order in force for a route.
+    pub(crate) fn route_order(&self, key: &RouteKey) -> Option<&RouteOrder> {
+        self.overrides.routes.get(key)
     }
 
     /// The order in force for a backend.
     pub(crate) fn order(&self, key: &OverrideKey) -> Option<&Override> {
-        self.overrides.get(key)
+        self.overrides.backends.get(key)
     }
 
     /// The snapshot in force.
@@ -386,11 +454,16 @@ impl Core {
 
     /// Removes orders whose time is over; says whether there were any.
     fn drop_lapsed_orders(&mut self, now: Timestamp, effects: &mut Vec<Effect>) -> bool {
-        let lapsed = take_out(&mut self.overrides, |_, o| o.expires.is_some_and(|e| e <= now));
+        let over = |expires: Option<Timestamp>| expires.is_some_and(|at| at <= now);
+        let lapsed = take_out(&mut self.overrides.backends, |_, o| over(o.expires));
         for (key, order) in &lapsed {
             self.record(now, changes::lapsed(key, order), effects);
         }
-        !lapsed.is_empty()
+        let of_routes = take_out(&mut self.overrides.routes, |_, o| over(o.expires));
+        for (key, order) in &of_routes {
+            self.record(now, changes::weights_lapsed(key, order), effects);
+        }
+        !(lapsed.is_empty() && of_routes.is_empty())
     }
 
     /// Forgets what concerns backends that the config no longer has; says whether that were orders too.
@@ -404,7 +477,7 @@ impl Core {
         if self.counts.keys().any(|id| !known(id)) {
             Arc::make_mut(&mut self.counts).retain(|id, _| known(id));
         }
-        let gone = take_out(&mut self.overrides, |key, _| {
+        let gone = take_out(&mut self.overrides.backends, |key, _| {
             let lb = config.load_balancers.get(&key.load_balancer);
             !lb.is_some_and(|lb| {
                 lb.pools
@@ -415,7 +488,13 @@ impl Core {
         for (key, order) in &gone {
             self.record(now, changes::orphaned(key, order), effects);
         }
-        !gone.is_empty()
+        let of_routes = take_out(&mut self.overrides.routes, |key, order| {
+            !key.split(&config).is_some_and(|split| order.fits(split))
+        });
+        for (key, order) in &of_routes {
+            self.record(now, changes::weights_orphaned(key, order), effects);
+        }
+        !(gone.is_empty() && of_routes.is_empty())
     }
 
     fn rebuild(&mut self, now: Timestamp, effects: &mut Vec<Effect>) {
@@ -510,10 +589,10 @@ fn has_check(config: &Config, id: &BackendId) -> bool {
     pool.is_some_and(|pool| pool.health.is_some())
 }
 
-fn take_out(overrides: &mut Overrides, which: impl Fn(&OverrideKey, &Override) -> bool) -> Overrides {
-    let (out, kept) = std::mem::take(overrides)
+fn take_out<K: Ord, V>(orders: &mut BTreeMap<K, V>, which: impl Fn(&K, &V) -> bool) -> BTreeMap<K, V> {
+    let (out, kept) = std::mem::take(orders)
         .into_iter()
         .partition(|(key, order)| which(key, order));
-    *overrides = kept;
+    *orders = kept;
     out
 }

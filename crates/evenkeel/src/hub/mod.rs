@@ -18,14 +18,15 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use console::{OrderError, OrderRequest};
+use console::{OrderError, OrderRequest, WeightsRequest};
 use dataplane::{Dataplane, DataplaneEvent};
 use model::config::Config;
 use model::state::{Overrides, Verdict};
 use orchestrator::Target;
 use tokio::sync::{mpsc, watch};
+use tokio::time::MissedTickBehavior;
 
-pub(crate) use self::changes::describe;
+pub(crate) use self::changes::{describe, shares};
 pub(crate) use self::core::Core;
 pub(crate) use self::view::{Process, View};
 
@@ -39,6 +40,9 @@ use crate::source::Candidate;
 const VERDICTS_AT_ONCE: usize = 1024;
 /// Longest sleep, so that a wall clock that was set is noticed.
 const MAX_SLEEP: Duration = Duration::from_secs(10);
+
+/// How often the database of countries is looked at.
+const GEOIP_POLL: Duration = Duration::from_secs(5);
 
 /// Whether an event of this kind is one that an operator should look at.
 pub(crate) fn is_bad(kind: &str) -> bool {
@@ -70,6 +74,8 @@ pub(crate) struct Hub {
 pub(crate) struct Inputs {
     /// Operators' orders.
     pub(crate) orders: mpsc::Receiver<OrderRequest>,
+    /// Operators' orders for routes.
+    pub(crate) weights: mpsc::Receiver<WeightsRequest>,
     /// Configs read.
     pub(crate) candidates: mpsc::Receiver<Candidate>,
     /// Verdicts of the checks.
@@ -85,6 +91,8 @@ impl Hub {
         let listeners = Input::Listeners(self.dataplane.listeners());
         self.handle(listeners).await;
         let mut verdicts = Vec::new();
+        let mut geoip = tokio::time::interval(GEOIP_POLL);
+        geoip.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
             let deadline = self.core.deadline(now());
             let nap = deadline.map_or(MAX_SLEEP, |at| at.since(now()).min(MAX_SLEEP));
@@ -93,6 +101,7 @@ impl Hub {
                     Some(request) => self.order(request).await,
                     None => return,
                 },
+                Some(request) = inputs.weights.recv() => self.weigh(request).await,
                 Some(candidate) = inputs.candidates.recv() => self.candidate(candidate).await,
                 _ = inputs.verdicts.recv_many(&mut verdicts, VERDICTS_AT_ONCE), if !inputs.verdicts.is_closed() => {
                     self.handle(Input::Verdicts(std::mem::take(&mut verdicts))).await;
@@ -101,7 +110,14 @@ impl Hub {
                     self.handle(match event {
                         DataplaneEvent::Ejected(ejected) => Input::Ejected(ejected),
                         DataplaneEvent::Certificate(news) => Input::Certificate(news),
+                        DataplaneEvent::Geoip { path, result } => Input::Geoip { path, result },
                     }).await;
+                }
+                _ = geoip.tick() => {
+                    let config = self.core.snapshot().config.clone();
+                    let path = config.node.geoip.as_deref();
+                    // It reads a file; the other tasks of this thread must not wait for that.
+                    tokio::task::block_in_place(|| self.dataplane.follow_geoip(path));
                 }
                 () = tokio::time::sleep(nap) => {
                     if deadline.is_some_and(|at| at <= now()) {
@@ -173,6 +189,24 @@ impl Hub {
         let _ = reply.send(result);
     }
 
+    /// As [`Hub::order`], for the weights of a split.
+    async fn weigh(&mut self, request: WeightsRequest) {
+        let WeightsRequest { order, reply } = request;
+        let result = match self.core.plan_weights(now(), &order) {
+            Err(error) => Err(error),
+            Ok(overrides) => match self.store(overrides.clone()).await {
+                Err(error) => Err(OrderError::StoreFailed(error)),
+                Ok(()) => {
+                    let key = order.key.clone();
+                    self.handle(Input::RouteOrdered { order, overrides }).await;
+                    Ok(self.core.route_order(&key).cloned())
+                }
+            },
+        };
+        // Whoever asked may have gone; the order stands all the same.
+        let _ = reply.send(result);
+    }
+
     async fn candidate(&mut self, candidate: Candidate) {
         let input = match candidate.result {
             Err(reasons) => Input::Refused(reasons),
@@ -219,6 +253,10 @@ impl Hub {
         let lbs = config.load_balancers.values();
         let wanted = lbs.flat_map(|lb| lb.listeners.iter().map(move |l| (&lb.name, l)));
         let mut reasons = Vec::new();
+        if let Some(path) = &config.node.geoip {
+            let checked = tokio::task::block_in_place(|| dataplane::check_geoip(path));
+            reasons.extend(checked.err());
+        }
         for (lb, listener) in wanted {
             let address: SocketAddr = listener.address;
             if address.port() == 0 || ours.contains(&address.port()) {

@@ -127,17 +127,17 @@ const MINUTE: Duration = Duration::from_secs(60);
 /// Drain for ten minutes: it holds for ten minutes, is on disk, and then ends by itself, on disk too.
 #[test]
 fn an_order_with_a_time_ends_by_itself() {
-    let mut world = World::new(config(&[1, 2]), Overrides::new());
+    let mut world = World::new(config(&[1, 2]), Overrides::default());
     world
         .order(1, OrderAction::Mode(Mode::Drain), Some(10 * MINUTE))
         .unwrap();
     assert_eq!(world.eligibility()[&1], Eligibility::Draining);
-    assert_eq!(world.stored.len(), 1);
+    assert_eq!(world.stored.backends.len(), 1);
     world.pass(9 * MINUTE);
     assert_eq!(world.eligibility()[&1], Eligibility::Draining);
     world.pass(MINUTE);
     assert_eq!(world.eligibility()[&1], Eligibility::Eligible);
-    assert!(world.stored.is_empty());
+    assert!(world.stored.backends.is_empty());
     assert_eq!(
         world.logged("order"),
         [
@@ -150,25 +150,25 @@ fn an_order_with_a_time_ends_by_itself() {
 /// The process restarts: what is stored holds, what has lapsed meanwhile or is about nobody does not.
 #[test]
 fn orders_come_back_after_a_restart() {
-    let mut world = World::new(config(&[1, 2, 3]), Overrides::new());
+    let mut world = World::new(config(&[1, 2, 3]), Overrides::default());
     world.order(1, OrderAction::Mode(Mode::Drain), None).unwrap();
     world
         .order(2, OrderAction::Mode(Mode::Drain), Some(Duration::from_millis(1)))
         .unwrap();
     world.order(3, OrderAction::Mode(Mode::Drain), None).unwrap();
     let mut stored = world.stored.clone();
-    stored.get_mut(&key(2)).unwrap().expires = Some(started());
+    stored.backends.get_mut(&key(2)).unwrap().expires = Some(started());
     let world = World::new(config(&[1, 2]), stored);
     assert_eq!(
         world.eligibility(),
         BTreeMap::from([(1, Eligibility::Draining), (2, Eligibility::Eligible)])
     );
-    assert_eq!(world.stored.keys().collect::<Vec<_>>(), [&key(1)]);
+    assert_eq!(world.stored.backends.keys().collect::<Vec<_>>(), [&key(1)]);
 }
 
 #[test]
 fn a_backend_in_maintenance_is_not_checked_and_late_verdicts_do_not_count() {
-    let mut world = World::new(config(&[1, 2]), Overrides::new());
+    let mut world = World::new(config(&[1, 2]), Overrides::default());
     world
         .order(1, OrderAction::Mode(Mode::Maintenance), None)
         .unwrap();
@@ -183,19 +183,19 @@ fn a_backend_in_maintenance_is_not_checked_and_late_verdicts_do_not_count() {
 /// Mode and weight are kept apart: each order replaces its own part, `ready` ends both.
 #[test]
 fn a_weight_keeps_the_mode_and_ready_forgets_both() {
-    let mut world = World::new(config(&[1, 2]), Overrides::new());
+    let mut world = World::new(config(&[1, 2]), Overrides::default());
     world.order(1, OrderAction::Mode(Mode::Drain), None).unwrap();
     world.order(1, OrderAction::Weight(7), None).unwrap();
     let order = world.core.order(&key(1)).unwrap();
     assert_eq!((order.mode, order.weight), (Mode::Drain, Some(7)));
     world.order(1, OrderAction::Mode(Mode::Ready), None).unwrap();
     assert_eq!(world.core.order(&key(1)), None);
-    assert!(world.stored.is_empty());
+    assert!(world.stored.backends.is_empty());
 }
 
 #[test]
 fn an_order_about_nobody_is_refused_with_the_names_there_are() {
-    let mut world = World::new(config(&[1, 2]), Overrides::new());
+    let mut world = World::new(config(&[1, 2]), Overrides::default());
     let error = world.order(9, OrderAction::Mode(Mode::Drain), None).unwrap_err();
     assert_eq!(
         error,
@@ -226,7 +226,7 @@ fn an_order_about_nobody_is_refused_with_the_names_there_are() {
 /// A bad file: the record says so, and nothing else changes.
 #[test]
 fn a_refused_config_changes_nothing_but_the_record() {
-    let mut world = World::new(config(&[1, 2]), Overrides::new());
+    let mut world = World::new(config(&[1, 2]), Overrides::default());
     world.verdict(1, Health::Down, "status 503");
     let before = world.published.clone();
     let publishes = world.publishes;
@@ -249,7 +249,7 @@ fn a_refused_config_changes_nothing_but_the_record() {
 /// Health survives a reload for who stays; orders and health of who goes are forgotten, also on disk.
 #[test]
 fn a_reload_keeps_what_it_does_not_concern() {
-    let mut world = World::new(config(&[1, 2]), Overrides::new());
+    let mut world = World::new(config(&[1, 2]), Overrides::default());
     world.verdict(1, Health::Down, "status 503");
     world.order(2, OrderAction::Mode(Mode::Drain), None).unwrap();
     world.give(Input::Loaded(config(&[1, 3])));
@@ -257,7 +257,7 @@ fn a_reload_keeps_what_it_does_not_concern() {
         world.eligibility(),
         BTreeMap::from([(1, Eligibility::Down), (3, Eligibility::Eligible)])
     );
-    assert!(world.stored.is_empty());
+    assert!(world.stored.backends.is_empty());
     assert_eq!(world.probed, BTreeSet::from([1, 3]));
     assert_eq!(world.core.view().config.revision, 2);
     assert!(
@@ -269,7 +269,7 @@ fn a_reload_keeps_what_it_does_not_concern() {
 
 #[test]
 fn an_unchanged_config_is_no_new_revision() {
-    let mut world = World::new(config(&[1, 2]), Overrides::new());
+    let mut world = World::new(config(&[1, 2]), Overrides::default());
     world.give(Input::Loaded(config(&[1, 2])));
     let view = world.core.view();
     assert_eq!((view.config.revision, view.reloads.ok), (1, 1));
@@ -279,7 +279,7 @@ fn an_unchanged_config_is_no_new_revision() {
 
 #[test]
 fn keys_that_need_a_restart_are_named() {
-    let mut world = World::new(config(&[1]), Overrides::new());
+    let mut world = World::new(config(&[1]), Overrides::default());
     let mut changed = Config::clone(&config(&[1]));
     changed.node.threads = Some(7);
     changed.admin.listen = "127.0.0.1:7799".parse().unwrap();
@@ -294,7 +294,7 @@ fn keys_that_need_a_restart_are_named() {
 /// A check that goes away takes its verdict with it; coming back it starts unchecked.
 #[test]
 fn a_verdict_lives_as_long_as_its_check() {
-    let mut world = World::new(config(&[1, 2]), Overrides::new());
+    let mut world = World::new(config(&[1, 2]), Overrides::default());
     world.verdict(1, Health::Down, "status 503");
     let without = config_with(&[1, 2], "slow_start = \"0s\"\nhealth = false\n");
     world.give(Input::Loaded(without));
@@ -307,7 +307,7 @@ fn a_verdict_lives_as_long_as_its_check() {
 
 #[test]
 fn an_ejected_backend_returns_when_its_time_is_over() {
-    let mut world = World::new(config(&[1, 2]), Overrides::new());
+    let mut world = World::new(config(&[1, 2]), Overrides::default());
     world.eject(1, Duration::from_secs(10));
     assert_eq!(world.eligibility()[&1], Eligibility::Ejected);
     world.pass(Duration::from_secs(10));
@@ -325,7 +325,7 @@ fn an_ejected_backend_returns_when_its_time_is_over() {
 
 #[test]
 fn a_pool_that_is_all_down_and_recovers_says_so_once_each() {
-    let mut world = World::new(config(&[1, 2]), Overrides::new());
+    let mut world = World::new(config(&[1, 2]), Overrides::default());
     for port in [1, 2] {
         world.verdict(port, Health::Down, "connection refused");
         world.verdict(port, Health::Down, "timeout after 1s");
@@ -355,7 +355,7 @@ fn a_listener_that_fails_is_tried_again_until_it_opens() {
         };
         Input::Listeners(vec![(name("shop"), status)])
     };
-    let mut world = World::new(config(&[1]), Overrides::new());
+    let mut world = World::new(config(&[1]), Overrides::default());
     world.give(listener(Some("address in use")));
     for _ in 0..3 {
         let publishes = world.publishes;
@@ -373,7 +373,7 @@ fn a_listener_that_fails_is_tried_again_until_it_opens() {
 
 #[test]
 fn events_are_bounded_and_the_newest_stay() {
-    let mut world = World::new(config(&[1]), Overrides::new());
+    let mut world = World::new(config(&[1]), Overrides::default());
     for n in 0..MAX_EVENTS * 2 {
         let health = if n % 2 == 0 { Health::Down } else { Health::Up };
         world.verdict(1, health, &format!("check {n}"));
@@ -454,7 +454,7 @@ fn storm(seed: u64) {
             "slow_start = \"0s\"\nhealth_endpoint = \"/\"\nall_down = \"fail_closed\"\n",
         )
     };
-    let mut world = World::new(closed(&ports), Overrides::new());
+    let mut world = World::new(closed(&ports), Overrides::default());
     let mut shadows: BTreeMap<u16, Shadow> = ports.iter().map(|p| (*p, Shadow::default())).collect();
     for _ in 0..200 {
         let port = ports[dice.below(ports.len() as u64) as usize];
@@ -515,7 +515,7 @@ fn agree(world: &mut World, shadows: &mut BTreeMap<u16, Shadow>) {
         .filter(|(_, s)| s.mode != Mode::Ready || s.weight.is_some())
         .map(|(p, _)| *p)
         .collect();
-    let stored: BTreeSet<u16> = world.stored.keys().map(|k| k.address.port()).collect();
+    let stored: BTreeSet<u16> = world.stored.backends.keys().map(|k| k.address.port()).collect();
     assert_eq!(stored, ordered);
     let checked: BTreeSet<u16> = shadows
         .iter()

@@ -4,11 +4,12 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 
-use model::config::{Name, Pool};
+use model::config::{LoadBalancer, Name, Pool, RouteTarget, SplitPart};
 use model::snapshot::{Member, PoolState, Snapshot, WEIGHT_SCALE};
-use model::state::{BackendId, Timestamp};
+use model::state::{BackendId, RouteOrder, Timestamp};
 use model::status::{
-    BackendLive, BackendStatus, ConfigStatus, Event, ListenerStatus, LoadBalancerStatus, PoolStatus, Status,
+    BackendLive, BackendStatus, ConfigStatus, Event, ListenerStatus, LoadBalancerStatus, PoolStatus,
+    SplitPartStatus, SplitStatus, Status,
 };
 
 /// State of the hub at one moment; cheap to clone.
@@ -82,10 +83,34 @@ impl View {
                         .values()
                         .filter_map(|pool| self.pool_status(&lb.name, pool, &live))
                         .collect(),
+                    splits: self.splits(lb),
                 })
                 .collect(),
             events: self.events.iter().map(|e| Event::clone(e)).collect(),
         }
+    }
+
+    fn splits(&self, lb: &LoadBalancer) -> Vec<SplitStatus> {
+        let orders = self.snapshot.route_orders(&lb.name);
+        let splits = lb.routes.iter().filter_map(|route| match &route.target {
+            RouteTarget::Split(split) => Some((route, split)),
+            _ => None,
+        });
+        splits
+            .map(|(route, split)| {
+                let order = orders.get(&route.name);
+                let part = |part: &SplitPart| SplitPartStatus {
+                    pool: part.pool.clone(),
+                    weight: order.map_or(part.weight, |order| order.weight(&part.pool)),
+                    configured: part.weight,
+                };
+                SplitStatus {
+                    route: route.name.clone(),
+                    parts: split.parts.iter().map(part).collect(),
+                    order: order.map(|order| RouteOrder::clone(order)),
+                }
+            })
+            .collect()
     }
 
     fn pool_status(

@@ -59,6 +59,8 @@ impl Route {
         };
         let path = match &self.matches.path {
             Some(PathMatch::Exact(_)) => (0, Reverse(0)),
+            // Every path is under `/`.
+            Some(PathMatch::Prefix(prefix)) if prefix == "/" => (3, Reverse(0)),
             Some(PathMatch::Prefix(prefix)) => (1, Reverse(prefix.len())),
             Some(PathMatch::Pattern(_)) => (2, Reverse(0)),
             None => (3, Reverse(0)),

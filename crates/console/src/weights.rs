@@ -1,0 +1,42 @@
+//! Orders for the weights of a split.
+
+use std::sync::Arc;
+
+use axum::Json;
+use axum::extract::rejection::{JsonRejection, PathRejection};
+use axum::extract::{Path, State};
+use model::config::Name;
+use model::state::{RouteKey, RouteOrder};
+use serde::Serialize;
+
+use crate::order::{WeightsBody, json_problem};
+use crate::problem::{Kind, Problem};
+use crate::routes::{ask, order_problem};
+use crate::{Console, WeightsRequest};
+
+/// What stands after an order.
+#[derive(Serialize)]
+pub(crate) struct Weighed {
+    #[serde(flatten)]
+    key: RouteKey,
+    order: Option<RouteOrder>,
+}
+
+pub(crate) async fn order(
+    State(console): State<Arc<Console>>,
+    path: Result<Path<(String, String)>, PathRejection>,
+    body: Result<Json<WeightsBody>, JsonRejection>,
+) -> Result<Json<Weighed>, Problem> {
+    let Path((lb, route)) = path.map_err(|e| Problem::new(Kind::NotFound, e.body_text()))?;
+    let key = RouteKey {
+        load_balancer: Name::parse(&lb)
+            .map_err(|e| Problem::new(Kind::UnknownLoadBalancer, e.to_string()))?,
+        route: Name::parse(&route).map_err(|e| Problem::new(Kind::UnknownRoute, e.to_string()))?,
+    };
+    let Json(body) = body.map_err(|rejection| json_problem(&rejection))?;
+    let order = body.into_order(key.clone())?;
+    let standing = ask(&console.weights, |reply| WeightsRequest { order, reply })
+        .await?
+        .map_err(|error| order_problem(&error))?;
+    Ok(Json(Weighed { key, order: standing }))
+}
