@@ -11,7 +11,7 @@ use nix::sys::signal::Signal;
 use serde_json::Value;
 
 use crate::support::{
-    Backend, DEADLINE, Evenkeel, Load, Place, QUIET, free_address, pattern, shop, shop_on,
+    Backend, DEADLINE, Evenkeel, Load, Place, QUIET, curl, free_address, pattern, shop, shop_on,
     shop_with_listener, wait_for, wait_until,
 };
 
@@ -517,4 +517,29 @@ fn a_tunnel_is_logged_when_it_begins() {
     assert_eq!((&line["status"], &line["path"]), (&101.into(), &"/chat".into()));
     assert_eq!(line["backend"], one.address.to_string());
     assert!(line.get("reason").is_none(), "{line}");
+}
+
+/// A request over HTTP/2 is told like any other: its line, its id in the response, its trace to the backend.
+#[test]
+fn requests_over_http2_are_told_alike() {
+    let one = Backend::named("one");
+    let tracing = format!("[tracing]\nendpoint = \"http://{}\"\n", free_address());
+    let logged = Logged::start(&format!("{tracing}{}", shop(&[&one], QUIET)), "");
+    let url = format!("http://{}/over?h2", logged.evenkeel.address());
+    let output = curl(&["--http2-prior-knowledge", "--include", "--user-agent", "h2", &url]);
+    let answer = String::from_utf8(output.stdout).unwrap();
+    let line = logged.objects(1).remove(0);
+    let id = line["request_id"].as_str().unwrap();
+    assert!(answer.contains(&format!("x-request-id: {id}\r\n")), "{answer}");
+    assert_eq!(
+        (&line["protocol"], &line["status"]),
+        (&"HTTP/2.0".into(), &200.into())
+    );
+    assert_eq!(
+        (&line["path"], &line["user_agent"]),
+        (&"/over?h2".into(), &"h2".into())
+    );
+    let got = one.last();
+    assert_eq!(got.field("x-request-id"), Some(id));
+    assert_eq!(line["trace_id"], got.field("traceparent").unwrap()[3..35]);
 }
