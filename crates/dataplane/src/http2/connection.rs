@@ -153,7 +153,8 @@ async fn handshake(
     timer: &Timer,
 ) -> Option<Connection<Wire, Piece>> {
     let cancelled = usize::try_from(limits.max_cancelled).unwrap_or(usize::MAX);
-    let error_resets = usize::try_from(limits.max_error_resets).unwrap_or(usize::MAX);
+    // The meter counts what is sent; this bounds what waits to be sent to a client that does not read.
+    let unsent_resets = cancelled.saturating_add(REMEMBERED_RESETS).saturating_mul(100);
     let mut builder = Builder::new();
     builder
         .max_concurrent_streams(limits.max_concurrent_streams)
@@ -164,7 +165,7 @@ async fn handshake(
         .max_concurrent_reset_streams(REMEMBERED_RESETS)
         .reset_stream_duration(REMEMBER_RESET)
         .max_pending_accept_reset_streams(cancelled)
-        .max_local_error_reset_streams(Some(error_resets));
+        .max_local_error_reset_streams(Some(unsent_resets));
     let mut shaking = pin!(builder.handshake(Wire(transport.clone())));
     let shaken = poll_fn(|cx| {
         let shaken = shaking.as_mut().poll(cx);

@@ -16,6 +16,8 @@ mod demo;
 mod expectations;
 mod forwarding;
 mod hostile;
+mod http2;
+mod http2_abuse;
 mod hygiene;
 mod limits;
 mod orders;

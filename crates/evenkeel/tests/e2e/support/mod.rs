@@ -5,6 +5,7 @@ mod address;
 mod backend;
 mod client;
 mod evenkeel;
+pub(crate) mod frames;
 mod gate;
 mod load;
 mod message;
@@ -21,7 +22,7 @@ pub(crate) use self::gate::Gate;
 pub(crate) use self::load::Load;
 pub(crate) use self::message::{Broken, Message};
 pub(crate) use self::metrics::Metrics;
-pub(crate) use self::peers::{Nginx, Python, PythonPeer, curl, python};
+pub(crate) use self::peers::{Nginx, Python, PythonPeer, curl, h2load, python};
 
 /// How long anything may take before the test fails: generous, because the machine may be busy.
 pub(crate) const DEADLINE: Duration = Duration::from_secs(20);

@@ -235,3 +235,10 @@ pub(crate) fn curl(args: &[&str]) -> Output {
     );
     output
 }
+
+/// Runs h2load of nghttp2; what it printed.
+pub(crate) fn h2load(args: &[&str]) -> String {
+    let program = need("h2load", "nghttp2-client");
+    let output = Command::new(program).args(args).output().expect("h2load runs");
+    String::from_utf8_lossy(&output.stdout).into_owned()
+}

@@ -1,0 +1,301 @@
+//! HTTP/2 from clients (RFC 9113), with clients of other implementations: curl, h2load, and Python's h2.
+
+use crate::support::frames::*;
+use crate::support::*;
+
+/// A client made of Python's h2: runs `scenario(connection, send, receive)` against an address.
+const CLIENT: &str = r#"
+import json, socket, sys
+import h2.config, h2.connection, h2.events, h2.settings
+
+host, port = sys.argv[1].rsplit(":", 1)
+sock = socket.create_connection((host, int(port)), 20)
+sock.settimeout(20)
+conn = h2.connection.H2Connection(h2.config.H2Configuration(client_side=True, header_encoding="utf-8"))
+conn.initiate_connection()
+
+def flush():
+    sock.sendall(conn.data_to_send())
+
+def events():
+    "Events until the connection ends, with windows opened again."
+    while True:
+        data = sock.recv(65536)
+        if not data:
+            return
+        for event in conn.receive_data(data):
+            if isinstance(event, h2.events.DataReceived):
+                conn.acknowledge_received_data(event.flow_controlled_length, event.stream_id)
+            yield event
+        flush()
+
+def request(method="GET", path="/", more=(), end=True):
+    stream = conn.get_next_available_stream_id()
+    head = [(":method", method), (":scheme", "http"), (":authority", "shop.test"), (":path", path)]
+    conn.send_headers(stream, head + list(more), end_stream=end)
+    flush()
+    return stream
+
+def response(stream):
+    "All that comes for one stream."
+    got = {"interim": [], "headers": None, "body": b"", "trailers": None, "reset": None}
+    for event in events():
+        if getattr(event, "stream_id", None) != stream:
+            continue
+        if isinstance(event, h2.events.InformationalResponseReceived):
+            got["interim"].append(list(event.headers))
+        elif isinstance(event, h2.events.ResponseReceived):
+            got["headers"] = list(event.headers)
+        elif isinstance(event, h2.events.DataReceived):
+            got["body"] += event.data
+        elif isinstance(event, h2.events.TrailersReceived):
+            got["trailers"] = list(event.headers)
+        elif isinstance(event, h2.events.StreamReset):
+            got["reset"] = event.error_code
+            break
+        elif isinstance(event, h2.events.StreamEnded):
+            break
+    return got
+flush()
+"#;
+
+fn run(evenkeel: &Evenkeel, scenario: &str) -> String {
+    let program = format!("{CLIENT}\n{scenario}");
+    python(&program, &[&evenkeel.address().to_string()])
+}
+
+/// Section 3.3: curl by prior knowledge; HTTP/1 stays beside it on the same port.
+#[test]
+fn curl_is_served_beside_http_1() {
+    let nginx = Nginx::start("one");
+    let body = pattern(3_000_000);
+    nginx.file("big", &body);
+    let evenkeel = Evenkeel::start(&shop_on("127.0.0.1:0", &[nginx.address], QUIET));
+    let url = format!("http://{}/", evenkeel.address());
+    let told = curl(&[
+        "--http2-prior-knowledge",
+        "-w",
+        "%{http_version} %{http_code}",
+        &url,
+    ]);
+    assert_eq!(told.stdout, b"one2 200");
+    let big = curl(&["--http2-prior-knowledge", &format!("{url}files/big")]);
+    assert_eq!(big.stdout, body);
+    let head = curl(&["--http2-prior-knowledge", "--head", &format!("{url}files/big")]);
+    let head = String::from_utf8_lossy(&head.stdout).to_lowercase();
+    assert!(head.contains("content-length: 3000000"), "{head}");
+    assert!(!head.contains("connection:"), "{head}");
+    assert_eq!(evenkeel.client().get("/").status(), 200);
+    assert_eq!(evenkeel.metric("evenkeel_http2_streams_total", &[]), 3.0);
+}
+
+/// Without `http2` the preface is what it was: a request of a version that is not spoken.
+#[test]
+fn it_can_be_switched_off() {
+    let backend = Backend::named("one");
+    let evenkeel = Evenkeel::start(&shop_with_listener(&[&backend], "http2 = false", QUIET));
+    let answer = evenkeel.client().ask("PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n");
+    assert_eq!(answer.status(), 505);
+}
+
+/// A body in both directions, larger than all windows, and echoed while it is still sent.
+#[test]
+fn bodies_stream_both_ways() {
+    let nginx = Nginx::start("one");
+    let evenkeel = Evenkeel::start(&shop_on("127.0.0.1:0", &[nginx.address], QUIET));
+    let body = pattern(5_000_000);
+    let file = evenkeel.place().path().join("up");
+    std::fs::write(&file, &body).unwrap();
+    let url = format!("http://{}/put/up", evenkeel.address());
+    let file = file.display().to_string();
+    curl(&["--http2-prior-knowledge", "--upload-file", &file, &url]);
+    assert_eq!(nginx.uploaded("up"), body);
+}
+
+/// Section 8.2.3 and 8.3.1: what a backend of HTTP/1 gets.
+#[test]
+fn the_backend_gets_a_plain_request() {
+    let backend = Backend::named("one");
+    let evenkeel = Evenkeel::start(&shop(&[&backend], QUIET));
+    let out = run(
+        &evenkeel,
+        r#"
+got = response(request(path="/a/../b?q", more=[("cookie", "a=1"), ("x-one", "1"), ("cookie", "b=2"), ("te", "trailers")]))
+print(dict(got["headers"])[":status"], got["body"].decode())
+"#,
+    );
+    assert_eq!(out, "200 one\n");
+    let request = backend.last();
+    assert_eq!((request.method(), request.target()), ("GET", "/b?q"));
+    assert_eq!(request.field("host"), Some("shop.test"));
+    assert_eq!(request.field("cookie"), Some("a=1; b=2"));
+    assert_eq!(request.field("te"), Some("trailers"));
+}
+
+/// RFC 9110 section 15.2 and 10.1.1: interim responses, and the one that a body waits for.
+#[test]
+fn interim_responses_and_expectations_are_passed_on() {
+    let backend = Backend::scripted(|conversation| {
+        while let Some(mut request) = conversation.head() {
+            conversation
+                .send("HTTP/1.1 103 Early Hints\r\nLink: </a.css>\r\n\r\nHTTP/1.1 100 Continue\r\n\r\n");
+            if !conversation.body(&mut request) {
+                return;
+            }
+            let body = request.text().to_owned();
+            let length = body.len();
+            conversation.send(format!(
+                "HTTP/1.1 200 OK\r\nContent-Length: {length}\r\n\r\n{body}"
+            ));
+        }
+    });
+    let evenkeel = Evenkeel::start(&shop(&[&backend], QUIET));
+    let out = run(
+        &evenkeel,
+        r#"
+stream = request("POST", more=[("expect", "100-continue"), ("content-length", "4")], end=False)
+seen = []
+for event in events():
+    if isinstance(event, h2.events.InformationalResponseReceived):
+        seen.append(dict(event.headers)[":status"])
+        if seen[-1] == "100":
+            conn.send_data(stream, b"body", end_stream=True)
+            flush()
+    elif isinstance(event, h2.events.ResponseReceived):
+        seen.append(dict(event.headers)[":status"])
+    elif isinstance(event, h2.events.DataReceived):
+        seen.append(event.data.decode())
+    elif isinstance(event, h2.events.StreamEnded):
+        break
+print(seen)
+"#,
+    );
+    assert_eq!(out, "['103', '100', '200', 'body']\n");
+}
+
+/// Section 8.1: trailers, from the client to the backend and back.
+#[test]
+fn trailers_go_both_ways() {
+    let backend = Backend::answering(|_| {
+        b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n0\r\nX-Sum: 7\r\nContent-Length: 9\r\n\r\n".to_vec()
+    });
+    let evenkeel = Evenkeel::start(&shop(&[&backend], QUIET));
+    let out = run(
+        &evenkeel,
+        r#"
+stream = request("POST", end=False)
+conn.send_data(stream, b"up")
+conn.send_headers(stream, [("x-up", "1"), ("host", "evil")], end_stream=True)
+flush()
+got = response(stream)
+print(got["body"].decode(), got["trailers"])
+"#,
+    );
+    assert_eq!(out, "hello [('x-sum', '7')]\n");
+    let request = backend.last();
+    assert_eq!(request.text(), "up");
+    assert_eq!(request.trailers, [("x-up".to_owned(), "1".to_owned())]);
+}
+
+/// Section 5.4.2: a backend that breaks off in the middle resets its stream and no other.
+#[test]
+fn a_broken_response_resets_its_stream_only() {
+    let backend = Backend::scripted(|conversation| {
+        while let Some(request) = conversation.request() {
+            if request.target() == "/broken" {
+                conversation.send("HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\nhalf");
+                return;
+            }
+            conversation.send("HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok");
+        }
+    });
+    let evenkeel = Evenkeel::start(&shop(&[&backend], QUIET));
+    let out = run(
+        &evenkeel,
+        r#"
+broken = response(request(path="/broken"))
+after = response(request(path="/"))
+print(int(broken["reset"]), after["body"].decode())
+"#,
+    );
+    assert_eq!(out, "2 ok\n");
+    evenkeel.wait_for_failures("backend_truncated", 1);
+    assert_eq!(
+        evenkeel.metric("evenkeel_http2_resets_total", &[("cause", "backend")]),
+        1.0
+    );
+}
+
+/// What cannot be served is answered by its reason, as over HTTP/1.
+#[test]
+fn our_own_answers_name_their_reason() {
+    let backend = Backend::named("one");
+    backend.kill();
+    let evenkeel = Evenkeel::start(&shop(&[&backend], QUIET));
+    let out = run(
+        &evenkeel,
+        r#"
+for path in ("/", "/a%2fb", "/" + "a" * 9000):
+    headers = dict(response(request(path=path))["headers"])
+    print(headers[":status"], headers["x-evenkeel-reason"], "connection" in headers)
+"#,
+    );
+    assert_eq!(
+        out,
+        "502 connect_refused False\n400 bad_path False\n414 target_too_long False\n"
+    );
+}
+
+/// Section 6.8: when its listener goes, a client is told, and everything it has asked is answered.
+#[test]
+fn a_closing_listener_says_goaway_and_finishes_what_runs() {
+    let gate = Gate::default();
+    let waiting = gate.clone();
+    let backend = Backend::scripted(move |conversation| {
+        while conversation.request().is_some() {
+            waiting.pass();
+            conversation.send("HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok");
+        }
+    });
+    let evenkeel = Evenkeel::start(&shop(&[&backend], QUIET));
+    let mut client = Frames::connect(evenkeel.address(), &[]);
+    for i in 0..50 {
+        assert!(client.send(HEADERS, END_STREAM | END_HEADERS, 2 * i + 1, GET));
+    }
+    wait_until("all are at the backend", || gate.came() == 50);
+    // Another address: the old listener closes.
+    evenkeel.reload(&shop(&[&backend], QUIET));
+    let goaway = client.wait_for(GOAWAY).expect("the client is told");
+    assert_eq!(goaway.code(), 0, "{goaway:?}");
+    gate.open();
+    let mut answered = 0;
+    while let Some(frame) = client.next() {
+        match frame.kind {
+            HEADERS => answered += 1,
+            PING => assert!(client.send(PING, 1, 0, &frame.payload)),
+            RST_STREAM => panic!("{frame:?}"),
+            _ => {}
+        }
+    }
+    assert_eq!(answered, 50);
+}
+
+/// h2load, many streams at once over several connections, while backends come and go: not one request fails.
+#[test]
+fn nothing_fails_under_load_while_the_pool_changes() {
+    let backends = ["one", "two", "three"].map(Backend::named);
+    let [one, two, three] = backends.each_ref().map(|b| b.address);
+    let listen = format!("{}:0", free_ip());
+    let evenkeel = Evenkeel::start(&shop_on(&listen, &[one, two], QUIET));
+    let url = format!("http://{}/", evenkeel.address());
+    let load = std::thread::spawn(move || h2load(&["-n", "4000", "-c", "4", "-m", "16", &url]));
+    for backends in [[one, three], [two, three], [one, two]].iter().cycle().take(12) {
+        evenkeel.reload(&shop_on(&listen, backends, QUIET));
+    }
+    let out = load.join().expect("h2load ends");
+    assert!(
+        out.contains("4000 succeeded, 0 failed, 0 errored, 0 timeout"),
+        "{out}"
+    );
+    assert_eq!(evenkeel.metric("evenkeel_http2_streams_total", &[]), 4000.0);
+}
