@@ -24,6 +24,7 @@ mod rfc9113_limits;
 mod rfc9113_section_8;
 mod roundtrip;
 mod routing;
+mod translation;
 
 use evenkeel_http::forward::{Via, write_request, write_response};
 use evenkeel_http::{FieldList, Framing, Method, Parsed, RequestHead, ResponseHead, Version};

@@ -394,3 +394,86 @@ fn a_length_is_told_where_it_is_known() {
         assert_eq!(content_length(&head), Some(7));
     }
 }
+
+/// Names and values that have smuggled requests over HTTP/1, and parts of them.
+const SMUGGLERS: &[&str] = &[
+    "",
+    "a",
+    "x",
+    "host",
+    "cookie",
+    "content-length",
+    "transfer-encoding",
+    "chunked",
+    "connection",
+    "te",
+    "trailers",
+    "upgrade",
+    "expect",
+    "100-continue",
+    ":path",
+    ":method",
+    ":authority",
+    "0",
+    "5",
+    "/",
+    "/a b",
+    "a\r\nx: y",
+    "x\r\n\r\nGET /b HTTP/1.1\r\nHost: c\r\n\r\n",
+    "\u{b}chunked",
+    " chunked",
+    "a:b",
+    "\0",
+    "X-Upper",
+    "content_length",
+    "GET /b HTTP/1.1",
+    "/%0d%0aHost:%20b",
+    "/a?b#c",
+    "*",
+];
+
+proptest::proptest! {
+    #![proptest_config(proptest::prelude::ProptestConfig::with_cases(256))]
+
+    /// Whatever of that is accepted, a backend of HTTP/1 sees one request.
+    #[test]
+    fn nothing_is_smuggled_over_the_translation(
+        end_stream in proptest::prelude::any::<bool>(),
+        list in proptest::collection::vec((0..SMUGGLERS.len(), 0..SMUGGLERS.len()), 0..4),
+        body in proptest::collection::vec(proptest::prelude::any::<u8>(), 0..20),
+    ) {
+        let bytes = |i: usize| SMUGGLERS[i].as_bytes().to_vec();
+        let list: Vec<_> = list.into_iter().map(|(n, v)| (bytes(n), bytes(v))).collect();
+        crate::translation::compare(end_stream, &list, &body);
+    }
+}
+
+/// So that the property above has something to compare.
+#[test]
+fn the_translation_is_compared() {
+    let field = |name: &str, value: &str| (name.as_bytes().to_vec(), value.as_bytes().to_vec());
+    for (end_stream, list, body) in [
+        (true, vec![], ""),
+        (
+            false,
+            vec![field("x", "1"), field("cookie", "a=1"), field("cookie", "b=2")],
+            "a body",
+        ),
+        (false, vec![field("content-length", "6")], "a body"),
+        (
+            false,
+            vec![field("te", "trailers"), field("expect", "100-continue")],
+            "a body",
+        ),
+        (
+            true,
+            vec![field(":path", "/{a}?b=%zz"), field("x-forwarded-for", "::1")],
+            "",
+        ),
+    ] {
+        assert!(
+            crate::translation::compare(end_stream, &list, body.as_bytes()),
+            "{list:?}"
+        );
+    }
+}
