@@ -15,6 +15,7 @@ mod death;
 mod demo;
 mod expectations;
 mod forwarding;
+mod grpc;
 mod hostile;
 mod http2;
 mod http2_abuse;

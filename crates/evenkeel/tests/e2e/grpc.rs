@@ -1,0 +1,205 @@
+//! gRPC through us: calls of all four kinds between a client and a server of another implementation, over HTTP/2 on
+//! both sides, and what callers are told when something fails.
+
+use crate::support::*;
+
+/// A server of `grpcio`: one method of each kind, and the health service.
+const SERVER: &str = r#"
+import sys, time, grpc
+from concurrent import futures
+from grpc_health.v1 import health, health_pb2, health_pb2_grpc
+ident=lambda b:b
+class H(grpc.GenericRpcHandler):
+    def service(self, d):
+        m=d.method
+        if m=='/t.T/Unary': return grpc.unary_unary_rpc_method_handler(self.unary, ident, ident)
+        if m=='/t.T/Server': return grpc.unary_stream_rpc_method_handler(self.server, ident, ident)
+        if m=='/t.T/Client': return grpc.stream_unary_rpc_method_handler(self.client, ident, ident)
+        if m=='/t.T/Bidi': return grpc.stream_stream_rpc_method_handler(self.bidi, ident, ident)
+    def unary(self, r, c):
+        if r==b'fail': c.abort(grpc.StatusCode.NOT_FOUND, 'nöt here')
+        if r==b'slow': time.sleep(3)
+        c.set_trailing_metadata((('x-t','1'),))
+        return r
+    def server(self, r, c):
+        for i in range(5): yield r+str(i).encode()
+    def client(self, it, c): return b''.join(it)
+    def bidi(self, it, c):
+        for m in it:
+            yield m
+            if m == b'die':
+                time.sleep(0.2)
+                import os; os._exit(1)
+s=grpc.server(futures.ThreadPoolExecutor(8)); s.add_generic_rpc_handlers((H(),))
+hs=health.HealthServicer(); health_pb2_grpc.add_HealthServicer_to_server(hs,s)
+hs.set('', health_pb2.HealthCheckResponse.SERVING); hs.set('t.T', health_pb2.HealthCheckResponse.SERVING); hs.set('t.Down', health_pb2.HealthCheckResponse.NOT_SERVING)
+s.add_insecure_port('%s:%s'%(sys.argv[1],sys.argv[2])); s.start(); s.wait_for_termination()
+"#;
+
+/// What every client begins with.
+const CLIENT: &str = r#"
+import sys, time, grpc
+channel = grpc.insecure_channel(sys.argv[1])
+same = lambda message: message
+unary = channel.unary_unary('/t.T/Unary', same, same)
+server = channel.unary_stream('/t.T/Server', same, same)
+client = channel.stream_unary('/t.T/Client', same, same)
+bidi = channel.stream_stream('/t.T/Bidi', same, same)
+def failure(call):
+    try:
+        call()
+        print('no error')
+    except grpc.RpcError as error:
+        print(error.code().name, error.details())
+"#;
+
+fn call(evenkeel: &Evenkeel, more: &str) -> String {
+    python(&format!("{CLIENT}{more}"), &[&evenkeel.address().to_string()])
+}
+
+fn evenkeel(address: std::net::SocketAddr, more: &str) -> Evenkeel {
+    Evenkeel::start(&format!(
+        "[load_balancers.calls]\nlisten = \"127.0.0.1:0\"\nbackend_servers = [\"{address}\"]\nprotocol = \"http2\"\n\
+         passive = false\nslow_start = 0\n{more}"
+    ))
+}
+
+/// Messages, large ones too, arrive unchanged and in order; trailers and a status of the server's own pass.
+#[test]
+fn calls_of_all_four_kinds_pass_unchanged() {
+    let peer = PythonPeer::start(SERVER);
+    let evenkeel = evenkeel(peer.address(), "health = false\n");
+    let said = call(
+        &evenkeel,
+        r#"
+print(unary(b'hi', timeout=20))
+print(list(server(b'x', timeout=20)))
+print(client(iter([b'a', b'b', b'c']), timeout=20))
+print(list(bidi(iter([b'1', b'2']), timeout=20)))
+big = b'z' * 3000000
+print(unary(big, timeout=20) == big)
+answer, info = unary.with_call(b'hi', timeout=20)
+print([field.value for field in info.trailing_metadata() if field.key == 'x-t'])
+failure(lambda: unary(b'fail', timeout=20))
+"#,
+    );
+    let lines: Vec<&str> = said.lines().collect();
+    let expected = [
+        "b'hi'",
+        "[b'x0', b'x1', b'x2', b'x3', b'x4']",
+        "b'abc'",
+        "[b'1', b'2']",
+        "True",
+        "['1']",
+        "NOT_FOUND n\u{f6}t here",
+    ];
+    assert_eq!(lines, expected);
+    let labels = [("load_balancer", "calls")];
+    let opened = evenkeel.metric("evenkeel_backend_connections_opened_total", &labels);
+    assert!(opened >= 1.0, "{opened}");
+}
+
+/// A message of the client is answered before the client sends the next: nothing waits for a whole body.
+#[test]
+fn a_conversation_goes_back_and_forth() {
+    let peer = PythonPeer::start(SERVER);
+    let evenkeel = evenkeel(peer.address(), "health = false\n");
+    let said = call(
+        &evenkeel,
+        r#"
+import queue
+sent = queue.Queue()
+answers = bidi(iter(sent.get, None), timeout=20)
+for turn in range(5):
+    sent.put(b'%d' % turn)
+    print(next(answers))
+sent.put(None)
+print(list(answers))
+"#,
+    );
+    let lines: Vec<&str> = said.lines().collect();
+    assert_eq!(lines, ["b'0'", "b'1'", "b'2'", "b'3'", "b'4'", "[]"]);
+}
+
+/// A call's own deadline holds, whatever the pool's timeouts are.
+#[test]
+fn a_deadline_of_the_caller_is_kept() {
+    let peer = PythonPeer::start(SERVER);
+    let evenkeel = evenkeel(peer.address(), "health = false\n");
+    let said = call(&evenkeel, "failure(lambda: unary(b'slow', timeout=0.3))\n");
+    assert!(said.starts_with("DEADLINE_EXCEEDED"), "{said}");
+    wait_until("the call is over at the backend too", || {
+        evenkeel.metric("evenkeel_backend_in_flight", &[("load_balancer", "calls")]) == 0.0
+    });
+}
+
+/// What we answer ourselves, callers hear in their own terms, with our reason.
+#[test]
+fn failures_of_ours_have_a_status_of_grpc() {
+    let evenkeel = evenkeel(free_address(), "health = false\n");
+    let said = call(&evenkeel, "failure(lambda: unary(b'hi', timeout=20))\n");
+    assert!(said.starts_with("UNAVAILABLE connect_refused: "), "{said}");
+}
+
+/// A server that dies in the middle of a stream of messages: what came has arrived, and the rest is `UNAVAILABLE`.
+#[test]
+fn a_server_that_dies_within_a_stream_is_unavailable() {
+    let peer = PythonPeer::start(SERVER);
+    let evenkeel = evenkeel(peer.address(), "health = false\n");
+    let more = r#"
+def messages():
+    yield b'die'
+    time.sleep(30)
+answers = bidi(messages(), timeout=20)
+print(next(answers))
+failure(lambda: next(answers))
+import os
+sys.stdout.flush()
+os._exit(0)
+"#;
+    let said = call(&evenkeel, more);
+    let lines: Vec<&str> = said.lines().collect();
+    assert_eq!(lines.first(), Some(&"b'die'"), "{said}");
+    assert!(lines[1].starts_with("UNAVAILABLE backend_truncated: "), "{said}");
+}
+
+/// `grpc.health.v1.Health/Check` decides: by service, and by what the server says of it.
+#[test]
+fn checks_ask_the_health_service() {
+    let peer = PythonPeer::start(SERVER);
+    for (service, state, reason) in [
+        ("t.T", "up", "SERVING"),
+        ("t.Down", "down", "NOT_SERVING"),
+        ("t.Nobody", "down", "is not known"),
+    ] {
+        let more = format!("health = {{ type = \"grpc\", service = \"{service}\" }}\n");
+        let evenkeel = evenkeel(peer.address(), &more);
+        let labels = [("load_balancer", "calls"), ("state", state)];
+        wait_until(state, || {
+            evenkeel.metric("evenkeel_backend_health", &labels) == 1.0
+        });
+        let text = evenkeel.cli_ok(&["status"]);
+        assert!(text.contains(reason), "{text}");
+    }
+}
+
+/// HTTP/1.1 in front, HTTP/2 behind: an ordinary client is served by the same pool, and trailers stand in the chunks.
+#[test]
+fn a_client_of_http1_is_served_by_a_backend_of_http2() {
+    let peer = PythonPeer::start(SERVER);
+    let evenkeel = evenkeel(peer.address(), "health = false\n");
+    let mut client = evenkeel.client();
+    client.send(
+        "POST /t.T/Unary HTTP/1.1\r\nHost: a\r\nContent-Type: application/grpc\r\nTE: trailers\r\n\
+         Connection: TE\r\nContent-Length: 7\r\n\r\n\0\0\0\0\u{2}ok",
+    );
+    let mut got = String::new();
+    while !got.contains("\r\n0\r\n") || !got.ends_with("\r\n\r\n") {
+        let more = client.read_some(4096);
+        assert!(!more.is_empty(), "ended after {got:?}");
+        got.push_str(&String::from_utf8_lossy(&more));
+    }
+    assert!(got.starts_with("HTTP/1.1 200"), "{got}");
+    assert!(got.contains("7\r\n\0\0\0\0\u{2}ok\r\n0\r\n"), "{got:?}");
+    assert!(got.contains("grpc-status: 0\r\n"), "{got:?}");
+}
