@@ -12,6 +12,7 @@ mod probe;
 mod schedule;
 
 use std::hash::{BuildHasher, RandomState};
+use std::sync::Arc;
 use std::time::Duration;
 
 use model::config::HealthCheck;
@@ -84,6 +85,7 @@ struct Checks {
     /// The probes whose result is still wanted.
     running: Vec<(CheckId, AbortHandle)>,
     warned: Option<Instant>,
+    clients: Arc<probe::Clients>,
 }
 
 impl Checks {
@@ -94,11 +96,13 @@ impl Checks {
             probes: JoinSet::new(),
             running: Vec::new(),
             warned: None,
+            clients: Arc::default(),
         }
     }
 
     fn set_targets(&mut self, targets: &[Target]) {
         self.schedule.set_targets(targets, self.now_ms());
+        self.clients.keep(targets.iter().map(|target| &target.check));
         let schedule = &self.schedule;
         self.running.retain(|(check, handle)| {
             let wanted = schedule.contains(*check);
@@ -123,10 +127,10 @@ impl Checks {
         while self.probes.len() < PROBES_AT_ONCE
             && let Some((check, target)) = self.schedule.take_due(now)
         {
-            let target = target.clone();
+            let (target, clients) = (target.clone(), self.clients.clone());
             let handle = self
                 .probes
-                .spawn(async move { probe::probe(target.backend.address, &target.check).await });
+                .spawn(async move { probe::probe(target.backend.address, &target.check, &clients).await });
             self.running.push((check, handle));
         }
     }

@@ -6,6 +6,7 @@
 //! would look like a failure of ours in the backend's log. An unexpected status ends the check at once.
 
 mod http2;
+mod tls;
 
 use std::io;
 use std::net::SocketAddr;
@@ -17,8 +18,10 @@ use model::config::{CheckKind, HealthCheck, HttpCheck};
 use model::reason::Reason;
 use model::units::format_duration;
 use reconcile::health::ProbeResult;
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::TcpStream;
+
+pub(crate) use self::tls::Clients;
 
 /// Bytes of a body that are looked at; the rest is not read.
 const BODY_LIMIT: usize = 64 * 1024;
@@ -38,12 +41,12 @@ const CLOSED_BEFORE_RESPONSE: &str = "closed before a response";
 const OUT_OF_DESCRIPTORS: [i32; 2] = [24, 23];
 
 /// Checks `backend` once. Ends within the check's timeout.
-pub(crate) async fn probe(backend: SocketAddr, check: &HealthCheck) -> ProbeResult {
+pub(crate) async fn probe(backend: SocketAddr, check: &HealthCheck, clients: &Clients) -> ProbeResult {
     let mut address = backend;
     if let Some(port) = check.port {
         address.set_port(port);
     }
-    match tokio::time::timeout(check.timeout, attempt(address, &check.kind)).await {
+    match tokio::time::timeout(check.timeout, attempt(address, check, clients)).await {
         Ok(Ok(reason)) => ProbeResult::Success(reason),
         Ok(Err(Failed::Backend(reason))) => ProbeResult::Failure(reason),
         Ok(Err(Failed::Here(reason))) => ProbeResult::Inconclusive(reason),
@@ -64,7 +67,7 @@ impl Failed {
     }
 }
 
-async fn attempt(address: SocketAddr, kind: &CheckKind) -> Result<String, Failed> {
+async fn attempt(address: SocketAddr, check: &HealthCheck, clients: &Clients) -> Result<String, Failed> {
     let stream = TcpStream::connect(address)
         .await
         .map_err(|e| connect_failed(&e))?;
@@ -72,11 +75,24 @@ async fn attempt(address: SocketAddr, kind: &CheckKind) -> Result<String, Failed
     if stream.local_addr().is_ok_and(|local| local == address) {
         return Err(Failed::backend(CONNECTION_REFUSED));
     }
+    match &check.tls {
+        None => ask(stream, "http", address, &check.kind).await,
+        Some(tls) => {
+            let stream = clients.connect(stream, address, check, tls).await?;
+            ask(stream, "https", address, &check.kind).await
+        }
+    }
+}
+
+async fn ask<S>(stream: S, scheme: &str, address: SocketAddr, kind: &CheckKind) -> Result<String, Failed>
+where
+    S: AsyncRead + AsyncWrite + Unpin,
+{
     match kind {
         CheckKind::Tcp => Ok("connected".to_owned()),
-        CheckKind::Http(check) if check.http2 => http2::ask(stream, address, check).await,
+        CheckKind::Http(check) if check.http2 => http2::ask(stream, scheme, address, check).await,
         CheckKind::Http(check) => Exchange::new(stream).run(address, check).await,
-        CheckKind::Grpc(check) => http2::call(stream, address, check).await,
+        CheckKind::Grpc(check) => http2::call(stream, scheme, address, check).await,
     }
 }
 
@@ -110,14 +126,14 @@ fn expect_status(check: &HttpCheck, status: u16) -> Result<(), Failed> {
 }
 
 /// One request and its response on one connection.
-struct Exchange {
-    stream: TcpStream,
+struct Exchange<S> {
+    stream: S,
     /// Bytes read and not yet used.
     buffer: Vec<u8>,
 }
 
-impl Exchange {
-    fn new(stream: TcpStream) -> Self {
+impl<S: AsyncRead + AsyncWrite + Unpin> Exchange<S> {
+    fn new(stream: S) -> Self {
         Self {
             stream,
             buffer: Vec::new(),

@@ -30,6 +30,8 @@ mod scrape;
 mod shutdown;
 mod start;
 mod timeouts;
+mod tls;
+mod tls_backends;
 mod traces;
 mod websocket;
 mod why;

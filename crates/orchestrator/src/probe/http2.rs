@@ -21,19 +21,29 @@ use super::{BODY_LIMIT, CLOSED_BEFORE_RESPONSE, Failed, expect_status, quoted};
 const HEADER_LIMIT: u32 = 64 * 1024;
 
 /// Makes an HTTP check over a connection that was just opened.
-pub(super) async fn ask<S>(stream: S, address: SocketAddr, check: &HttpCheck) -> Result<String, Failed>
+pub(super) async fn ask<S>(
+    stream: S,
+    scheme: &str,
+    address: SocketAddr,
+    check: &HttpCheck,
+) -> Result<String, Failed>
 where
     S: AsyncRead + AsyncWrite + Unpin,
 {
-    over(stream, async |sender| http(sender, address, check).await).await
+    over(stream, async |sender| http(sender, scheme, address, check).await).await
 }
 
 /// Calls the health service over a connection that was just opened.
-pub(super) async fn call<S>(stream: S, address: SocketAddr, check: &GrpcCheck) -> Result<String, Failed>
+pub(super) async fn call<S>(
+    stream: S,
+    scheme: &str,
+    address: SocketAddr,
+    check: &GrpcCheck,
+) -> Result<String, Failed>
 where
     S: AsyncRead + AsyncWrite + Unpin,
 {
-    over(stream, async |sender| grpc(sender, address, check).await).await
+    over(stream, async |sender| grpc(sender, scheme, address, check).await).await
 }
 
 /// Drives the connection for as long as `work` takes.
@@ -66,10 +76,15 @@ fn failed(error: &h2::Error) -> Failed {
     }
 }
 
-async fn http(sender: SendRequest<Bytes>, address: SocketAddr, check: &HttpCheck) -> Result<String, Failed> {
+async fn http(
+    sender: SendRequest<Bytes>,
+    scheme: &str,
+    address: SocketAddr,
+    check: &HttpCheck,
+) -> Result<String, Failed> {
     let host = check.host.clone().unwrap_or_else(|| address.to_string());
     let method = Method::from_bytes(check.method.as_bytes()).map_err(|_| malformed())?;
-    let mut request = request(method, &host, &check.path)?;
+    let mut request = request(method, scheme, &host, &check.path)?;
     for (name, value) in &check.headers {
         let name = HeaderName::from_bytes(name.as_bytes()).map_err(|_| malformed())?;
         let value = HeaderValue::from_bytes(value.as_bytes()).map_err(|_| malformed())?;
@@ -91,8 +106,18 @@ fn malformed() -> Failed {
     Failed::Here("the check cannot be sent over HTTP/2".to_owned())
 }
 
-async fn grpc(sender: SendRequest<Bytes>, address: SocketAddr, check: &GrpcCheck) -> Result<String, Failed> {
-    let mut request = request(Method::POST, &address.to_string(), "/grpc.health.v1.Health/Check")?;
+async fn grpc(
+    sender: SendRequest<Bytes>,
+    scheme: &str,
+    address: SocketAddr,
+    check: &GrpcCheck,
+) -> Result<String, Failed> {
+    let mut request = request(
+        Method::POST,
+        scheme,
+        &address.to_string(),
+        "/grpc.health.v1.Health/Check",
+    )?;
     let fields = request.headers_mut();
     fields.insert(CONTENT_TYPE, HeaderValue::from_static("application/grpc"));
     fields.insert(TE, HeaderValue::from_static("trailers"));
@@ -123,9 +148,9 @@ async fn grpc(sender: SendRequest<Bytes>, address: SocketAddr, check: &GrpcCheck
     }
 }
 
-fn request(method: Method, host: &str, path: &str) -> Result<Request<()>, Failed> {
+fn request(method: Method, scheme: &str, host: &str, path: &str) -> Result<Request<()>, Failed> {
     let uri = Uri::builder()
-        .scheme("http")
+        .scheme(scheme)
         .authority(host)
         .path_and_query(path)
         .build()

@@ -11,6 +11,7 @@ mod load;
 mod message;
 mod metrics;
 mod peers;
+mod tls;
 
 use std::time::{Duration, Instant};
 
@@ -22,7 +23,8 @@ pub(crate) use self::gate::Gate;
 pub(crate) use self::load::Load;
 pub(crate) use self::message::{Broken, Message};
 pub(crate) use self::metrics::Metrics;
-pub(crate) use self::peers::{Nginx, Python, PythonPeer, curl, h2load, python};
+pub(crate) use self::peers::{Nginx, Python, PythonPeer, curl, h2load, openssl, python};
+pub(crate) use self::tls::{Authority, TlsClient, TlsLoad, Wish};
 
 /// How long anything may take before the test fails: generous, because the machine may be busy.
 pub(crate) const DEADLINE: Duration = Duration::from_secs(20);

@@ -69,6 +69,11 @@ pub(crate) struct Nginx {
 impl Nginx {
     /// Answers every path with `name` (also in `X-Backend`), `/files/` with files and `/upload` by taking a body.
     pub(crate) fn start(name: &str) -> Self {
+        Self::start_with(name, "", "")
+    }
+
+    /// The same with words behind the address of `listen`, and further settings of the server.
+    pub(crate) fn start_with(name: &str, listen: &str, more: &str) -> Self {
         let program = need("nginx", "nginx");
         let address = free_address();
         let dir = tempfile::tempdir().expect("a temporary directory");
@@ -80,7 +85,7 @@ impl Nginx {
              http {{\naccess_log off;\nclient_body_temp_path {root}/body;\nproxy_temp_path {root}/proxy;\n\
              fastcgi_temp_path {root}/fastcgi;\nuwsgi_temp_path {root}/uwsgi;\nscgi_temp_path {root}/scgi;\n\
              keepalive_requests 1000000;\nclient_max_body_size 0;\n\
-             server {{\nlisten {address};\nadd_header X-Backend {name};\n\
+             server {{\nlisten {address} {listen};\n{more}\nadd_header X-Backend {name};\n\
              location / {{ return 200 \"{name}\"; }}\n\
              location /files/ {{ root {root}; }}\n\
              location /put/ {{ alias {root}/files/; dav_methods PUT; }}\n}}\n}}\n"
@@ -218,6 +223,20 @@ pub(crate) fn python(program: &str, args: &[&str]) -> String {
     );
     assert!(output.status.success(), "{out}\n{err}");
     out.into_owned()
+}
+
+/// Runs `openssl` with nothing to read; what it printed, also when it failed.
+pub(crate) fn openssl(args: &[&str]) -> String {
+    let output = Command::new(need("openssl", "openssl"))
+        .args(args)
+        .stdin(Stdio::null())
+        .output()
+        .expect("openssl runs");
+    let (out, err) = (
+        String::from_utf8_lossy(&output.stdout),
+        String::from_utf8_lossy(&output.stderr),
+    );
+    format!("{out}\n{err}")
 }
 
 /// Runs curl.
