@@ -13,10 +13,13 @@ use std::task::Poll;
 use std::time::Duration;
 
 use balance::{Load, Outcome};
+use http::answer::Answer;
 use http::forward;
-use http::{FieldList, Parsed, ResponseHead};
+use http::{FieldList, Framing, Parsed, ResponseHead};
+use model::config::Route;
 use model::reason::Reason;
 
+use crate::actions;
 use crate::call::Limits;
 use crate::counters::class_of;
 use crate::exchange::{Client, Request, record};
@@ -257,6 +260,9 @@ impl<'a> Exchange<'a, '_, '_, '_> {
         if self.scratch.response.status == 101 {
             return self.switch(buffer).await;
         }
+        if let Some(answered) = self.intercept(true, buffer).await {
+            return answered;
+        }
         let close = self.write_response(true, buffer);
         let stream_idle = Cell::new(timeouts.stream_idle);
         let relay = self.relay(&upstream.stream, &stream_idle);
@@ -332,6 +338,9 @@ impl<'a> Exchange<'a, '_, '_, '_> {
         let timer = self.timer;
         let limit = self.request.pool.config.timeouts.stream_idle;
         let sent_whole = matches!(uploaded, Some(Ok(())));
+        if let Some((attempt, after)) = self.intercept(sent_whole, buffer).await {
+            return (attempt, if sent_whole { after } else { After::Close });
+        }
         let mut close = self.write_response(sent_whole, buffer);
         let stream_idle = Cell::new(if sent_whole { limit } else { Duration::ZERO });
         let relay = self.relay(&upstream.stream, &stream_idle);
@@ -368,11 +377,11 @@ impl<'a> Exchange<'a, '_, '_, '_> {
     }
 
     fn write_head(&mut self) {
-        let Request { head, bytes, .. } = *self.request;
+        let Request { outgoing, bytes, .. } = *self.request;
         let out = &mut *self.scratch.to_backend;
         out.clear();
         let via = self.request.via(&self.cell.address_text);
-        forward::write_request(out, bytes, head, &via, self.request.extra);
+        forward::write_request(out, bytes, outgoing, &via, self.request.extra);
     }
 
     /// Reads up to the final response's head; interim ones go to the client at once. `head_timeout` is what the
@@ -486,12 +495,67 @@ impl<'a> Exchange<'a, '_, '_, '_> {
     fn write_response(&mut self, uploaded: bool, buffer: &[u8]) -> bool {
         let close = !(uploaded && self.request.keep());
         observe::drop_echo(self.request.observing, self.scratch.response, buffer);
+        if let Some(route) = self.request.route {
+            return self.write_edited(route, close, buffer);
+        }
         let Scratch {
             response,
             response_extra,
             ..
         } = &*self.scratch;
         self.reply.head(buffer, response, response_extra, close)
+    }
+
+    /// Writes it as the route wants it.
+    fn write_edited(&mut self, route: &Route, close: bool, buffer: &[u8]) -> bool {
+        let Scratch {
+            response,
+            response_extra,
+            ..
+        } = &mut *self.scratch;
+        let Request {
+            head, bytes, shard, ..
+        } = *self.request;
+        let asked = (head, bytes);
+        let encoder =
+            actions::edit_response(route, asked, (response, buffer), response_extra, &shard.encoders);
+        let Some(encoder) = encoder else {
+            return self.reply.head(buffer, response, response_extra, close);
+        };
+        // What comes of it has another length, which nobody knows yet.
+        let framing = std::mem::replace(&mut response.framing, Framing::UntilClose);
+        response.content_length = None;
+        let close = self
+            .reply
+            .encoded_head(buffer, response, response_extra, close, encoder);
+        response.framing = framing;
+        close
+    }
+
+    /// Answers with an own page in the place of a failure that the backend answered; `None` when it is to be
+    /// passed on.
+    async fn intercept(&mut self, uploaded: bool, buffer: &[u8]) -> Option<(Attempt, After)> {
+        let route = self.request.route?;
+        let Scratch {
+            response,
+            response_extra,
+            ..
+        } = &mut *self.scratch;
+        if !actions::intercept(route, response, buffer, response_extra) {
+            return None;
+        }
+        let whole = actions::is_whole(response, buffer.len().saturating_sub(response.head_len));
+        let close = !(uploaded && self.request.keep());
+        let page = route.actions.error_pages.page(response.status)?;
+        let answer = Answer {
+            status: response.status,
+            content_type: Some(page.content_type().as_bytes()),
+            body: &page.bytes,
+            ..Answer::default()
+        };
+        let sent = self.reply.answer(&answer, response_extra, close).await;
+        let (attempt, after) = self.finish(sent.map(|()| whole), close);
+        Some((attempt, after))
     }
 
     /// What relays the response's body. `stream_idle` bounds the pauses of the backend.

@@ -107,6 +107,8 @@ pub(crate) struct LoadBalancerCounters {
     pub(crate) sent_bytes: Counter,
     pub(crate) tunnels: AtomicU32,
     pub(crate) tunnels_opened: Counter,
+    /// Responses compressed, their bytes before, and after.
+    pub(crate) compressed: [Counter; 3],
 }
 
 impl Default for LoadBalancerCounters {
@@ -119,11 +121,19 @@ impl Default for LoadBalancerCounters {
             sent_bytes: Counter::default(),
             tunnels: AtomicU32::new(0),
             tunnels_opened: Counter::default(),
+            compressed: Default::default(),
         }
     }
 }
 
 impl LoadBalancerCounters {
+    /// Counts a compressed response by the sizes of its body before and after.
+    pub(crate) fn note_compressed(&self, (before, after): (u64, u64)) {
+        for (counter, n) in self.compressed.iter().zip([1, before, after]) {
+            counter.add(n);
+        }
+    }
+
     pub(crate) fn reason(&self, reason: Reason) {
         if let Some(counter) = self.reasons.get(reason as usize) {
             counter.add(1);

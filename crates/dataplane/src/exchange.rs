@@ -7,10 +7,11 @@ use std::sync::Arc;
 use balance::Outcome;
 use http::forward::{self, Via};
 use http::{FieldList, Framing, RequestHead, ResponseHead};
-use model::config::{HealthCheck, Listener};
+use model::config::{HealthCheck, Listener, Route};
 use model::reason::{Fault, Reason};
 
 use crate::DataplaneEvent;
+use crate::actions::{self, Edited};
 use crate::attempt::{self, Attempt, Body, Failure, Retry, Scratch};
 use crate::buffers::BUFFER_BYTES;
 use crate::call::{self, Limits};
@@ -50,6 +51,8 @@ pub(crate) struct Rest {
     /// Fields added to the response, whoever gives it.
     response_extra: FieldList,
     story: Story,
+    /// The head for the backend, where a route makes it another than the client's.
+    outgoing: RequestHead,
 }
 
 impl Default for Work {
@@ -71,6 +74,7 @@ impl Work {
                 request_extra: FieldList::new(),
                 response_extra: FieldList::new(),
                 story: Story::default(),
+                outgoing: RequestHead::new(),
             },
         }
     }
@@ -108,8 +112,12 @@ pub(crate) struct Request<'a> {
     pub(crate) lb: &'a Arc<LbCell>,
     pub(crate) pool: &'a PoolServing,
     pub(crate) head: &'a RequestHead,
+    /// What the backend gets in the place of `head`.
+    pub(crate) outgoing: &'a RequestHead,
     /// What `head` was parsed from.
     pub(crate) bytes: &'a [u8],
+    /// Its route, when that does anything besides choosing a pool.
+    pub(crate) route: Option<&'a Route>,
     /// Fields added to the forwarded request.
     pub(crate) extra: &'a FieldList,
     pub(crate) story: &'a Story,
@@ -141,11 +149,11 @@ impl Request<'_> {
 }
 
 /// How a request ended, for its account.
-struct Ended {
-    next: Next,
-    status: u16,
-    reason: Option<Reason>,
-    sent: u64,
+pub(crate) struct Ended {
+    pub(crate) next: Next,
+    pub(crate) status: u16,
+    pub(crate) reason: Option<Reason>,
+    pub(crate) sent: u64,
 }
 
 /// Serves the request `head`, parsed from `bytes`.
@@ -213,19 +221,22 @@ pub(crate) async fn run(
         sent: ended.sent,
     };
     account(shard, &serving.lb.cell, &told);
+    if let Some(sizes) = client.reply.encoded() {
+        serving.lb.cell.counters.of(shard.index).note_compressed(sizes);
+    }
     client.timer.limit(std::time::Duration::ZERO);
     ended.next
 }
 
 /// A request that has arrived, before it is known where it goes.
-struct Arrived<'a> {
+pub(crate) struct Arrived<'a> {
     shard: &'a Shard,
-    serving: &'a ListenerServing,
+    pub(crate) serving: &'a ListenerServing,
     slot: &'a Slot,
-    head: &'a RequestHead,
-    bytes: &'a [u8],
+    pub(crate) head: &'a RequestHead,
+    pub(crate) bytes: &'a [u8],
     started_us: u64,
-    trusted: bool,
+    pub(crate) trusted: bool,
 }
 
 /// Finds where the request goes, and serves it from there.
@@ -253,6 +264,12 @@ async fn route(arrived: &Arrived<'_>, client: &mut Client<'_>, rest: &mut Rest) 
     let lb = &serving.lb;
     let (route, pool) = routing::route(shard, serving, head, bytes, client.origin.peer.ip());
     rest.story.route.set(route);
+    let acting = route.and_then(|r| lb.acting(r));
+    if (acting.is_some() || serving.acts())
+        && let Some(ended) = act(arrived, acting, client, rest).await
+    {
+        return ended;
+    }
     rest.story.pool.set(pool);
     let Rest {
         response,
@@ -260,6 +277,7 @@ async fn route(arrived: &Arrived<'_>, client: &mut Client<'_>, rest: &mut Rest) 
         request_extra,
         response_extra,
         story,
+        outgoing,
     } = rest;
     let Some(pool) = pool.and_then(|p| lb.pools.get(p)) else {
         let keep = head.keep_alive && matches!(client.body, Body::Whole(_)) && !slot.closing();
@@ -278,7 +296,9 @@ async fn route(arrived: &Arrived<'_>, client: &mut Client<'_>, rest: &mut Rest) 
         lb: &lb.cell,
         pool,
         head,
+        outgoing: acting.map_or(head, |_| outgoing),
         bytes,
+        route: acting,
         extra: request_extra,
         story,
         started_us,
@@ -292,6 +312,40 @@ async fn route(arrived: &Arrived<'_>, client: &mut Client<'_>, rest: &mut Rest) 
         response_extra,
     };
     forward(&request, client, &mut scratch).await
+}
+
+/// Does what the listener and the route do before a backend is chosen; how the request ended, when it did.
+async fn act(
+    arrived: &Arrived<'_>,
+    route: Option<&Route>,
+    client: &mut Client<'_>,
+    rest: &mut Rest,
+) -> Option<Ended> {
+    let mut location = Vec::new();
+    let mut edited = Edited {
+        request_extra: &mut rest.request_extra,
+        response_extra: &mut rest.response_extra,
+        outgoing: &mut rest.outgoing,
+    };
+    let acted = actions::act(arrived, route, client, &rest.story, &mut edited, &mut location);
+    let whole = matches!(client.body, Body::Whole(_));
+    let close = !(arrived.head.keep_alive && whole && !arrived.slot.closing());
+    let own = match acted {
+        Ok(None) => return None,
+        Ok(Some(own)) => own,
+        Err(reason) => return Some(answer(client, reason, None, &rest.response_extra, close).await),
+    };
+    let sent = client.reply.answer(&own, &rest.response_extra, close).await;
+    Some(Ended {
+        next: match sent {
+            Ok(()) if close => Next::Linger,
+            Ok(()) => Next::KeepAlive,
+            Err(_) => Next::Close,
+        },
+        status: own.status,
+        reason: None,
+        sent: client.reply.sent(),
+    })
 }
 
 /// Whether a client of this listener may switch to `protocol`. A body would have to end before the tunnel begins,

@@ -8,10 +8,12 @@
 //! What it refuses: forwarding raw bytes (every message is parsed and written anew), holding memory for
 //! connections that wait, unbounded anything.
 
+mod actions;
 mod attempt;
 mod backend_http2;
 mod buffers;
 mod call;
+mod compress;
 mod connection;
 mod counters;
 mod exchange;

@@ -50,6 +50,9 @@ metrics! {
     DURATION "evenkeel_request_duration_seconds" "histogram" "load_balancer" "Time from a request's head to the end of its response";
     RECEIVED "evenkeel_received_bytes_total" "counter" "load_balancer" "Bytes of requests received with their heads";
     SENT "evenkeel_sent_bytes_total" "counter" "load_balancer" "Bytes of responses sent to clients";
+    COMPRESSED "evenkeel_compressed_responses_total" "counter" "load_balancer" "Responses compressed";
+    COMPRESSION_IN "evenkeel_compression_input_bytes_total" "counter" "load_balancer" "Bytes of bodies compressed, before";
+    COMPRESSION_OUT "evenkeel_compression_output_bytes_total" "counter" "load_balancer" "Bytes of bodies compressed, after";
     TUNNELS "evenkeel_tunnels" "gauge" "load_balancer" "Tunnels (WebSocket and others) now";
     TUNNELS_OPENED "evenkeel_tunnels_opened_total" "counter" "load_balancer" "Connections that switched to another protocol";
     CONNECTIONS "evenkeel_listener_connections" "gauge" "load_balancer, listener" "Client connections now";
@@ -244,7 +247,22 @@ fn load_balancers(encoder: &mut DescriptorEncoder<'_>, serving: &Serving) -> fmt
             value,
         )?;
     }
-    tunnels(encoder, serving)
+    tunnels(encoder, serving)?;
+    compression(encoder, serving)
+}
+
+fn compression(encoder: &mut DescriptorEncoder<'_>, serving: &Serving) -> fmt::Result {
+    let metrics = [COMPRESSED, COMPRESSION_IN, COMPRESSION_OUT];
+    for (index, description) in metrics.into_iter().enumerate() {
+        let mut metric = family(encoder, description)?;
+        for lb in serving.load_balancers.values() {
+            let blocks = lb.cell.counters.all();
+            let parts = blocks.filter_map(|block| block.compressed.get(index).map(Counter::get));
+            let labels = vec![("load_balancer", lb.cell.name.as_str())];
+            counter(&mut metric, &labels, parts.sum())?;
+        }
+    }
+    Ok(())
 }
 
 fn tunnels(encoder: &mut DescriptorEncoder<'_>, serving: &Serving) -> fmt::Result {

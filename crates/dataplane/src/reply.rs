@@ -3,14 +3,19 @@
 //! Everything that reaches the client passes through here, whether it comes from a backend or is our own answer.
 
 use std::future::poll_fn;
+use std::io;
+use std::sync::Arc;
 use std::time::Duration;
 
+use http::answer::Answer;
 use http::chunked::{self, Trailers};
 use http::{FieldList, Framing, Method, RequestHead, ResponseHead, Version};
 use http::{forward, grpc};
+use model::config::ErrorPages;
 use model::reason::Reason;
 use net::splice::Pipe;
 
+use crate::compress::Encoder;
 use crate::http2::{Held, Responder};
 use crate::relay::Broken;
 use crate::stream::Stream;
@@ -32,8 +37,14 @@ pub(crate) struct Reply<'a> {
     framing: Framing,
     /// The request is a call of gRPC: failures are told in its terms.
     call: bool,
+    /// Own pages for failures.
+    pages: Option<Arc<ErrorPages>>,
+    /// What encodes the body.
+    encoder: Option<Box<Encoder>>,
     /// Bytes sent so far.
     sent: u64,
+    /// The encoder failed: the body cannot be finished.
+    failed: bool,
 }
 
 /// What carries the response.
@@ -84,7 +95,10 @@ impl<'a> Reply<'a> {
             write_idle,
             framing: Framing::None,
             call: false,
+            pages: None,
+            encoder: None,
             sent: 0,
+            failed: false,
         }
     }
 
@@ -165,8 +179,48 @@ impl<'a> Reply<'a> {
         close
     }
 
+    /// As [`Reply::head`], for a body that goes through `encoder`.
+    pub(crate) fn encoded_head(
+        &mut self,
+        buffer: &[u8],
+        response: &ResponseHead,
+        extra: &FieldList,
+        close: bool,
+        encoder: Encoder,
+    ) -> bool {
+        self.encoder = Some(Box::new(encoder));
+        self.head(buffer, response, extra, close)
+    }
+
+    /// Uses own pages for failures from now on.
+    pub(crate) fn use_pages(&mut self, pages: &Arc<ErrorPages>) {
+        self.pages = Some(pages.clone());
+    }
+
+    /// Bytes that the encoder took and gave; `None` where there was none.
+    pub(crate) fn encoded(&self) -> Option<(u64, u64)> {
+        self.encoder.as_ref().map(|encoder| encoder.sizes())
+    }
+
     /// Writes a part of the body.
     pub(crate) fn data(&mut self, data: &[u8]) {
+        match self.encoder.is_some() {
+            true => self.encode(|encoder, out| encoder.take(data, out)),
+            false => self.plain_data(data),
+        }
+    }
+
+    /// Has the encoder do something, and writes what comes of it.
+    fn encode(&mut self, act: impl FnOnce(&mut Encoder, &mut Vec<u8>) -> io::Result<()>) {
+        let Some(encoder) = &mut self.encoder else {
+            return;
+        };
+        let mut encoded = Vec::new();
+        self.failed |= act(encoder, &mut encoded).is_err();
+        self.plain_data(&encoded);
+    }
+
+    fn plain_data(&mut self, data: &[u8]) {
         if data.is_empty() {
             return;
         }
@@ -181,6 +235,7 @@ impl<'a> Reply<'a> {
 
     /// Writes the end of the body.
     pub(crate) fn end(&mut self, trailers: Option<&Trailers>) {
+        self.encode(Encoder::finish);
         match &self.wire {
             Wire::Http2(responder) => responder.hold_end(trailers),
             Wire::Http1(_) if self.framing == Framing::Chunked => {
@@ -192,6 +247,10 @@ impl<'a> Reply<'a> {
 
     /// Sends what was written.
     pub(crate) async fn flush(&mut self) -> Result<(), Broken> {
+        self.encode(Encoder::pause);
+        if self.failed {
+            return Err(Broken::Client(Reason::LocalResources));
+        }
         let stream = match self.wire {
             Wire::Http1(stream) => stream,
             Wire::Http2(responder) => return self.flush_http2(responder).await,
@@ -280,6 +339,18 @@ impl<'a> Reply<'a> {
         Ok(())
     }
 
+    /// Sends an answer of our own.
+    pub(crate) async fn answer(
+        &mut self,
+        answer: &Answer<'_>,
+        extra: &FieldList,
+        close: bool,
+    ) -> Result<(), Broken> {
+        self.out.clear();
+        http::answer::write(self.out, answer, (self.method, self.version), extra, close);
+        self.whole().await
+    }
+
     /// Answers with the reason why nothing better could be answered, and sends it. Nothing for reasons that no
     /// response can tell of.
     pub(crate) async fn failure(
@@ -289,6 +360,18 @@ impl<'a> Reply<'a> {
         extra: &FieldList,
         close: bool,
     ) -> Result<(), Broken> {
+        let page = self.pages.clone().filter(|_| !self.call);
+        if let Some(page) = page.as_ref().and_then(|pages| pages.page(reason.status())) {
+            let answer = Answer {
+                status: reason.status(),
+                content_type: Some(page.content_type().as_bytes()),
+                reason: Some(reason),
+                retry_after_s,
+                body: &page.bytes,
+                ..Answer::default()
+            };
+            return self.answer(&answer, extra, close).await;
+        }
         self.out.clear();
         if self.call {
             grpc::write_failure(self.out, reason, self.version, extra, close, retry_after_s);

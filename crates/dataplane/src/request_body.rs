@@ -31,6 +31,8 @@ pub(crate) struct RequestBody<'a> {
     in_chunks: bool,
     /// Its messages come when they come: no pace is asked for.
     may_pause: Option<Duration>,
+    /// Greatest body, where the route has a limit of its own.
+    limit: Option<u64>,
     done: bool,
     received: u64,
     waited_ms: u64,
@@ -130,6 +132,7 @@ impl<'a> RequestBody<'a> {
             replayable: true,
             in_chunks: true,
             may_pause: None,
+            limit: None,
             done: false,
             received: 0,
             waited_ms: 0,
@@ -139,6 +142,11 @@ impl<'a> RequestBody<'a> {
     /// Takes it at whatever pace it comes, as long as no pause is longer than this: the messages of a call.
     pub(crate) fn may_pause(&mut self, idle: Duration) {
         self.may_pause = Some(idle);
+    }
+
+    /// Takes a limit in the place of the listener's.
+    pub(crate) fn limit_to(&mut self, bytes: Option<u64>) {
+        self.limit = bytes;
     }
 
     /// Whether all of it was taken from the client and encoded.
@@ -261,7 +269,7 @@ impl<'a> RequestBody<'a> {
                 self.take_incoming(&data, ended, out);
             }
         }
-        let limit = listener.limits.body_bytes;
+        let limit = self.limit.or(listener.limits.body_bytes);
         if limit.is_some_and(|limit| self.received > limit) {
             return Err(Reason::BodyTooLarge);
         }

@@ -12,10 +12,11 @@ use std::sync::{Arc, Mutex, PoisonError, Weak};
 
 use balance::{Balancer, Load, PoolLoad};
 use http::route::Router;
-use model::config::{Config, Listener, LoadBalancer, Name, Pool};
+use model::config::{Config, Listener, LoadBalancer, Name, Pool, Route};
 use model::snapshot::{PoolState, Snapshot};
 use model::state::{BackendId, RouteOrder};
 
+use crate::actions;
 use crate::counters::{BackendCounters, Http2Counters, LoadBalancerCounters, PerShard, PoolCounters};
 use crate::observe::Observing;
 use crate::routing::{self, Target};
@@ -34,7 +35,10 @@ pub(crate) struct Serving {
 #[derive(Debug)]
 pub(crate) struct ListenerServing {
     pub(crate) observing: Arc<Observing>,
+    /// As configured, but for the limit on bodies: what some route allows is read.
     pub(crate) config: Arc<Listener>,
+    /// The limit on bodies as configured.
+    pub(crate) body_limit: Option<u64>,
     pub(crate) lb: Arc<LbServing>,
     pub(crate) tls: Option<Arc<ListenerTls>>,
     pub(crate) cell: Arc<ListenerCell>,
@@ -49,6 +53,8 @@ pub(crate) struct LbServing {
     pub(crate) targets: Vec<Target>,
     /// Orders in force for its routes.
     orders: BTreeMap<Name, Arc<RouteOrder>>,
+    /// Whether each route does anything besides choosing a pool.
+    acting: Vec<bool>,
     pub(crate) pools: Vec<Arc<PoolServing>>,
     pub(crate) cell: Arc<LbCell>,
 }
@@ -61,6 +67,21 @@ pub(crate) struct PoolServing {
     pub(crate) tls: Option<Arc<PoolTls>>,
     pub(crate) backends: Vec<Arc<BackendCell>>,
     pub(crate) cell: Arc<PoolCell>,
+}
+
+impl ListenerServing {
+    /// Whether every request is looked at before its route is.
+    pub(crate) fn acts(&self) -> bool {
+        self.config.redirect_to_https.is_some() || self.body_limit != self.config.limits.body_bytes
+    }
+}
+
+impl LbServing {
+    /// The route at this index, when it does anything besides choosing a pool.
+    pub(crate) fn acting(&self, route: usize) -> Option<&Route> {
+        let acts = self.acting.get(route).is_some_and(|acts| *acts);
+        acts.then(|| self.config.routes.get(route)).flatten()
+    }
 }
 
 /// What is counted about a listener for as long as it exists under its name.
@@ -220,7 +241,8 @@ impl Serving {
                 let cell = registry.listener_cell(&(name.clone(), listener.name.clone()));
                 listeners.push(Arc::new(ListenerServing {
                     observing: observing.clone(),
-                    config: listener.clone(),
+                    config: actions::raise_body_limit(listener, &config.routes),
+                    body_limit: listener.limits.body_bytes,
                     lb: lb.clone(),
                     tls,
                     cell,
@@ -356,6 +378,7 @@ fn build_lb(
         router: same_config.map_or_else(|| Arc::new(Router::new(config)), |before| before.router.clone()),
         targets,
         orders,
+        acting: config.routes.iter().map(actions::acts).collect(),
         pools,
         cell: registry.lb_cell(&config.name),
         config: config.clone(),

@@ -17,6 +17,7 @@ use tokio::sync::{Notify, mpsc as async_mpsc};
 
 use crate::DataplaneEvent;
 use crate::buffers::{BUFFER_BYTES, Buffers};
+use crate::compress::Encoders;
 use crate::connection;
 use crate::exchange::Work;
 use crate::geo::Geo;
@@ -85,6 +86,7 @@ pub(crate) struct Shard {
     pub(crate) upstreams: Upstreams,
     pub(crate) rng: RefCell<Rng>,
     pub(crate) observer: Observer,
+    pub(crate) encoders: Encoders,
     pipes: RefCell<Vec<Pipe>>,
     #[expect(
         clippy::vec_box,
@@ -164,6 +166,7 @@ pub(crate) fn run(
             0x9e37_79b9_7f4a_7c15_u64.wrapping_mul(index as u64 + 1) ^ seed(&shared),
         )),
         observer: Observer::default(),
+        encoders: Encoders::default(),
         pipes: RefCell::default(),
         works: RefCell::default(),
         stream_works: RefCell::default(),

@@ -10,7 +10,7 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use model::config::Config;
+use model::config::{Config, MAX_PAGE_BYTES};
 use model::diagnostic::Diagnostic;
 use model::parse::Checked;
 use model::status::ReloadStatus;
@@ -71,12 +71,7 @@ pub(crate) struct Candidate {
 /// # Errors
 /// When it cannot be read, or is too big.
 pub(crate) fn read(path: &Path) -> Result<Vec<u8>, String> {
-    let failed = |error: std::io::Error| format!("cannot read {}: {error}", path.display());
-    let file = std::fs::File::open(path).map_err(failed)?;
-    let mut text = Vec::new();
-    file.take(MAX_CONFIG_BYTES + 1)
-        .read_to_end(&mut text)
-        .map_err(failed)?;
+    let text = read_up_to(path, MAX_CONFIG_BYTES + 1)?;
     if text.len() as u64 > MAX_CONFIG_BYTES {
         return Err(format!(
             "{} is greater than {} MiB: that is no config file",
@@ -85,6 +80,14 @@ pub(crate) fn read(path: &Path) -> Result<Vec<u8>, String> {
         ));
     }
     Ok(text)
+}
+
+fn read_up_to(path: &Path, most: u64) -> Result<Vec<u8>, String> {
+    let failed = |error: std::io::Error| format!("cannot read {}: {error}", path.display());
+    let file = std::fs::File::open(path).map_err(failed)?;
+    let mut bytes = Vec::new();
+    file.take(most).read_to_end(&mut bytes).map_err(failed)?;
+    Ok(bytes)
 }
 
 /// Text to a valid config with the flags above it.
@@ -108,12 +111,25 @@ pub(crate) fn parse(text: &[u8], source: &Source, flags: &Flags) -> Result<Confi
 /// Every error with its place.
 pub(crate) fn diagnose(text: &str, source: &Source) -> Result<Checked, Vec<Diagnostic>> {
     let name = source.to_string();
-    match source {
+    let mut checked = match source {
         Source::File(path) if path.extension().is_some_and(|e| e == "json") => {
             model::parse::check_json(text, &name)
         }
         _ => model::parse::check_toml(text, &name),
+    }?;
+    let problems = checked.config.load_files(read_page);
+    match problems.is_empty() {
+        true => Ok(checked),
+        false => Err(problems
+            .into_iter()
+            .map(|(key, cause)| Diagnostic::about_key(&name, &key, cause))
+            .collect()),
     }
+}
+
+/// A file whose content is a part of the config.
+fn read_page(path: &Path) -> Result<Vec<u8>, String> {
+    read_up_to(path, MAX_PAGE_BYTES + 1)
 }
 
 impl Flags {

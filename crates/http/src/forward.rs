@@ -285,7 +285,7 @@ fn write_upgrade(out: &mut Vec<u8>, protocol: &[u8]) {
     write_line(out, b"Upgrade", protocol);
 }
 
-fn write_status_line(out: &mut Vec<u8>, status: u16, phrase: &[u8]) {
+pub(crate) fn write_status_line(out: &mut Vec<u8>, status: u16, phrase: &[u8]) {
     out.extend_from_slice(b"HTTP/1.1 ");
     push_decimal(out, u64::from(status));
     out.push(b' ');
@@ -293,7 +293,7 @@ fn write_status_line(out: &mut Vec<u8>, status: u16, phrase: &[u8]) {
     out.extend_from_slice(b"\r\n");
 }
 
-fn write_framing(out: &mut Vec<u8>, framing: Framing) {
+pub(crate) fn write_framing(out: &mut Vec<u8>, framing: Framing) {
     match framing {
         Framing::Length(length) => {
             out.extend_from_slice(b"Content-Length: ");
@@ -305,7 +305,7 @@ fn write_framing(out: &mut Vec<u8>, framing: Framing) {
     }
 }
 
-fn write_persistence(out: &mut Vec<u8>, client: Version, close: bool) {
+pub(crate) fn write_persistence(out: &mut Vec<u8>, client: Version, close: bool) {
     if close {
         out.extend_from_slice(b"Connection: close\r\n");
     } else if client == Version::Http10 {
@@ -313,7 +313,7 @@ fn write_persistence(out: &mut Vec<u8>, client: Version, close: bool) {
     }
 }
 
-fn write_extra(out: &mut Vec<u8>, extra: &FieldList) {
+pub(crate) fn write_extra(out: &mut Vec<u8>, extra: &FieldList) {
     for (name, value) in extra.iter() {
         write_line(out, name, value);
     }
@@ -325,25 +325,39 @@ fn write_field(out: &mut Vec<u8>, buf: &[u8], field: &Field) {
 }
 
 #[inline]
-fn write_line(out: &mut Vec<u8>, name: &[u8], value: &[u8]) {
+pub(crate) fn write_line(out: &mut Vec<u8>, name: &[u8], value: &[u8]) {
     out.extend_from_slice(name);
     out.extend_from_slice(b": ");
     out.extend_from_slice(value);
     out.extend_from_slice(b"\r\n");
 }
 
-/// Reason phrase of the statuses that [`Reason`] has.
-fn phrase(status: u16) -> &'static [u8] {
+/// Reason phrase of the statuses that we answer with; empty for others.
+pub(crate) fn phrase(status: u16) -> &'static [u8] {
     match status {
+        200 => b"OK",
+        201 => b"Created",
+        202 => b"Accepted",
+        204 => b"No Content",
+        301 => b"Moved Permanently",
+        302 => b"Found",
+        303 => b"See Other",
+        304 => b"Not Modified",
+        307 => b"Temporary Redirect",
+        308 => b"Permanent Redirect",
         400 => b"Bad Request",
+        401 => b"Unauthorized",
+        403 => b"Forbidden",
         404 => b"Not Found",
         405 => b"Method Not Allowed",
         408 => b"Request Timeout",
+        410 => b"Gone",
         413 => b"Content Too Large",
         414 => b"URI Too Long",
         417 => b"Expectation Failed",
         421 => b"Misdirected Request",
         431 => b"Request Header Fields Too Large",
+        500 => b"Internal Server Error",
         501 => b"Not Implemented",
         502 => b"Bad Gateway",
         503 => b"Service Unavailable",

@@ -12,6 +12,7 @@
 #![forbid(unsafe_code)]
 #![deny(clippy::disallowed_methods, clippy::disallowed_types)]
 
+pub mod answer;
 pub mod chunked;
 pub mod encoding;
 mod field_list;

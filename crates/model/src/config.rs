@@ -7,6 +7,7 @@ mod action;
 mod backend_http2;
 mod http2;
 mod observe;
+mod pages;
 mod rate_limit;
 mod retry;
 mod route;

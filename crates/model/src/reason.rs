@@ -62,7 +62,7 @@ reasons! {
     RequestHeaderTimeout "request_header_timeout" 408 Client true "The request header took longer than `timeouts.request_headers`.";
     RequestBodyTimeout "request_body_timeout" 408 Client true "The request body paused longer than `timeouts.request_body_idle`.";
     RequestBodyTooSlow "request_body_too_slow" 408 Client true "The request body came slower than `timeouts.request_body_min_rate`.";
-    BodyTooLarge "body_too_large" 413 Client false "The request body is over `limits.body_bytes`, or an HTTP/1.0 request other than POST and PUT has one.";
+    BodyTooLarge "body_too_large" 413 Client false "The request body is over `limits.body_bytes` of the listener or `max_body` of the route, or an HTTP/1.0 request other than POST and PUT has one.";
     TargetTooLong "target_too_long" 414 Client false "The request target is over `limits.target_bytes`.";
     ExpectationFailed "expectation_failed" 417 Client false "Expect holds something other than `100-continue` (RFC 9110 section 10.1.1).";
     MisdirectedRequest "misdirected_request" 421 Client true "The request is for another host than the TLS connection was opened for, and that host has another certificate, or clients must show theirs (RFC 9110 section 15.5.20).";

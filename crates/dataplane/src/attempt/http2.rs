@@ -138,6 +138,9 @@ impl Exchange<'_, '_, '_, '_> {
         self.note_head();
         let limit = limits.idle;
         let sent_whole = matches!(uploaded, Some(Ok(())));
+        if let Some((attempt, _)) = self.intercept(sent_whole, buffer).await {
+            return attempt;
+        }
         let mut close = self.write_response(sent_whole, buffer);
         let idle = Cell::new(if sent_whole { limit } else { Duration::ZERO });
         let relaying = self.relay_http2(&mut incoming, &idle);

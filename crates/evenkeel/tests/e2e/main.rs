@@ -6,10 +6,12 @@
 mod support;
 
 mod access_log;
+mod actions;
 mod algorithms;
 mod all_down;
 mod bodies;
 mod command_line;
+mod compression;
 mod connections;
 mod death;
 mod demo;

@@ -50,7 +50,7 @@ pub struct Actions {
     /// Fields of the response, whoever gives it.
     pub response_headers: HeaderRules,
     /// What stands in the place of answers that tell of a failure.
-    pub error_pages: ErrorPages,
+    pub error_pages: Arc<ErrorPages>,
     /// Greatest request body in bytes, instead of the listener's.
     pub max_body: Option<u64>,
     /// Where copies of requests go.

@@ -2,6 +2,7 @@
 //! mirroring, compression, buffering.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 use super::route::{pattern, report_unknown_pool};
 use super::section::{Findings, Section, cut, item_text, narrow, parsed};
@@ -56,7 +57,7 @@ pub(super) fn actions(f: &mut Findings<'_>, s: &Section<'_>, known: &BTreeSet<&N
         rewrite: s.section(f, "rewrite").map(|s| rewrite(f, &s)),
         request_headers: header_rules(f, s, "request_headers", request_field),
         response_headers: header_rules(f, s, "response_headers", response_field),
-        error_pages: error_pages(f, s),
+        error_pages: Arc::new(error_pages(f, s)),
         max_body: s.size(f, "max_body"),
         mirror: s.section(f, "mirror").and_then(|s| mirror(f, &s, known)),
         compression: s.section(f, "compression").map(|s| compression(f, &s)),

@@ -164,7 +164,7 @@ pub(super) fn actions() -> impl Strategy<Value = Actions> {
                 rewrite,
                 request_headers,
                 response_headers,
-                error_pages,
+                error_pages: error_pages.into(),
                 max_body,
                 mirror,
                 compression,
