@@ -284,7 +284,8 @@ async fn route(arrived: &Arrived<'_>, client: &mut Client<'_>, rest: &mut Rest) 
         return answer(client, Reason::NoRoute, None, response_extra, !keep).await;
     };
     let upgrade = head.upgrade(bytes);
-    if upgrade.is_some_and(|protocol| !may_switch(&serving.config, head, protocol)) {
+    let tunnels = pool.config.http2.is_none();
+    if upgrade.is_some_and(|protocol| !(tunnels && may_switch(&serving.config, head, protocol))) {
         // Its client may have gone on in the other protocol already.
         return answer(client, Reason::UpgradeUnsupported, None, response_extra, true).await;
     }

@@ -69,7 +69,7 @@ reasons! {
     HeaderTooLarge "header_too_large" 431 Client false "The header is over `limits.header_bytes`.";
     TooManyHeaders "too_many_headers" 431 Client false "The header has more fields than `limits.header_fields`.";
     UnknownTransferCoding "unknown_transfer_coding" 501 Client false "Transfer-Encoding names a coding other than `chunked`.";
-    UpgradeUnsupported "upgrade_unsupported" 501 Client false "The request asks to switch to a protocol that `upgrades` of the listener does not name, or has a body.";
+    UpgradeUnsupported "upgrade_unsupported" 501 Client false "The request asks to switch to a protocol that `upgrades` of the listener does not name, has a body, or leads to a pool of HTTP/2.";
     VersionUnsupported "version_unsupported" 505 Client false "The protocol version is not HTTP/1.0 or HTTP/1.1.";
     NoRoute "no_route" 404 Operator false "No route of the load balancer matches the request.";
     NoBackend "no_backend" 503 Operator true "No backend of the pool takes requests.";
@@ -79,7 +79,7 @@ reasons! {
     BackendTlsFailed "backend_tls_failed" 502 Backend true "The TLS handshake with the backend failed: its certificate is not trusted, not for this name or out of date, or the two have nothing in common; the log tells which.";
     BackendTlsTimeout "backend_tls_timeout" 504 Backend true "The TLS handshake with the backend took longer than `timeouts.tls`.";
     BackendReset "backend_reset" 502 Backend true "The backend closed or reset the connection before a response.";
-    StreamRefused "stream_refused" 503 Backend true "The backend refused the request's HTTP/2 stream, or goes away, without having looked at it.";
+    StreamRefused "stream_refused" 503 Backend true "The backend refused the request's HTTP/2 stream (REFUSED_STREAM), so without having looked at it.";
     StreamLimit "stream_limit" 503 Proxy true "Every HTTP/2 connection to the backend carries as many requests as it may (`http2` of the pool).";
     BackendTruncated "backend_truncated" 502 Backend true "The backend closed in the middle of the response; the client's connection is closed too.";
     FirstByteTimeout "first_byte_timeout" 504 Backend true "The response header took longer than `timeouts.first_byte`.";

@@ -351,9 +351,11 @@ async fn upload(request: &Request<'_>, body: &mut Body<'_>, outgoing: &Outgoing,
 
 /// Why no response came. What the backend has not looked at may always be sent again (RFC 9113 section 8.7).
 fn lost(error: &h2::Error, begun: bool) -> NoHead {
-    let refused = error.is_remote()
-        && (error.is_go_away() || (error.is_reset() && error.reason() == Some(Code::REFUSED_STREAM)));
+    let away = error.is_remote() && error.is_go_away();
+    let refused = error.is_remote() && error.is_reset() && error.reason() == Some(Code::REFUSED_STREAM);
     let reason = match error {
+        // On a connection that was in use this is a goodbye, and nobody's failure.
+        _ if away => Reason::BackendReset,
         _ if refused => Reason::StreamRefused,
         error if error.is_library() => Reason::BadResponse,
         _ => Reason::BackendReset,
@@ -361,6 +363,6 @@ fn lost(error: &h2::Error, begun: bool) -> NoHead {
     NoHead {
         reason,
         begun,
-        refused,
+        refused: away || refused,
     }
 }

@@ -203,3 +203,85 @@ fn a_client_of_http1_is_served_by_a_backend_of_http2() {
     assert!(got.contains("7\r\n\0\0\0\0\u{2}ok\r\n0\r\n"), "{got:?}");
     assert!(got.contains("grpc-status: 0\r\n"), "{got:?}");
 }
+
+/// A server of Python's `h2` that answers with its mode, refuses every stream, or goes away at the second one.
+const H2: &str = r#"
+import sys, socket, threading
+from h2.connection import H2Connection
+from h2.config import H2Configuration
+from h2.errors import ErrorCodes
+from h2.events import RequestReceived, StreamEnded
+
+mode = sys.argv[3]
+
+def serve(sock):
+    conn = H2Connection(H2Configuration(client_side=False))
+    conn.initiate_connection()
+    sock.sendall(conn.data_to_send())
+    served = 0
+    while True:
+        data = sock.recv(65535)
+        if not data:
+            return
+        for event in conn.receive_data(data):
+            if isinstance(event, RequestReceived) and mode == 'refuse':
+                conn.reset_stream(event.stream_id, ErrorCodes.REFUSED_STREAM)
+            elif isinstance(event, RequestReceived) and mode == 'away' and served == 1:
+                conn.close_connection(last_stream_id=1)
+            elif isinstance(event, StreamEnded) and mode != 'refuse' and not (mode == 'away' and served == 1):
+                served += 1
+                conn.send_headers(event.stream_id, [(':status', '200'), ('content-length', str(len(mode)))])
+                conn.send_data(event.stream_id, mode.encode(), end_stream=True)
+        sock.sendall(conn.data_to_send())
+
+listener = socket.create_server((sys.argv[1], int(sys.argv[2])))
+while True:
+    sock, _ = listener.accept()
+    threading.Thread(target=serve, args=(sock,), daemon=True).start()
+"#;
+
+const POST: &str = "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 2\r\n\r\nhi";
+
+/// RFC 9113 section 8.7: a refused stream was not looked at, so even a `POST` is tried on another backend.
+#[test]
+fn a_refused_stream_is_tried_elsewhere() {
+    let (refuses, serves) = (
+        PythonPeer::start_with(H2, &["refuse"]),
+        PythonPeer::start_with(H2, &["ok"]),
+    );
+    let second = format!("{}\", \"{}", refuses.address(), serves.address());
+    let evenkeel = Evenkeel::start(&format!(
+        "[load_balancers.calls]\nlisten = \"127.0.0.1:0\"\nbackend_servers = [\"{second}\"]\nprotocol = \"http2\"\n{QUIET}"
+    ));
+    let mut client = evenkeel.client();
+    for _ in 0..4 {
+        let answer = client.ask(POST);
+        assert_eq!((answer.status(), answer.body.as_slice()), (200, &b"ok"[..]));
+    }
+}
+
+/// RFC 9113 section 6.8: a backend that goes away has not looked at what came after its last stream, which is sent
+/// again on a new connection and held against nobody.
+#[test]
+fn what_a_backend_that_goes_away_did_not_look_at_is_sent_again() {
+    let peer = PythonPeer::start_with(H2, &["away"]);
+    let evenkeel = evenkeel(peer.address(), "health = false\n");
+    let mut client = evenkeel.client();
+    for _ in 0..6 {
+        let answer = client.ask(POST);
+        assert_eq!((answer.status(), answer.body.as_slice()), (200, &b"away"[..]));
+    }
+    let failures = evenkeel.metric("evenkeel_backend_failures_total", &[("load_balancer", "calls")]);
+    assert!(failures == 0.0, "{failures}");
+}
+
+/// A tunnel needs a connection of its own, which a backend of HTTP/2 has not.
+#[test]
+fn an_upgrade_towards_a_backend_of_http2_is_refused() {
+    let evenkeel = evenkeel(free_address(), "health = false\n");
+    let answer = evenkeel
+        .client()
+        .ask("GET / HTTP/1.1\r\nHost: a\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n");
+    assert_eq!(answer.status(), 501);
+    assert_eq!(evenkeel.failures("upgrade_unsupported"), 1.0);
+}
