@@ -284,6 +284,7 @@ impl Driver {
             tracing::debug!(peer = %self.link.origin.peer, limit = abuse.name(), "HTTP/2 client over a limit");
             self.leaving = Leaving::AtOnce;
             self.timer.limit(GOODBYE);
+            self.timer.arm(GOODBYE);
             self.connection.abrupt_shutdown(Code::ENHANCE_YOUR_CALM);
             return true;
         }
@@ -299,6 +300,8 @@ impl Driver {
         self.leaving = Leaving::Gracefully;
         self.waits = Waits::No;
         self.timer.limit(Duration::ZERO);
+        // What runs has its own timers.
+        self.timer.disarm();
         self.connection.graceful_shutdown();
     }
 
