@@ -28,6 +28,7 @@ mod privileges;
 mod reload;
 mod responses;
 mod retries;
+mod routing;
 mod scrape;
 mod shutdown;
 mod start;

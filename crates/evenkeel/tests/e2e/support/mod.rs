@@ -10,6 +10,7 @@ mod gate;
 mod load;
 mod message;
 mod metrics;
+mod mmdb;
 mod peers;
 mod tls;
 
@@ -23,6 +24,7 @@ pub(crate) use self::gate::Gate;
 pub(crate) use self::load::Load;
 pub(crate) use self::message::{Broken, Message};
 pub(crate) use self::metrics::Metrics;
+pub(crate) use self::mmdb::database;
 pub(crate) use self::peers::{Nginx, Python, PythonPeer, curl, h2load, openssl, python};
 pub(crate) use self::tls::{Authority, TlsClient, TlsLoad, Wish};
 
