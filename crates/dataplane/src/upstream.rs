@@ -107,7 +107,8 @@ impl Upstreams {
         self.idle.borrow_mut().retain(|_, stack| {
             stack.connections.retain(|idle| idle.usable(now_ms));
             stack.count(shard);
-            !stack.connections.is_empty()
+            // The place for a connection that is in use just now is not made anew for it.
+            !stack.connections.is_empty() || stack.cell.takes_requests.load(Relaxed)
         });
     }
 
