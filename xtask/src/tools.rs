@@ -32,6 +32,11 @@ pub(crate) const FOR_TESTS: &[Tool] = &[
         purpose: "a client that was not written here",
     },
     Tool {
+        program: "openssl",
+        package: "openssl",
+        purpose: "a TLS client that was not written here, and OCSP responses",
+    },
+    Tool {
         program: "pebble",
         package: "pebble",
         purpose: "an ACME authority",
