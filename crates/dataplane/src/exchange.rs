@@ -251,15 +251,7 @@ async fn route(arrived: &Arrived<'_>, client: &mut Client<'_>, rest: &mut Rest) 
         trusted,
     } = *arrived;
     if tls::is_misdirected(serving, client.origin, head.host_name(bytes)) {
-        let keep = head.keep_alive && matches!(client.body, Body::Whole(_)) && !slot.closing();
-        return answer(
-            client,
-            Reason::MisdirectedRequest,
-            None,
-            &rest.response_extra,
-            !keep,
-        )
-        .await;
+        return refuse_read(arrived, client, Reason::MisdirectedRequest, &rest.response_extra).await;
     }
     let lb = &serving.lb;
     let (route, pool) = routing::route(shard, serving, head, bytes, client.origin.peer.ip());
@@ -280,8 +272,7 @@ async fn route(arrived: &Arrived<'_>, client: &mut Client<'_>, rest: &mut Rest) 
         outgoing,
     } = rest;
     let Some(pool) = pool.and_then(|p| lb.pools.get(p)) else {
-        let keep = head.keep_alive && matches!(client.body, Body::Whole(_)) && !slot.closing();
-        return answer(client, Reason::NoRoute, None, response_extra, !keep).await;
+        return refuse_read(arrived, client, Reason::NoRoute, response_extra).await;
     };
     let upgrade = head.upgrade(bytes);
     let tunnels = pool.config.http2.is_none();
@@ -313,6 +304,18 @@ async fn route(arrived: &Arrived<'_>, client: &mut Client<'_>, rest: &mut Rest) 
         response_extra,
     };
     forward(&request, client, &mut scratch).await
+}
+
+/// Answers a request that goes nowhere; the connection is kept when all of the request has come.
+async fn refuse_read(
+    arrived: &Arrived<'_>,
+    client: &mut Client<'_>,
+    reason: Reason,
+    extra: &FieldList,
+) -> Ended {
+    let whole = matches!(client.body, Body::Whole(_));
+    let keep = arrived.head.keep_alive && whole && !arrived.slot.closing();
+    answer(client, reason, None, extra, !keep).await
 }
 
 /// Does what the listener and the route do before a backend is chosen; how the request ended, when it did.
