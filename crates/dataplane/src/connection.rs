@@ -82,6 +82,7 @@ pub(crate) async fn run(
     let (stream, tls) = match &serving.tls {
         None => (Stream::plain(stream), None),
         Some(tls) => match Box::pin(tls::accept(&shard, &serving, tls, stream, &timer)).await {
+            Accepted::Tls(_, facts) if facts.is_challenge => return,
             Accepted::Tls(stream, facts) => (stream, Some(Box::new(facts))),
             Accepted::PlainHttp(stream) => {
                 let client = Client::new(Stream::plain(stream), timer, Origin::new(peer, None));

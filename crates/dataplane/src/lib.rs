@@ -45,6 +45,7 @@ use std::sync::{Arc, Mutex, PoisonError, mpsc};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
+use model::acme::Challenges;
 use model::config::{Config, Name};
 use model::explain::{ExplainQuery, Explanation};
 use model::record::{MAX_RECORDS, RecordQuery, RequestRecord};
@@ -79,6 +80,8 @@ pub struct Options {
     pub threads: usize,
     /// What to serve first.
     pub snapshot: Arc<Snapshot>,
+    /// Where certificates that are ordered (ACME) are kept.
+    pub managed_dir: PathBuf,
     /// Where to tell what happened.
     pub events: async_mpsc::Sender<DataplaneEvent>,
 }
@@ -178,7 +181,7 @@ impl Dataplane {
         let threads = options.threads.max(1);
         let shared = Arc::new(Shared {
             epoch: Instant::now(),
-            registry: Registry::new(threads),
+            registry: Registry::new(threads, options.managed_dir),
             events: options.events,
             connections: 0.into(),
             max_connections: options.snapshot.config.node.max_connections.into(),
@@ -359,7 +362,16 @@ impl Dataplane {
 
     /// What would hinder TLS from working as `config` says, each with its place. Files are read.
     pub fn tls_problems(&self, config: &Config) -> Vec<String> {
-        self.serving().tls_problems_of(config)
+        self.serving().tls_problems_of(config, &self.shared.registry)
+    }
+
+    /// Puts these answers to an authority's challenges in force, on all shards, and withdraws all others.
+    ///
+    /// # Errors
+    /// A sentence, when a key cannot be used; then nothing changes.
+    pub fn set_challenges(&self, challenges: &Challenges) -> Result<(), String> {
+        let set = self.shared.registry.challenges.set(challenges);
+        set.map_err(|error| error.to_string())
     }
 
     /// Listeners with their load balancer, in the order configured.

@@ -7,20 +7,23 @@
 use std::collections::{BTreeMap, HashMap};
 use std::hash::Hash;
 use std::net::SocketAddr;
+use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 
 use balance::{Balancer, Load, PoolLoad};
 use http::route::Router;
+use model::acme::Managed;
 use model::config::{Config, Listener, LoadBalancer, Name, Pool, Route};
 use model::snapshot::{PoolState, Snapshot};
 use model::state::{BackendId, RouteOrder};
+use tls::ChallengeStore;
 
 use crate::actions;
 use crate::counters::{BackendCounters, Http2Counters, LoadBalancerCounters, PerShard, PoolCounters};
 use crate::observe::Observing;
 use crate::routing::{self, Target};
-use crate::tls::{ListenerTls, PoolTls, TlsCounters};
+use crate::tls::{ListenerTls, ManagedFiles, PoolTls, TlsCounters};
 
 /// A snapshot ready to serve.
 #[derive(Debug)]
@@ -128,6 +131,9 @@ pub(crate) struct BackendCell {
 #[derive(Debug)]
 pub(crate) struct Registry {
     shards: usize,
+    /// Where ordered certificates stand.
+    managed_dir: PathBuf,
+    pub(crate) challenges: Arc<ChallengeStore>,
     next_serial: AtomicU64,
     backends: Mutex<HashMap<BackendId, Weak<BackendCell>>>,
     pools: Mutex<HashMap<(Name, Name), Weak<PoolCell>>>,
@@ -136,9 +142,11 @@ pub(crate) struct Registry {
 }
 
 impl Registry {
-    pub(crate) fn new(shards: usize) -> Self {
+    pub(crate) fn new(shards: usize, managed_dir: PathBuf) -> Self {
         Self {
             shards,
+            managed_dir,
+            challenges: Arc::default(),
             next_serial: AtomicU64::new(0),
             backends: Mutex::default(),
             pools: Mutex::default(),
@@ -193,6 +201,14 @@ impl Registry {
         })
     }
 
+    fn managed(&self, load_balancer: &Name, listener: &Listener) -> ManagedFiles {
+        let wanted = Managed::of(load_balancer, listener);
+        ManagedFiles {
+            path: wanted.map(|wanted| wanted.path(&self.managed_dir)),
+            challenges: self.challenges.clone(),
+        }
+    }
+
     /// Forgets the names of cells that nobody holds any more.
     pub(crate) fn prune(&self) {
         prune(&self.backends);
@@ -237,7 +253,8 @@ impl Serving {
             let lb = build_lb(snapshot, config, before, registry);
             for listener in &config.listeners {
                 let tls = previous.and_then(|p| p.named(name, &listener.name));
-                let tls = listener_tls(listener, tls);
+                let managed = registry.managed(name, listener);
+                let tls = listener_tls(listener, &managed, tls);
                 let cell = registry.listener_cell(&(name.clone(), listener.name.clone()));
                 listeners.push(Arc::new(ListenerServing {
                     observing: observing.clone(),
@@ -287,12 +304,13 @@ impl Serving {
     }
 
     /// What would hinder TLS from working as `config` says, beside what is loaded already.
-    pub(crate) fn tls_problems_of(&self, config: &Config) -> Vec<String> {
+    pub(crate) fn tls_problems_of(&self, config: &Config, registry: &Registry) -> Vec<String> {
         let mut problems = Vec::new();
         for (name, lb) in &config.load_balancers {
             for listener in &lb.listeners {
                 let known = self.named(name, &listener.name);
-                let loaded = listener_tls(listener, known);
+                let managed = registry.managed(name, listener);
+                let loaded = listener_tls(listener, &managed, known);
                 let found = loaded.iter().flat_map(|tls| tls.problems());
                 problems.extend(found.map(|why| format!("listener {name}/{}: {why}", listener.name)));
             }
@@ -323,14 +341,22 @@ impl Serving {
 
 /// What a listener offers by ALPN, the best first.
 pub(crate) fn protocols(listener: &Listener) -> Vec<&'static [u8]> {
-    match listener.http2 {
+    let mut protocols: Vec<&'static [u8]> = match listener.http2 {
         Some(_) => vec![b"h2", b"http/1.1"],
         None => vec![b"http/1.1"],
+    };
+    if listener.tls.as_ref().is_some_and(|tls| tls.acme.is_some()) {
+        protocols.push(tls::ACME_TLS);
     }
+    protocols
 }
 
 /// What was loaded before is taken over, if the same is offered by ALPN.
-fn listener_tls(listener: &Listener, previous: Option<&Arc<ListenerServing>>) -> Option<Arc<ListenerTls>> {
+fn listener_tls(
+    listener: &Listener,
+    managed: &ManagedFiles,
+    previous: Option<&Arc<ListenerServing>>,
+) -> Option<Arc<ListenerTls>> {
     let settings = listener.tls.as_ref()?;
     let previous = previous.filter(|p| p.config.http2.is_some() == listener.http2.is_some());
     let previous = previous.and_then(|p| p.tls.as_ref());
@@ -340,6 +366,7 @@ fn listener_tls(listener: &Listener, previous: Option<&Arc<ListenerServing>>) ->
     let previous = previous.map(Arc::as_ref);
     Some(Arc::new(ListenerTls::load(
         settings,
+        managed,
         previous,
         &protocols(listener),
     )))

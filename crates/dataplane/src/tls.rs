@@ -15,7 +15,7 @@ pub(crate) use accept::{Accepted, accept};
 pub(crate) use backend::PoolTls;
 pub(crate) use counters::{TlsCounters, VERSIONS};
 pub(crate) use facts::TlsFacts;
-pub(crate) use listener::ListenerTls;
+pub(crate) use listener::{ListenerTls, ManagedFiles};
 pub use watch::{CertificateChange, CertificateNews, watch};
 
 use std::time::{SystemTime, UNIX_EPOCH};

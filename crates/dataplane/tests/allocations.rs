@@ -67,6 +67,7 @@ fn steady(observe: Observe) {
     let dataplane = Dataplane::start(Options {
         threads: 1,
         snapshot: snapshot.clone(),
+        managed_dir: std::path::PathBuf::new(),
         events,
     })
     .unwrap();

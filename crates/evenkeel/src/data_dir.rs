@@ -22,6 +22,7 @@ use serde::{Deserialize, Serialize};
 const OVERRIDES: &str = "overrides.json";
 const TEMPORARY: &str = "overrides.json.new";
 const LOCK: &str = "lock";
+const MANAGED: &str = "acme";
 /// Version of the format of [`OVERRIDES`].
 const VERSION: u32 = 1;
 /// Corrupt files kept; beyond it the last one is overwritten.
@@ -142,6 +143,11 @@ impl DataDir {
             }
         }
         Ok(())
+    }
+
+    /// Where ordered certificates and the accounts for them are kept.
+    pub(crate) fn managed(&self) -> PathBuf {
+        self.path.join(MANAGED)
     }
 
     /// The orders of the last run.

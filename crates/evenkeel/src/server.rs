@@ -15,9 +15,11 @@ use std::time::Duration;
 use anyhow::{Context, anyhow, bail};
 use console::{Console, OrderRequest, ReloadRequest, WeightsRequest};
 use dataplane::Dataplane;
+use model::acme::Managed;
 use model::config::{Config, Secret};
 use model::status::Status;
 use net::privileges::{self, Identity};
+use orchestrator::acme::{self, AcmeEvent};
 use prometheus_client::registry::Registry;
 use tokio::runtime::Runtime;
 use tokio::signal::unix::{Signal, SignalKind, signal};
@@ -99,10 +101,8 @@ impl Server {
         raise_open_files();
         let runtime = control_runtime()?;
         // Before anything listens: whoever is asked to stop after that stops in order.
-        let signals = {
-            let _inside = runtime.enter();
-            Signals::new()?
-        };
+        let inside = runtime.enter();
+        let signals = Signals::new()?;
         let identity = identity(&setup.config)?;
         let data = open_data_dir(&setup.config, identity.as_ref())?;
         let config = Arc::new(setup.config);
@@ -114,6 +114,7 @@ impl Server {
         let dataplane = Arc::new(Dataplane::start(dataplane::Options {
             threads: threads(&config),
             snapshot: core.snapshot().clone(),
+            managed_dir: data.managed(),
             events,
         })?);
         let admin = bind_admin(config.admin.listen)?;
@@ -127,15 +128,16 @@ impl Server {
             ready: AtomicBool::new(true),
         });
         let (targets, targets_in) = watch::channel(Vec::new());
+        let (certificates, certificates_in) = watch::channel(Vec::new());
+        let ordered = keep_certificates(&dataplane, data.managed(), certificates_in);
         let hub = Hub {
             core,
             dataplane,
             data: Arc::new(data),
             targets,
+            certificates,
             view: view_out,
         };
-        let inside = runtime.enter();
-        tokio::spawn(dataplane::watch_certificates(shared.dataplane.clone()));
         let (orders, orders_in) = mpsc::channel(CHANNEL);
         let (weights, weights_in) = mpsc::channel(CHANNEL);
         let (candidates_out, candidates) = mpsc::channel(1);
@@ -146,6 +148,7 @@ impl Server {
             weights: weights_in,
             candidates,
             verdicts,
+            ordered,
             events: plane_events,
         };
         runtime.spawn(hub.run(first, inputs));
@@ -273,12 +276,32 @@ impl Signals {
     }
 }
 
+/// Becomes the user that the config names, now that everything that needs root is done.
 fn give_up_root(identity: Option<&Identity>) -> anyhow::Result<()> {
     if let Some(identity) = identity {
         identity.assume()?;
         tracing::info!("gave up root: running as {}", identity.name);
     }
     Ok(())
+}
+
+/// Looks after the files of certificates, and orders those that are `wanted` from their authorities. Tells what
+/// became of the orders.
+fn keep_certificates(
+    dataplane: &Arc<Dataplane>,
+    directory: PathBuf,
+    wanted: watch::Receiver<Vec<Managed>>,
+) -> mpsc::Receiver<AcmeEvent> {
+    tokio::spawn(dataplane::watch_certificates(dataplane.clone()));
+    let (ordered, events) = mpsc::channel(CHANNEL);
+    let dataplane = dataplane.clone();
+    let publish: acme::Publish = Arc::new(move |challenges| {
+        if let Err(error) = dataplane.set_challenges(&challenges) {
+            tracing::error!("challenges of an authority cannot be answered: {error}");
+        }
+    });
+    tokio::spawn(acme::run(directory, wanted, publish, ordered));
+    events
 }
 
 fn console(

@@ -2,12 +2,14 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
+
+use crate::config::{Config, Listener, Name};
 
 /// A certificate to be ordered and kept fresh.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Managed {
-    /// Name of its file, without an ending: letters, digits, `_`, `-`, `.`.
+    /// Name of its file, without an ending: load balancer and listener.
     pub name: String,
     /// Its DNS names, lower case; at least one.
     pub domains: Vec<String>,
@@ -19,6 +21,36 @@ pub struct Managed {
     pub directory_ca: Option<PathBuf>,
     /// How control of the names is shown.
     pub challenge: Challenge,
+}
+
+impl Managed {
+    /// The certificate that a listener wants.
+    pub fn of(load_balancer: &Name, listener: &Listener) -> Option<Self> {
+        let acme = listener.tls.as_ref()?.acme.as_ref()?;
+        Some(Self {
+            // No name holds this sign, so no two listeners share a file.
+            name: format!("{load_balancer}@{}", listener.name),
+            domains: acme.domains.clone(),
+            email: acme.email.clone(),
+            directory: acme.directory.clone(),
+            directory_ca: acme.directory_ca.clone(),
+            challenge: acme.challenge,
+        })
+    }
+
+    /// All that a config wants.
+    pub fn all(config: &Config) -> Vec<Self> {
+        let lbs = config.load_balancers.values();
+        let listeners = lbs.flat_map(|lb| lb.listeners.iter().map(move |l| (&lb.name, l)));
+        listeners
+            .filter_map(|(lb, listener)| Self::of(lb, listener))
+            .collect()
+    }
+
+    /// Where its file stands below the directory of managed certificates: key and chain in one.
+    pub fn path(&self, directory: &Path) -> PathBuf {
+        directory.join("certificates").join(format!("{}.pem", self.name))
+    }
 }
 
 /// A way to show control of a name.

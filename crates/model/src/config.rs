@@ -48,8 +48,8 @@ pub use sticky::{
 };
 pub use template::{MAX_PIECES, Piece, Template, TemplateError, Variable};
 pub use tls::{
-    BackendTls, Certificate, ClientCertificates, DEFAULT_BACKEND_TLS, DEFAULT_TLS_HANDSHAKE, ListenerTls,
-    Pem, PrivateKey, TlsVersion,
+    Acme, BackendTls, Certificate, ClientCertificates, DEFAULT_ACME_DIRECTORY, DEFAULT_BACKEND_TLS,
+    DEFAULT_TLS_HANDSHAKE, ListenerTls, Pem, PrivateKey, TlsVersion,
 };
 
 /// A name as it stands in the config: 1 to 63 characters of `[A-Za-z0-9_.-]`. Cheap to clone; labels of

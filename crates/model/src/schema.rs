@@ -30,7 +30,9 @@ pub(crate) use pool_keys::{
 pub(crate) use route_keys::{MATCH, PATTERN, ROUTE, SPLIT};
 
 pub(crate) use sticky_keys::STICKY;
-pub(crate) use tls_keys::{BACKEND_TLS, CERTIFICATE, CLIENT_CERTIFICATE, CLIENT_CERTIFICATES, LISTENER_TLS};
+pub(crate) use tls_keys::{
+    ACME, BACKEND_TLS, CERTIFICATE, CLIENT_CERTIFICATE, CLIENT_CERTIFICATES, LISTENER_TLS,
+};
 
 use crate::config::MAX_WEIGHT;
 use crate::units;
@@ -183,6 +185,8 @@ pub(crate) enum Form {
     HashKey,
     StatusRange,
     Protocol,
+    Domain,
+    DirectoryUrl,
     FieldName,
     FieldValue,
     LogTarget,
@@ -330,6 +334,8 @@ impl Form {
                 "`\"client_address\"`, `\"path\"`, `\"header:NAME\"`, `\"cookie:NAME\"` or `\"query:NAME\"`"
             }
             Self::StatusRange => "a range of statuses such as `\"200-299\"`",
+            Self::Domain => "a DNS name such as `\"shop.example.com\"`",
+            Self::DirectoryUrl => "an `https://` URL",
             Self::Protocol => "a protocol such as `\"websocket\"`, other than HTTP",
             Self::FieldName => "the name of a header field",
             Self::FieldValue => "the value of a header field",
@@ -372,6 +378,8 @@ impl Form {
             Self::CheckPath => "/health",
             Self::HashKey => "header:X-User",
             Self::StatusRange => "200-299",
+            Self::Domain => "shop.example.com",
+            Self::DirectoryUrl => "https://ca.example.com/directory",
             Self::Protocol => "websocket",
             Self::FieldName => "X-Check",
             Self::FieldValue => "1",
@@ -428,6 +436,11 @@ impl Form {
                 )
             }
             Self::StatusRange => "^[1-5][0-9]{2}(-[1-5][0-9]{2})?$".to_owned(),
+            Self::Domain => {
+                const LABEL: &str = "[A-Za-z0-9]([A-Za-z0-9-]{0,61}[A-Za-z0-9])?";
+                format!("^{LABEL}([.]{LABEL}){{0,126}}$")
+            }
+            Self::DirectoryUrl => "^https://[!-~]{1,1016}$".to_owned(),
             Self::Protocol => format!("^{TOKEN}{{1,64}}(/{TOKEN}{{1,64}})?$"),
             Self::FieldName => format!("^{TOKEN}{{1,128}}$"),
             Self::FieldValue => "^([!-~]|[!-~][ -~\\t]{0,1022}[!-~])$".to_owned(),
@@ -464,6 +477,7 @@ static ALL: &[&Table] = &[
     &LIMITS,
     &LISTENER_TIMEOUTS,
     &LISTENER_TLS,
+    &ACME,
     &CERTIFICATE,
     &CLIENT_CERTIFICATES,
     &HTTP2,

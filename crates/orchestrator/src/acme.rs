@@ -55,11 +55,6 @@ pub enum AcmeEvent {
     },
 }
 
-/// Where the file of a managed certificate stands below the directory given to [`run`].
-pub fn certificate_path(directory: &Path, name: &str) -> PathBuf {
-    files::certificate_path(directory, name)
-}
-
 /// Keeps all `wanted` certificates fresh below `directory` until either channel closes.
 ///
 /// A certificate that is no longer wanted keeps its file: wanting it again costs no order.

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use model::config::Certificate;
-use rustls::pki_types::CertificateDer;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer};
 use rustls::sign::CertifiedKey;
 use rustls::{InconsistentKeys, SignatureAlgorithm};
 use x509_parser::certificate::X509Certificate;
@@ -12,6 +12,9 @@ use x509_parser::prelude::FromDer;
 
 use crate::pem::{self, LoadError};
 use crate::{ocsp, provider};
+
+/// End of a placeholder, in seconds since 1970: the year 4096.
+const PLACEHOLDER_END: i64 = 67_090_118_400;
 
 /// A certificate that can be shown.
 #[derive(Debug)]
@@ -90,6 +93,28 @@ pub fn load(certificate: &Certificate, now_s: i64) -> Result<Loaded, LoadError> 
         not_after: validity.not_after.timestamp(),
         warnings,
         certified: Arc::new(certified),
+    })
+}
+
+/// A certificate of our own making for these names, for as long as there is no other: it lets a listener open, and
+/// no client trusts it. It names no end.
+///
+/// # Errors
+/// When no key could be made.
+pub fn placeholder(names: &[String]) -> Result<Loaded, LoadError> {
+    let made = rcgen::generate_simple_self_signed(names)
+        .map_err(|error| LoadError(format!("no placeholder could be made: {error}")))?;
+    let key = PrivateKeyDer::from(PrivatePkcs8KeyDer::from(made.signing_key.serialize_der()));
+    let key = provider()
+        .key_provider
+        .load_private_key(key)
+        .map_err(|error| LoadError(format!("the placeholder cannot be used: {error}")))?;
+    Ok(Loaded {
+        certified: Arc::new(CertifiedKey::new(vec![made.cert.der().clone()], key)),
+        names: names.to_vec(),
+        not_before: 0,
+        not_after: PLACEHOLDER_END,
+        warnings: Vec::new(),
     })
 }
 

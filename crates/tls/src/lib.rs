@@ -8,6 +8,7 @@
 //! Everything here reads files at most; nothing opens a connection, and the time is an argument.
 
 mod certificate;
+mod challenge;
 mod check;
 mod client;
 mod failure;
@@ -21,7 +22,8 @@ use std::sync::{Arc, OnceLock};
 
 use rustls::crypto::CryptoProvider;
 
-pub use certificate::{Loaded, load};
+pub use certificate::{Loaded, load, placeholder};
+pub use challenge::{ACME_TLS, ChallengeStore};
 pub use check::{Problem, check};
 pub use client::{client_config, for_one_backend, server_name};
 pub use failure::{Failure, FailureKind};

@@ -8,11 +8,13 @@ use rustls::server::{ClientHello, ResolvesServerCert};
 use rustls::sign::CertifiedKey;
 
 use crate::certificate::Loaded;
+use crate::challenge::{ACME_TLS, ChallengeStore};
 
 /// The certificates of a listener by name. They are exchanged as a whole, between two handshakes.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Resolver {
     table: RwLock<Arc<Table>>,
+    challenges: Arc<ChallengeStore>,
 }
 
 /// Certificates by name; for each name ECDSA and the like before RSA, then as configured.
@@ -26,6 +28,14 @@ struct Table {
 }
 
 impl Resolver {
+    /// Shows nothing yet but the answers to challenges.
+    pub fn new(challenges: Arc<ChallengeStore>) -> Self {
+        Self {
+            table: RwLock::default(),
+            challenges,
+        }
+    }
+
     /// Shows these from the next handshake on; the first is the default.
     pub fn set(&self, certificates: &[Arc<Loaded>]) {
         let table = Arc::new(Table::new(certificates));
@@ -57,6 +67,12 @@ impl Resolver {
 impl ResolvesServerCert for Resolver {
     fn resolve(&self, hello: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
         let name = hello.server_name().map(str::to_ascii_lowercase);
+        if hello
+            .alpn()
+            .is_some_and(|mut offers| offers.any(|offer| offer == ACME_TLS))
+        {
+            return self.challenges.tls(name.as_deref()?);
+        }
         self.pick(name.as_deref(), hello.signature_schemes())
     }
 }

@@ -13,6 +13,8 @@ pub(crate) struct TlsFacts {
     pub(crate) cipher: &'static str,
     /// The name asked for, in lower case.
     pub(crate) sni: Option<Box<str>>,
+    /// Whether it is an authority that has seen what it asked for, and not a client (RFC 8737).
+    pub(crate) is_challenge: bool,
     /// Whether a session was resumed.
     pub(crate) resumed: bool,
     /// Whether the listener asks for client certificates.
@@ -35,6 +37,7 @@ impl TlsFacts {
             sni: connection
                 .server_name()
                 .map(|name| name.to_ascii_lowercase().into()),
+            is_challenge: connection.alpn_protocol() == Some(tls::ACME_TLS),
             resumed: connection.handshake_kind() == Some(HandshakeKind::Resumed),
             asks,
             client: certificate.map(|certificate| Box::new(ClientIdentity::of(certificate))),

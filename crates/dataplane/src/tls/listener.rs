@@ -1,15 +1,32 @@
 //! TLS of one listener: its certificates, who may come, and what changes of these while it serves.
 
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 
-use model::config::{self, Certificate};
+use model::config::{self, Certificate, Pem, PrivateKey};
 use model::state::Timestamp;
 use model::status::CertificateStatus;
 use rustls::ServerConfig;
 use rustls::server::danger::ClientCertVerifier;
-use tls::{LoadError, Loaded, Resolver, Stamp, Tickets};
+use tls::{ChallengeStore, LoadError, Loaded, Resolver, Stamp, Tickets};
 
 use super::now_s;
+
+/// What certificates that are ordered need.
+#[derive(Debug, Clone)]
+pub(crate) struct ManagedFiles {
+    /// Where the listener's own stands, key and chain in one file; `None` when none is ordered for it.
+    pub(crate) path: Option<PathBuf>,
+    pub(crate) challenges: Arc<ChallengeStore>,
+}
+
+fn in_one_file(path: &Path) -> Certificate {
+    Certificate {
+        cert: Pem::File(path.to_owned()),
+        key: PrivateKey::File(path.to_owned()),
+        ocsp: None,
+    }
+}
 
 /// TLS of a listener, shared by all shards and by successive configs in which it does not change.
 #[derive(Debug)]
@@ -34,6 +51,8 @@ pub(crate) struct State {
 pub(crate) struct Slot {
     pub(crate) label: String,
     source: Certificate,
+    /// The names of a certificate that is ordered: until it comes, a placeholder is shown.
+    ordered_for: Option<Vec<String>>,
     /// `None`: it could never be read.
     pub(crate) loaded: Option<Arc<Loaded>>,
     /// Why what is in the files now is not shown.
@@ -88,16 +107,27 @@ impl Watched {
 impl ListenerTls {
     /// Reads what the settings name. What cannot be read is taken from `previous` where that has it, and left
     /// out otherwise: see [`ListenerTls::problems`].
-    pub(crate) fn load(settings: &config::ListenerTls, previous: Option<&Self>, protocols: &[&[u8]]) -> Self {
+    pub(crate) fn load(
+        settings: &config::ListenerTls,
+        managed: &ManagedFiles,
+        previous: Option<&Self>,
+        protocols: &[&[u8]],
+    ) -> Self {
         let before = previous.map(Self::state);
         let known = |source: &Certificate| {
             let slots = before.iter().flat_map(|state| &state.certificates);
             slots.into_iter().find(|slot| slot.source == *source).cloned()
         };
-        let certificates = settings.certificates.iter().enumerate().map(|(index, source)| {
-            let slot = known(source).unwrap_or_else(|| Slot::new(source, index + 1));
-            slot.load()
-        });
+        let ordered = settings.acme.iter().zip(&managed.path);
+        let ordered = ordered.map(|(acme, path)| (in_one_file(path), Some(acme.domains.clone())));
+        let own = settings.certificates.iter().map(|source| (source.clone(), None));
+        let certificates = own
+            .chain(ordered)
+            .enumerate()
+            .map(|(index, (source, ordered_for))| {
+                let slot = known(&source).unwrap_or_else(|| Slot::new(&source, index + 1));
+                Slot { ordered_for, ..slot }.load()
+            });
         let certificates: Vec<Slot> = certificates.collect();
         let before_clients = before.as_ref().and_then(|state| state.clients.clone());
         let clients = settings.client_certificates.as_ref().map(|source| {
@@ -117,7 +147,7 @@ impl ListenerTls {
         drop(before);
         let tls = Self {
             settings: settings.clone(),
-            resolver: Arc::default(),
+            resolver: Arc::new(Resolver::new(managed.challenges.clone())),
             server: RwLock::new(None),
             state: Mutex::new(State {
                 certificates,
@@ -232,6 +262,7 @@ impl Slot {
         Self {
             label: source.label(place),
             source: source.clone(),
+            ordered_for: None,
             loaded: None,
             error: None,
             files: Watched::default(),
@@ -253,10 +284,18 @@ impl Slot {
         self
     }
 
+    fn is_there(&self) -> bool {
+        matches!(&self.source.cert, Pem::File(path) if path.exists())
+    }
+
     /// Reads it and takes it, unless it would be worse than what is there.
     pub(crate) fn replace(&mut self) -> Result<(), String> {
         let now_s = now_s();
-        let new = tls::load(&self.source, now_s).map_err(|error| error.to_string())?;
+        let new = match &self.ordered_for {
+            Some(names) if !self.is_there() => tls::placeholder(names),
+            _ => tls::load(&self.source, now_s),
+        };
+        let new = new.map_err(|error| error.to_string())?;
         if let (Some(old), Some(why)) = (&self.loaded, new.invalid_at(now_s))
             && old.invalid_at(now_s).is_none()
         {

@@ -11,6 +11,7 @@ use model::state::{
     Ejected, Health, HealthState, Mode, Order, OrderAction, Override, OverrideKey, RouteKey, RouteOrder,
     RouteWeights, Timestamp, Verdict,
 };
+use orchestrator::acme::AcmeEvent;
 
 use crate::text::duration;
 
@@ -32,6 +33,8 @@ pub(crate) enum Kind {
     ListenerFailed,
     PoolAllDown,
     PoolRecovered,
+    CertificateIssued,
+    CertificateNotIssued,
     CertificateReloaded,
     CertificateRefused,
     CertificateExpires,
@@ -55,6 +58,8 @@ impl Kind {
             Self::ListenerFailed => "listener_failed",
             Self::PoolAllDown => "pool_all_down",
             Self::PoolRecovered => "pool_recovered",
+            Self::CertificateIssued => "certificate_issued",
+            Self::CertificateNotIssued => "certificate_not_issued",
             Self::CertificateReloaded => "certificate_reloaded",
             Self::CertificateRefused => "certificate_refused",
             Self::CertificateExpires => "certificate_expires",
@@ -71,6 +76,7 @@ impl Kind {
             Self::ReloadRefused,
             Self::ListenerFailed,
             Self::PoolAllDown,
+            Self::CertificateNotIssued,
             Self::CertificateRefused,
             Self::CertificateExpires,
             Self::GeoipFailed,
@@ -116,6 +122,30 @@ pub(super) fn certificate(news: CertificateNews) -> Change {
         CertificateChange::Expires => Kind::CertificateExpires,
     };
     (kind, news.subject, news.message)
+}
+
+/// The end of an order for a certificate. Whoever serves it tells when it is in use.
+pub(super) fn certificate_ordered(event: AcmeEvent, now: Timestamp) -> Change {
+    let until = |second: u64| duration(whole_seconds(Timestamp(second.saturating_mul(1000)).since(now)));
+    match event {
+        AcmeEvent::Issued {
+            name,
+            domains,
+            not_after_s,
+        } => {
+            let message = format!(
+                "issued for {}, valid for {}",
+                domains.join(", "),
+                until(not_after_s)
+            );
+            (Kind::CertificateIssued, name, message)
+        }
+        AcmeEvent::Failed { name, why, next_s } => (
+            Kind::CertificateNotIssued,
+            name,
+            format!("{why}; next try in {}", until(next_s)),
+        ),
+    }
 }
 
 /// What an operator should know about the settings of a pool.

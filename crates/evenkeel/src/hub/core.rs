@@ -23,6 +23,7 @@ use model::state::{
     OverrideKey, Overrides, RouteKey, RouteOrder, RouteWeights, Timestamp, Verdict,
 };
 use model::status::{ConfigStatus, Event, ListenerStatus, MAX_EVENTS, ReloadStatus};
+use orchestrator::acme::AcmeEvent;
 
 use super::changes::{self, Kind};
 use super::view::{Counts, Reloads, View};
@@ -58,6 +59,8 @@ pub(crate) enum Input {
     Ejected(Ejected),
     /// Something about a certificate; in force already.
     Certificate(CertificateNews),
+    /// An order for a certificate has ended.
+    CertificateOrdered(AcmeEvent),
     /// An order was stored; these are the overrides that [`Core::plan`] made of it.
     Ordered {
         /// The order, for the record.
@@ -162,11 +165,14 @@ impl Core {
         let mut effects = Vec::new();
         let mut targets_may_change = !matches!(
             input,
-            Input::Verdicts(_) | Input::Ejected(_) | Input::Certificate(_)
+            Input::Verdicts(_) | Input::Ejected(_) | Input::Certificate(_) | Input::CertificateOrdered(_)
         );
         match input {
             Input::Verdicts(verdicts) => self.take_verdicts(now, verdicts, &mut effects),
             Input::Ejected(ejected) => self.take_ejection(now, ejected, &mut effects),
+            Input::CertificateOrdered(event) => {
+                self.record(now, changes::certificate_ordered(event, now), &mut effects);
+            }
             Input::Certificate(news) => self.record(now, changes::certificate(news), &mut effects),
             Input::Ordered { order, overrides } => {
                 self.overrides = overrides;

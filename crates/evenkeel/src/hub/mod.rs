@@ -20,9 +20,11 @@ use std::time::Duration;
 
 use console::{OrderError, OrderRequest, WeightsRequest};
 use dataplane::{Dataplane, DataplaneEvent};
+use model::acme::Managed;
 use model::config::Config;
 use model::state::{Overrides, Verdict};
 use orchestrator::Target;
+use orchestrator::acme::AcmeEvent;
 use tokio::sync::{mpsc, watch};
 use tokio::time::MissedTickBehavior;
 
@@ -66,6 +68,8 @@ pub(crate) struct Hub {
     pub(crate) data: Arc<DataDir>,
     /// Whom to check.
     pub(crate) targets: watch::Sender<Vec<Target>>,
+    /// Certificates to keep fresh.
+    pub(crate) certificates: watch::Sender<Vec<Managed>>,
     /// What others see.
     pub(crate) view: watch::Sender<View>,
 }
@@ -80,6 +84,8 @@ pub(crate) struct Inputs {
     pub(crate) candidates: mpsc::Receiver<Candidate>,
     /// Verdicts of the checks.
     pub(crate) verdicts: mpsc::Receiver<Verdict>,
+    /// What became of ordered certificates.
+    pub(crate) ordered: mpsc::Receiver<AcmeEvent>,
     /// Events of the data plane.
     pub(crate) events: mpsc::Receiver<DataplaneEvent>,
 }
@@ -88,6 +94,7 @@ impl Hub {
     /// Carries out the first effects, then serves until every sender of orders is gone.
     pub(crate) async fn run(mut self, first: Vec<Effect>, mut inputs: Inputs) {
         self.apply(first).await;
+        self.order_certificates(&self.core.snapshot().config);
         let listeners = Input::Listeners(self.dataplane.listeners());
         self.handle(listeners).await;
         let mut verdicts = Vec::new();
@@ -105,6 +112,9 @@ impl Hub {
                 Some(candidate) = inputs.candidates.recv() => self.candidate(candidate).await,
                 _ = inputs.verdicts.recv_many(&mut verdicts, VERDICTS_AT_ONCE), if !inputs.verdicts.is_closed() => {
                     self.handle(Input::Verdicts(std::mem::take(&mut verdicts))).await;
+                }
+                Some(event) = inputs.ordered.recv() => {
+                    self.handle(Input::CertificateOrdered(event)).await;
                 }
                 Some(event) = inputs.events.recv() => {
                     self.handle(match event {
@@ -140,6 +150,7 @@ impl Hub {
                 Effect::Publish(snapshot) => {
                     // It waits for the shards; the other tasks of this thread must not.
                     tokio::task::block_in_place(|| self.dataplane.publish(&snapshot));
+                    self.order_certificates(&snapshot.config);
                     published = true;
                 }
                 Effect::Probe(targets) => {
@@ -169,6 +180,16 @@ impl Hub {
             // Listeners change nothing that is published, so this ends here.
             Box::pin(self.apply(effects)).await;
         }
+    }
+
+    /// Says which certificates are to be ordered and kept fresh, when that has changed.
+    fn order_certificates(&self, config: &Config) {
+        let wanted = Managed::all(config);
+        self.certificates.send_if_modified(|known| {
+            let changed = *known != wanted;
+            *known = wanted;
+            changed
+        });
     }
 
     /// Takes an order only when it is on disk.

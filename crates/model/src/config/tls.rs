@@ -4,6 +4,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use super::Secret;
+use crate::acme::Challenge;
 
 /// Default of `timeouts.tls_handshake` of a listener.
 pub const DEFAULT_TLS_HANDSHAKE: Duration = Duration::from_secs(3);
@@ -14,14 +15,34 @@ pub const DEFAULT_BACKEND_TLS: Duration = Duration::from_secs(3);
 /// TLS of a listener (`tls` with `protocol = "https"`).
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct ListenerTls {
-    /// What it can show, at least one. Which is shown, the name that the client asks for decides; the first is
+    /// What it can show; at least one, unless `acme` brings it. Which is shown, the name that the client asks for decides; the first is
     /// shown where no name fits.
     pub certificates: Vec<Certificate>,
+    /// A certificate that is ordered and kept fresh.
+    pub acme: Option<Acme>,
     /// Least version.
     pub min_version: TlsVersion,
     /// Whether clients must show certificates of their own.
     pub client_certificates: Option<ClientCertificates>,
 }
+
+/// A certificate from an authority that speaks ACME (RFC 8555).
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Acme {
+    /// Its DNS names, lower case; at least one.
+    pub domains: Vec<String>,
+    /// Whom the authority writes to.
+    pub email: Option<String>,
+    /// URL of the authority's directory.
+    pub directory: String,
+    /// File with certificates (PEM) to verify the directory with, instead of the system's.
+    pub directory_ca: Option<PathBuf>,
+    /// How control of the names is shown.
+    pub challenge: Challenge,
+}
+
+/// Default of `directory` of `acme`.
+pub const DEFAULT_ACME_DIRECTORY: &str = "https://acme-v02.api.letsencrypt.org/directory";
 
 /// A certificate with its key.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]

@@ -1,12 +1,13 @@
 //! TLS, written out.
 
-use super::Writer;
-use crate::config::{BackendTls, Certificate, ClientCertificates, ListenerTls, Pem, PrivateKey};
+use super::{Writer, list, quoted};
+use crate::config::{Acme, BackendTls, Certificate, ClientCertificates, ListenerTls, Pem, PrivateKey};
 
 /// `path` is that of the listener's `tls`.
 pub(super) fn write_listener_tls(w: &mut Writer, path: &str, tls: &ListenerTls) {
     let ListenerTls {
         certificates,
+        acme,
         min_version,
         client_certificates,
     } = tls;
@@ -16,6 +17,9 @@ pub(super) fn write_listener_tls(w: &mut Writer, path: &str, tls: &ListenerTls) 
         w.header(&format!("[[{path}.certificates]]"));
         write_certificate(w, certificate);
     }
+    if let Some(acme) = acme {
+        write_acme(w, &format!("{path}.acme"), acme);
+    }
     if let Some(ClientCertificates { required, ca, crl }) = client_certificates {
         w.header(&format!("[{path}.client_certificates]"));
         w.text("mode", if *required { "require" } else { "optional" });
@@ -23,6 +27,23 @@ pub(super) fn write_listener_tls(w: &mut Writer, path: &str, tls: &ListenerTls) 
         let crl = crl.as_ref().map(|path| path.display().to_string());
         w.optional("crl", crl.as_deref(), "none");
     }
+}
+
+fn write_acme(w: &mut Writer, path: &str, acme: &Acme) {
+    let Acme {
+        domains,
+        email,
+        directory,
+        directory_ca,
+        challenge,
+    } = acme;
+    w.header(&format!("[{path}]"));
+    w.raw("domains", list(domains.iter().map(|domain| quoted(domain))));
+    w.optional("email", email.as_deref(), "none");
+    w.text("directory", directory);
+    let ca = directory_ca.as_ref().map(|path| path.display().to_string());
+    w.optional("directory_ca", ca.as_deref(), "those that the system trusts");
+    w.text("challenge", challenge.as_str());
 }
 
 /// `path` is that of the pool's `tls`.

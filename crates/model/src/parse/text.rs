@@ -207,6 +207,34 @@ pub(super) fn host(text: &str) -> Result<String, Fault> {
     Err(Fault::new(format!("`{}` is not a host name", cut(text))))
 }
 
+/// A DNS name of a certificate, lower case, without a wildcard.
+pub(super) fn domain(text: &str) -> Result<String, Fault> {
+    let label = |label: &str| {
+        (1..=63).contains(&label.len())
+            && label.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-')
+            && !label.starts_with('-')
+            && !label.ends_with('-')
+    };
+    if text.len() <= 253 && text.split('.').all(label) {
+        return Ok(text.to_ascii_lowercase());
+    }
+    let fault = Fault::new(format!("`{}` is not a DNS name", cut(text)));
+    Err(if text.starts_with("*.") {
+        fault.suggest("wildcards need a challenge over DNS, which is not supported: name each host")
+    } else {
+        fault
+    })
+}
+
+/// URL of an ACME directory.
+pub(super) fn directory_url(text: &str) -> Result<String, Fault> {
+    let visible = text.len() <= 1024 && text.bytes().all(|b| b.is_ascii_graphic());
+    if visible && text.strip_prefix("https://").is_some_and(|rest| !rest.is_empty()) {
+        return Ok(text.to_owned());
+    }
+    Err(Fault::new(format!("`{}` is not an `https://` URL", cut(text))))
+}
+
 /// What a check sends as `Host`: a host with or without a port.
 pub(super) fn host_field(text: &str) -> Result<String, Fault> {
     let wrong = || Fault::new(format!("`{}` is not a host, with or without a port", cut(text)));

@@ -2,11 +2,13 @@
 
 use std::path::PathBuf;
 
-use super::section::{Findings, Section};
+use super::section::{Findings, Section, item_text};
 use super::text;
 use super::tree::Value;
+use crate::acme::Challenge;
 use crate::config::{
-    BackendTls, Certificate, ClientCertificates, ListenerTls, Pem, PrivateKey, Secret, TlsVersion,
+    Acme, BackendTls, Certificate, ClientCertificates, DEFAULT_ACME_DIRECTORY, ListenerTls, Pem, PrivateKey,
+    Secret, TlsVersion,
 };
 use crate::diagnostic::Fault;
 use crate::schema;
@@ -23,13 +25,36 @@ pub(super) fn listener_tls(f: &mut Findings<'_>, s: &Section<'_>) -> Option<List
     }
     let s = tls?;
     let certificates = certificates(f, &s);
+    let acme = s.section(f, "acme").and_then(|s| acme(f, &s));
     let client_certificates = s
         .section(f, "client_certificates")
         .and_then(|s| client_certificates(f, &s));
     Some(ListenerTls {
         certificates,
+        acme,
         min_version: min_version(f, &s),
         client_certificates,
+    })
+}
+
+fn acme(f: &mut Findings<'_>, s: &Section<'_>) -> Option<Acme> {
+    let expected = schema::Form::Domain.expected();
+    let items = s.items(f, "domains").unwrap_or_default();
+    let domains: Vec<String> = items
+        .into_iter()
+        .filter_map(|(path, node)| item_text(f, (&path, node), expected, text::domain))
+        .collect();
+    let challenge = match s.choice(f, "challenge") {
+        Some("http-01") => Challenge::Http01,
+        _ => Challenge::TlsAlpn01,
+    };
+    let directory = s.text(f, "directory", text::directory_url);
+    Some(Acme {
+        email: s.text(f, "email", text::words),
+        directory: directory.unwrap_or_else(|| DEFAULT_ACME_DIRECTORY.to_owned()),
+        directory_ca: s.text(f, "directory_ca", text::file).map(PathBuf::from),
+        challenge,
+        domains: Some(domains).filter(|domains| !domains.is_empty())?,
     })
 }
 

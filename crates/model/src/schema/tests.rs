@@ -43,6 +43,10 @@ fn document(table: &Table, key: &str, line: &str) -> String {
             );
             format!("{balancer}{https}{certificates}tls.{line}\n")
         }
+        "acme" => {
+            let domains = without("domains", "domains = [\"a.example\"]");
+            format!("{balancer}{https}[load_balancers.x.listeners.tls.acme]\n{domains}{line}\n")
+        }
         "certificate" => format!(
             "{balancer}{https}[[load_balancers.x.listeners.tls.certificates]]\n{}{line}\n",
             key_pair(key)

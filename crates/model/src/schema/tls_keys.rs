@@ -18,8 +18,14 @@ pub(crate) static LISTENER_TLS: Table = Table {
                 of: &Kind::Table(&CERTIFICATE),
                 min: 1,
             },
-            Required,
+            Means("that of `acme`"),
             "What it can show. The name that a client asks for (SNI) decides: the same name first, then a wildcard, then the first of the list. Of several for one name, one that the client can verify is shown, ECDSA before RSA.",
+        ),
+        key(
+            "acme",
+            Kind::Table(&ACME),
+            Means("no certificate is ordered"),
+            "A certificate that is ordered from an authority, kept in the data directory and renewed in time; it comes after those of `certificates`.",
         ),
         key(
             "min_version",
@@ -32,6 +38,48 @@ pub(crate) static LISTENER_TLS: Table = Table {
             Kind::Table(&CLIENT_CERTIFICATES),
             Means("none are asked for"),
             "Certificates that clients show.",
+        ),
+    ]],
+    rules: &[&[Rule::OneOf("certificates", "acme")]],
+};
+
+pub(crate) static ACME: Table = Table {
+    id: "acme",
+    heading: "acme of tls of a listener",
+    about: "A certificate by ACME (RFC 8555), from Let's Encrypt or any other authority that speaks it. Whoever writes this agrees to the authority's terms of service.",
+    keys: &[&[
+        key(
+            "domains",
+            List {
+                of: &Text(Form::Domain),
+                min: 1,
+            },
+            Required,
+            "Names that the certificate is for. The authority must reach this load balancer under each of them.",
+        ),
+        key(
+            "email",
+            Text(Form::Words),
+            Means("none"),
+            "Whom the authority writes to.",
+        ),
+        key(
+            "directory",
+            Text(Form::DirectoryUrl),
+            Is("\"https://acme-v02.api.letsencrypt.org/directory\""),
+            "The authority's directory.",
+        ),
+        key(
+            "directory_ca",
+            Text(Form::File),
+            Means("those that the system trusts"),
+            "File with certificates (PEM) to verify the directory with.",
+        ),
+        key(
+            "challenge",
+            OneOf(&["tls-alpn-01", "http-01"]),
+            Is("\"tls-alpn-01\""),
+            "How control of the names is shown: over TLS to port 443, or over plain HTTP to port 80. Any listener of this process answers.",
         ),
     ]],
     rules: &[],

@@ -2,8 +2,9 @@
 
 use std::path::PathBuf;
 
+use evenkeel_model::acme::Challenge;
 use evenkeel_model::config::{
-    BackendTls, Certificate, ClientCertificates, ListenerTls, Pem, PrivateKey, TlsVersion,
+    Acme, BackendTls, Certificate, ClientCertificates, ListenerTls, Pem, PrivateKey, TlsVersion,
 };
 use proptest::collection::vec;
 use proptest::option;
@@ -26,6 +27,24 @@ fn certificate() -> impl Strategy<Value = Certificate> {
     })
 }
 
+fn acme() -> impl Strategy<Value = Acme> {
+    let challenge = prop_oneof![Just(Challenge::Http01), Just(Challenge::TlsAlpn01)];
+    (
+        vec("[a-z0-9]{1,9}(\\.[a-z0-9]{1,9}){0,2}", 1..3),
+        option::of("[a-z]{1,9}@[a-z]{1,9}"),
+        "https://[a-z0-9./]{1,20}",
+        option::of(file()),
+        challenge,
+    )
+        .prop_map(|(domains, email, directory, directory_ca, challenge)| Acme {
+            domains,
+            email,
+            directory,
+            directory_ca,
+            challenge,
+        })
+}
+
 fn version() -> impl Strategy<Value = TlsVersion> {
     prop_oneof![Just(TlsVersion::V1_2), Just(TlsVersion::V1_3)]
 }
@@ -35,14 +54,18 @@ pub(crate) fn listener_tls() -> impl Strategy<Value = ListenerTls> {
         .prop_map(|(required, ca, crl)| ClientCertificates { required, ca, crl });
     (
         vec(certificate(), 1..3),
+        option::of(acme()),
         version(),
         option::of(client_certificates),
     )
-        .prop_map(|(certificates, min_version, client_certificates)| ListenerTls {
-            certificates,
-            min_version,
-            client_certificates,
-        })
+        .prop_map(
+            |(certificates, acme, min_version, client_certificates)| ListenerTls {
+                certificates,
+                acme,
+                min_version,
+                client_certificates,
+            },
+        )
 }
 
 pub(crate) fn backend_tls() -> impl Strategy<Value = BackendTls> {

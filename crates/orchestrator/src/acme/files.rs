@@ -13,13 +13,9 @@ use rustls::pki_types::pem::PemObject;
 /// Longest file read: a chain with its key is a few KiB.
 const MAX_BYTES: u64 = 1024 * 1024;
 
-pub(super) fn certificate_path(directory: &Path, name: &str) -> PathBuf {
-    directory.join("certificates").join(format!("{name}.pem"))
-}
-
 /// From when to when the certificate that is there is valid; `None` when there is none for these names.
 pub(super) fn validity(directory: &Path, managed: &Managed) -> Option<Validity> {
-    let pem = read(&certificate_path(directory, &managed.name)).ok()?;
+    let pem = read(&managed.path(directory)).ok()?;
     let (validity, names) = facts(&pem).ok()?;
     let covered = managed.domains.iter().all(|domain| names.contains(domain));
     covered.then_some(validity)
@@ -27,7 +23,7 @@ pub(super) fn validity(directory: &Path, managed: &Managed) -> Option<Validity> 
 
 /// Puts a new certificate in the place of the old one.
 pub(super) fn store_certificate(directory: &Path, managed: &Managed, pem: &str) -> Result<(), String> {
-    replace(&certificate_path(directory, &managed.name), pem)
+    replace(&managed.path(directory), pem)
 }
 
 /// The account kept for a directory and contact, as JSON.

@@ -34,12 +34,10 @@ pub(super) async fn order(directory: &Path, managed: &Managed, publish: &Publish
         .await
         .map_err(|error| format!("the order was refused: {error}"))?;
     answer_challenges(&mut order, managed.challenge, publish).await?;
-    let status = order
-        .poll_ready(&RetryPolicy::default())
-        .await
-        .map_err(|error| format!("the order did not become ready: {error}"))?;
-    if status != OrderStatus::Ready {
-        return Err(failed_challenges(&mut order).await);
+    match order.poll_ready(&RetryPolicy::default()).await {
+        Ok(OrderStatus::Ready) => {}
+        Ok(_) => return Err(failed_challenges(&mut order, "").await),
+        Err(error) => return Err(failed_challenges(&mut order, &error.to_string()).await),
     }
     let key = rcgen::KeyPair::generate().map_err(|error| format!("no key could be made: {error}"))?;
     let request = rcgen::CertificateParams::new(managed.domains.clone())
@@ -86,10 +84,24 @@ async fn account(directory: &Path, managed: &Managed) -> Result<Account, String>
     let (account, credentials) = builder()?
         .create(&new, managed.directory.clone(), None)
         .await
-        .map_err(|error| format!("no account at {}: {error}", managed.directory))?;
+        .map_err(|error| format!("no account at {}: {}", managed.directory, with_causes(&error)))?;
     let json = serde_json::to_string(&credentials).map_err(|error| error.to_string())?;
     files::store_account(directory, &id, &json)?;
     Ok(account)
+}
+
+/// An error with what caused it: of a connection that failed, only that says why.
+fn with_causes(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        let said = error.to_string();
+        if !text.ends_with(&said) {
+            text = format!("{text}: {said}");
+        }
+        cause = error.source();
+    }
+    text
 }
 
 /// A file name that differs for each directory and contact.
@@ -140,14 +152,14 @@ async fn answer_challenges(order: &mut Order, challenge: Challenge, publish: &Pu
             }
             Challenge::TlsAlpn01 => {
                 let certificate = challenge_certificate(&domain, answer.digest().as_ref())?;
-                answers.tls_alpn.insert(domain, certificate);
+                answers.tls_alpn.insert(domain.clone(), certificate);
             }
         }
         publish(answers.clone());
         handle
             .set_ready()
             .await
-            .map_err(|error| format!("the challenge was not taken: {error}"))?;
+            .map_err(|error| format!("the challenge for {domain} was not taken: {error}"))?;
     }
     Ok(())
 }
@@ -166,8 +178,8 @@ fn challenge_certificate(domain: &str, digest: &[u8]) -> Result<ChallengeCertifi
     made().map_err(|error| format!("no challenge certificate for {domain}: {error}"))
 }
 
-/// What the authority says about each challenge that it did not accept.
-async fn failed_challenges(order: &mut Order) -> String {
+/// What the authority says about each challenge that it did not accept; `error` where it says nothing.
+async fn failed_challenges(order: &mut Order, error: &str) -> String {
     let mut complaints = BTreeMap::new();
     let mut authorizations = order.authorizations();
     while let Some(Ok(mut authorization)) = authorizations.next().await {
@@ -183,7 +195,7 @@ async fn failed_challenges(order: &mut Order) -> String {
         }
     }
     if complaints.is_empty() {
-        return "the authority did not accept the answers to its challenges".to_owned();
+        return format!("the authority did not accept the answers to its challenges: {error}");
     }
     let lines: Vec<_> = complaints
         .into_iter()

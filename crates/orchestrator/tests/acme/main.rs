@@ -8,7 +8,9 @@
 
 mod pebble;
 
+use std::net::Ipv4Addr;
 use std::path::Path;
+use std::process::Command;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -73,6 +75,25 @@ async fn web_server(answers: Answers) -> u16 {
     port
 }
 
+/// Whether openssl finds the way from the certificate in `path` to the root at this URL.
+fn leads_to(path: &Path, root: &str) -> bool {
+    let directory = tempfile::tempdir().unwrap();
+    let file = directory.path().join("root.pem");
+    let curl = Command::new("curl")
+        .args(["--silent", "--insecure", "--output"])
+        .arg(&file)
+        .arg(root)
+        .status();
+    assert!(curl.unwrap().success());
+    let mut verify = Command::new("openssl");
+    verify
+        .args(["verify", "-CAfile"])
+        .arg(&file)
+        .arg("-untrusted")
+        .args([path, path]);
+    verify.output().unwrap().status.success()
+}
+
 fn managed(pebble: &Pebble, domains: &[&str]) -> Managed {
     Managed {
         name: "shop".to_owned(),
@@ -90,7 +111,7 @@ fn managed(pebble: &Pebble, domains: &[&str]) -> Managed {
 async fn a_certificate_is_ordered_once_and_survives_a_restart() {
     let answers = Answers::default();
     let port = web_server(answers.clone()).await;
-    let pebble = Pebble::start(port, port);
+    let pebble = Pebble::start(Ipv4Addr::LOCALHOST.into(), port, port);
     let data = tempfile::tempdir().unwrap();
     let wanted = managed(&pebble, &["shop.example.com", "www.shop.example.com"]);
     let mut kept = keep(data.path(), &answers, wanted.clone());
@@ -108,10 +129,14 @@ async fn a_certificate_is_ordered_once_and_survives_a_restart() {
         answers.lock().unwrap().is_empty(),
         "answers stay in force after the order"
     );
-    let path = acme::certificate_path(data.path(), "shop");
+    let path = wanted.path(data.path());
     let pem = std::fs::read_to_string(&path).unwrap();
     assert_eq!(pem.matches("BEGIN PRIVATE KEY").count(), 1);
     assert!(pem.matches("BEGIN CERTIFICATE").count() >= 2, "leaf and issuer");
+    assert!(
+        leads_to(&path, &pebble.root()),
+        "the chain leads to the authority's root"
+    );
     use std::os::unix::fs::PermissionsExt;
     assert_eq!(
         std::fs::metadata(&path).unwrap().permissions().mode() & 0o777,
@@ -143,7 +168,7 @@ async fn a_certificate_is_ordered_once_and_survives_a_restart() {
 async fn a_challenge_that_fails_says_why_and_waits() {
     let nobody = Answers::default();
     let port = web_server(Answers::default()).await;
-    let pebble = Pebble::start(port, port);
+    let pebble = Pebble::start(Ipv4Addr::LOCALHOST.into(), port, port);
     let data = tempfile::tempdir().unwrap();
     let mut kept = keep(data.path(), &nobody, managed(&pebble, &["shop.example.com"]));
     let AcmeEvent::Failed { why, next_s, .. } = next(&mut kept).await else {
@@ -154,7 +179,7 @@ async fn a_challenge_that_fails_says_why_and_waits() {
         .duration_since(std::time::UNIX_EPOCH)
         .unwrap();
     assert!(next_s > now.as_secs() && next_s < now.as_secs() + 120);
-    assert!(!acme::certificate_path(data.path(), "shop").exists());
+    assert!(!managed(&pebble, &[]).path(data.path()).exists());
 }
 
 /// Scenario: nobody listens where the directory should be. The failure names it.

@@ -1,6 +1,6 @@
-//! A Pebble of one's own, with a name server that says 127.0.0.1 to everything.
+//! A Pebble of one's own, with a name server that says one address to everything.
 
-use std::net::{TcpListener, TcpStream};
+use std::net::{IpAddr, TcpListener, TcpStream};
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
@@ -8,12 +8,13 @@ use std::time::{Duration, Instant};
 pub(crate) struct Pebble {
     directory: tempfile::TempDir,
     port: u16,
+    management: u16,
     programs: Vec<Child>,
 }
 
 impl Pebble {
-    /// Starts an authority that looks for answers on these ports of 127.0.0.1.
-    pub(crate) fn start(http_port: u16, tls_port: u16) -> Self {
+    /// Starts an authority that looks for answers at this address, on these ports.
+    pub(crate) fn start(answers: IpAddr, http_port: u16, tls_port: u16) -> Self {
         let directory = tempfile::tempdir().unwrap();
         let file = |name: &str| directory.path().join(name).display().to_string();
         let made =
@@ -32,6 +33,8 @@ impl Pebble {
         let name_server = start(Command::new("pebble-challtestsrv").args([
             "-dns01",
             &names_address,
+            "-defaultIPv4",
+            &answers.to_string(),
             "-defaultIPv6",
             "",
             "-http01",
@@ -59,9 +62,11 @@ impl Pebble {
         let pebble = Self {
             directory,
             port,
+            management,
             programs: vec![name_server, authority],
         };
         wait_for(port);
+        wait_for(management);
         wait_for(names_api);
         pebble
     }
@@ -69,6 +74,11 @@ impl Pebble {
     /// URL of its directory.
     pub(crate) fn directory(&self) -> String {
         format!("https://localhost:{}/dir", self.port)
+    }
+
+    /// URL of the root of what it issues, PEM.
+    pub(crate) fn root(&self) -> String {
+        format!("https://localhost:{}/roots/0", self.management)
     }
 
     /// The certificate to trust it by.
