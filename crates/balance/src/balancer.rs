@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use model::config::{Algorithm, HashKey, HashTable};
-use model::snapshot::{Eligibility, PoolState};
+use model::snapshot::{Eligibility, PoolState, WEIGHT_SCALE};
 
 use crate::alias::Alias;
 use crate::hash::{backend_seed, mix, remix};
@@ -41,6 +41,10 @@ pub struct Balancer {
     mean_weight: f32,
     /// All that take requests weigh the same.
     even: bool,
+    /// A member has a cap.
+    pub(crate) capped: bool,
+    /// The seeds of the members in order, for the queue; empty where nothing is capped.
+    pub(crate) seeds: Arc<[u64]>,
 }
 
 /// What a pick needs of a member, side by side.
@@ -50,6 +54,8 @@ pub(crate) struct Member {
     pub(crate) seed: u64,
     /// In effect, in hundredths.
     pub(crate) weight: u32,
+    /// Requests in flight at most; the greatest number: any.
+    pub(crate) cap: u32,
 }
 
 /// The algorithm with its table.
@@ -88,17 +94,24 @@ impl Balancer {
         let members: Vec<Member> = state
             .members
             .iter()
-            .map(|member| Member {
+            .enumerate()
+            .map(|(index, member)| Member {
                 load: loads.next().unwrap_or_default(),
                 seed: backend_seed(member.id.address),
                 weight: member.effective_weight,
+                cap: cap_of(&state, index, member),
             })
             .collect();
         let taking = || members.iter().map(|m| m.weight).filter(|w| *w > 0);
         let sum: f32 = taking().map(|w| w as f32).sum();
         let window = state.config.passive.as_ref().map(|p| p.window.as_micros());
         let window = u64::try_from(window.unwrap_or(0)).unwrap_or(u64::MAX);
+        let capped = members.iter().any(|m| m.cap < u32::MAX);
+        let mut seeds: Vec<u64> = members.iter().filter(|_| capped).map(|m| m.seed).collect();
+        seeds.sort_unstable();
         Self {
+            capped,
+            seeds: seeds.into(),
             method: Method::new(&state),
             fail_open: state
                 .members
@@ -127,7 +140,7 @@ impl Balancer {
     }
 
     /// What the members share.
-    pub fn pool(&self) -> &PoolLoad {
+    pub fn pool(&self) -> &Arc<PoolLoad> {
         &self.pool
     }
 
@@ -142,7 +155,7 @@ impl Balancer {
 
     /// The member that takes the next request, as an index into the members of the state.
     ///
-    /// Passes over weight 0, ejected members, and those in `tried` (the earlier attempts of the same request).
+    /// Passes over weight 0, ejected members, full ones, and those in `tried` (the earlier attempts of the same request).
     /// Where every member with a weight is ejected, ejection counts for nothing. `None` when nobody is left.
     pub fn pick(&self, key: u64, tried: &[usize], now_us: u64, rng: &mut Rng) -> Option<usize> {
         self.pick_by(key, tried, now_us, rng, || self.pool.take_turn())
@@ -392,6 +405,16 @@ impl Balancer {
     }
 
     pub(crate) fn open(&self, index: usize, ask: &Ask<'_>) -> bool {
+        self.open_or_full(index, ask) && (!self.capped || !self.is_full(index))
+    }
+
+    /// Whether it has as many in flight as it may.
+    pub(crate) fn is_full(&self, index: usize) -> bool {
+        let member = &self.members[index];
+        member.load.in_flight() >= member.cap
+    }
+
+    pub(crate) fn open_or_full(&self, index: usize, ask: &Ask<'_>) -> bool {
         self.members[index].weight > 0
             && !ask.tried.contains(&index)
             && (ask.ejected_too || !self.is_out(index, ask.now_us))
@@ -428,6 +451,20 @@ impl Method {
             }
         }
     }
+}
+
+/// The cap in effect: that of the backend or else the pool's. While it is in slow start, a share of it: under
+/// overload a queue fills whatever is free, and weights would hold nothing back.
+fn cap_of(state: &PoolState, index: usize, member: &model::snapshot::Member) -> u32 {
+    let Some(cap) = state.config.max_in_flight(index) else {
+        return u32::MAX;
+    };
+    let whole = u64::from(member.weight) * u64::from(WEIGHT_SCALE);
+    if member.ramp_since.is_none() || whole == 0 {
+        return cap;
+    }
+    let share = (u64::from(cap) * u64::from(member.effective_weight)).div_ceil(whole);
+    u32::try_from(share).unwrap_or(cap).clamp(1, cap)
 }
 
 /// The number of a member for a key, between 0 and 1, both excluded.

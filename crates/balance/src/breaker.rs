@@ -1,223 +1,262 @@
-//! The circuit breaker of a pool: when too much of what it answers is failure, it is left alone for a while.
+//! The circuit breaker of a pool: while most requests fail whatever backend they try, they are refused at once, and
+//! a few of them find out when that is over.
 //!
-//! Ejection takes single backends out and never the last; a breaker is for the pool as a whole, whatever stands
-//! behind all of its backends. Closed, it counts over a sliding window. Open, every request is refused at once,
-//! which costs the client no waiting and the pool no work. When `open_us` is over, a few requests try
-//! (half-open); if all of them succeed it closes with a clean slate, if one fails it opens again.
-//!
-//! Shared by all threads: one lock, held for a few instructions and only where a breaker is configured.
+//! Closed, it counts how requests end. Opened by their failures, it refuses everything for a while. Then it is half
+//! open: a number of requests are let through as probes. When all of them succeed it closes, and requests come back
+//! by a share that grows over the pool's slow start; when one fails it opens again.
 
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
 
-/// Buckets of the window.
-const BUCKETS: usize = 10;
+use model::config::CircuitBreaker;
 
-/// Bounds of a breaker.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct BreakerLimits {
-    /// Share of failures that opens it, in percent: 1 to 100.
-    pub failure_percent: u8,
-    /// Requests in the window below which the share says nothing.
-    pub minimum_requests: u32,
-    /// Length of the window in microseconds.
-    pub window_us: u64,
-    /// How long it stays open, in microseconds.
-    pub open_us: u64,
-    /// Requests that try while it is half-open: at least 1.
-    pub trials: u32,
+use crate::pool::PoolLoad;
+use crate::rng::{Rng, scale};
+use crate::window::{BUCKETS, Count, Window};
+
+/// Share of the requests let through right after it closes: a tenth, as slow start begins.
+const FIRST_SHARE: u64 = 10;
+
+/// State of the breaker.
+#[derive(Debug, Default)]
+pub(crate) struct Breaker {
+    /// Closed and not coming back from anything, so that nobody need look further: 0.
+    busy: AtomicU64,
+    /// First count: requests; second: failures.
+    outcomes: Window,
+    phase: Mutex<Phase>,
 }
 
-/// Whether a request may pass.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Passage {
-    /// It may, and its outcome counts.
-    Free,
-    /// It may, as one of the trials: its outcome must be told with [`Breaker::record`] or [`Breaker::abandon`].
-    Trial,
-    /// It may not; come back in so many seconds, at least 1.
-    Refused {
-        /// Seconds.
-        retry_after_s: u32,
-    },
-}
-
-/// A change of state, for the one who caused it to tell.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Switched {
-    /// Failures over the bound: percent and requests in the window. After a failed trial both are 0.
-    Opened {
-        /// Share of failures in percent.
-        percent: u8,
-        /// Requests in the window.
-        requests: u32,
-    },
-    /// All trials succeeded.
+#[derive(Debug, Clone, Copy, Default)]
+enum Phase {
+    #[default]
     Closed,
-}
-
-/// How a breaker stands.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum BreakerState {
-    /// Requests pass.
-    Closed,
-    /// Requests are refused until this time, in microseconds.
+    /// Since then more and more requests are let through.
+    Returning {
+        since_us: u64,
+    },
     Open {
-        /// Microseconds.
         until_us: u64,
     },
-    /// Some requests try.
+    HalfOpen {
+        running: u32,
+        succeeded: u32,
+    },
+}
+
+/// What is said to a request.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Admission {
+    /// It may go on.
+    Pass,
+    /// It may go on, and what it meets decides. To be told by [`crate::PoolLoad::note_end`] in any case.
+    Probe,
+    /// It may not; to come again after so many seconds.
+    Refuse(u32),
+}
+
+/// How a request ended, for the breaker.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Probe {
+    /// The pool served it.
+    Success,
+    /// The pool failed it.
+    Failure,
+    /// It says nothing about the pool: its client left.
+    Nothing,
+}
+
+/// Where the breaker stands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Circuit {
+    /// Requests pass.
+    Closed,
+    /// Requests are refused.
+    Open,
+    /// A few are let through to try.
     HalfOpen,
 }
 
-#[derive(Debug)]
-enum State {
-    Closed,
-    Open { until_us: u64 },
-    HalfOpen { begun: u32, succeeded: u32 },
-}
-
-/// A breaker.
-#[derive(Debug)]
-pub struct Breaker(Mutex<Inner>);
-
-#[derive(Debug)]
-struct Inner {
-    state: State,
-    /// Requests and failures of each bucket, with the number of the bucket in time.
-    buckets: [(u64, u32, u32); BUCKETS],
-}
-
-impl Default for Breaker {
-    fn default() -> Self {
-        Self::new()
+impl Circuit {
+    /// The name in status and metrics.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Closed => "closed",
+            Self::Open => "open",
+            Self::HalfOpen => "half_open",
+        }
     }
 }
 
 impl Breaker {
-    /// A closed breaker that has seen nothing.
-    pub fn new() -> Self {
-        Self(Mutex::new(Inner {
-            state: State::Closed,
-            buckets: [(0, 0, 0); BUCKETS],
-        }))
-    }
-
-    /// How it stands.
-    pub fn state(&self, now_us: u64) -> BreakerState {
-        match self.lock().state {
-            State::Closed => BreakerState::Closed,
-            State::Open { until_us } if until_us > now_us => BreakerState::Open { until_us },
-            State::Open { .. } | State::HalfOpen { .. } => BreakerState::HalfOpen,
+    /// Whether a request may go on.
+    pub(crate) fn admit(
+        &self,
+        rules: &CircuitBreaker,
+        slow_start: Duration,
+        now_us: u64,
+        rng: &mut Rng,
+    ) -> Admission {
+        if self.busy.load(Relaxed) == 0 {
+            return Admission::Pass;
         }
-    }
-
-    /// Asks for passage.
-    pub fn enter(&self, now_us: u64, limits: &BreakerLimits) -> Passage {
-        let mut inner = self.lock();
-        if let State::Open { until_us } = inner.state {
-            if until_us > now_us {
-                let left = (until_us - now_us).div_ceil(1_000_000);
-                let retry_after_s = u32::try_from(left).unwrap_or(u32::MAX).max(1);
-                return Passage::Refused { retry_after_s };
+        let mut phase = self.lock();
+        if let Phase::Open { until_us } = *phase {
+            if now_us < until_us {
+                return Admission::Refuse(seconds(until_us - now_us));
             }
-            inner.state = State::HalfOpen {
-                begun: 0,
+            *phase = Phase::HalfOpen {
+                running: 0,
                 succeeded: 0,
             };
         }
-        match &mut inner.state {
-            State::HalfOpen { begun, .. } if *begun < limits.trials => {
-                *begun += 1;
-                Passage::Trial
+        match &mut *phase {
+            Phase::HalfOpen { running, succeeded } if *running + *succeeded < rules.half_open_requests => {
+                *running += 1;
+                Admission::Probe
             }
-            State::HalfOpen { .. } => Passage::Refused { retry_after_s: 1 },
-            State::Closed | State::Open { .. } => Passage::Free,
+            Phase::HalfOpen { .. } | Phase::Open { .. } => Admission::Refuse(1),
+            Phase::Returning { since_us } => {
+                let past = now_us.saturating_sub(*since_us);
+                let whole = micros(slow_start);
+                if past >= whole {
+                    *phase = Phase::Closed;
+                    self.busy.store(0, Relaxed);
+                    return Admission::Pass;
+                }
+                let share = FIRST_SHARE + (100 - FIRST_SHARE) * past / whole.max(1);
+                if scale(rng.next_u64(), 100) < share {
+                    Admission::Pass
+                } else {
+                    Admission::Refuse(seconds(whole - past))
+                }
+            }
+            Phase::Closed => Admission::Pass,
         }
     }
 
-    /// Tells how a request that passed has ended.
-    pub fn record(
+    /// Takes in how a request ended. `Some` when this very end moved the breaker, with why in words.
+    pub(crate) fn note(
         &self,
-        passage: Passage,
-        success: bool,
+        rules: &CircuitBreaker,
+        probe: bool,
+        end: Probe,
         now_us: u64,
-        limits: &BreakerLimits,
-    ) -> Option<Switched> {
-        let mut inner = self.lock();
-        match (&mut inner.state, passage) {
-            (State::HalfOpen { succeeded, .. }, Passage::Trial) if success => {
+    ) -> Option<(Circuit, String)> {
+        if probe {
+            return self.note_probe(rules, end, now_us);
+        }
+        let tick = now_us / (micros(rules.window) / BUCKETS as u64).max(1);
+        match end {
+            Probe::Nothing => return None,
+            Probe::Success => {
+                self.outcomes.add(tick, Count::First);
+                return None;
+            }
+            Probe::Failure => self.outcomes.add(tick, Count::Both),
+        }
+        let sums = self.outcomes.sums(tick);
+        let enough = sums.first >= u64::from(rules.minimum_requests);
+        if !enough || sums.second * 100 < sums.first * u64::from(rules.failure_ratio) {
+            return None;
+        }
+        let mut phase = self.lock();
+        if matches!(*phase, Phase::Open { .. } | Phase::HalfOpen { .. }) {
+            return None;
+        }
+        self.open(&mut phase, rules, now_us);
+        let percent = sums.second * 100 / sums.first.max(1);
+        let why = format!(
+            "{percent}% of {} requests failed in {:?}",
+            sums.first, rules.window
+        );
+        Some((Circuit::Open, why))
+    }
+
+    fn note_probe(&self, rules: &CircuitBreaker, end: Probe, now_us: u64) -> Option<(Circuit, String)> {
+        let mut phase = self.lock();
+        let Phase::HalfOpen { running, succeeded } = &mut *phase else {
+            return None;
+        };
+        *running = running.saturating_sub(1);
+        match end {
+            Probe::Nothing => None,
+            Probe::Failure => {
+                self.open(&mut phase, rules, now_us);
+                Some((Circuit::Open, "a request that tried it failed".to_owned()))
+            }
+            Probe::Success => {
                 *succeeded += 1;
-                if *succeeded < limits.trials {
+                if *succeeded < rules.half_open_requests {
                     return None;
                 }
-                inner.state = State::Closed;
-                inner.buckets = [(0, 0, 0); BUCKETS];
-                Some(Switched::Closed)
+                let why = format!("{} requests that tried it succeeded", *succeeded);
+                *phase = Phase::Returning { since_us: now_us };
+                self.outcomes.clear();
+                Some((Circuit::Closed, why))
             }
-            (State::HalfOpen { .. }, Passage::Trial) => {
-                inner.open(now_us, limits);
-                Some(Switched::Opened {
-                    percent: 0,
-                    requests: 0,
-                })
-            }
-            (State::Closed, Passage::Free) => inner.count(success, now_us, limits),
-            // What began before the last change says nothing about now.
-            _ => None,
         }
     }
 
-    /// Gives a trial back whose request ended without saying anything about the pool.
-    pub fn abandon(&self, passage: Passage) {
-        if let (State::HalfOpen { begun, .. }, Passage::Trial) = (&mut self.lock().state, passage) {
-            *begun = begun.saturating_sub(1);
+    fn open(&self, phase: &mut Phase, rules: &CircuitBreaker, now_us: u64) {
+        let until_us = now_us.saturating_add(micros(rules.open_time));
+        *phase = Phase::Open { until_us };
+        self.outcomes.clear();
+        self.busy.store(1, Relaxed);
+    }
+
+    /// Where it stands at `now_us`.
+    pub(crate) fn circuit(&self, now_us: u64) -> Circuit {
+        match *self.lock() {
+            Phase::Closed | Phase::Returning { .. } => Circuit::Closed,
+            Phase::Open { until_us } if now_us < until_us => Circuit::Open,
+            Phase::Open { .. } | Phase::HalfOpen { .. } => Circuit::HalfOpen,
         }
     }
 
-    fn lock(&self) -> std::sync::MutexGuard<'_, Inner> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    fn lock(&self) -> std::sync::MutexGuard<'_, Phase> {
+        // Written as a whole: a panic leaves nothing half-written.
+        self.phase.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-impl Inner {
-    fn open(&mut self, now_us: u64, limits: &BreakerLimits) {
-        self.state = State::Open {
-            until_us: now_us.saturating_add(limits.open_us),
-        };
-        self.buckets = [(0, 0, 0); BUCKETS];
+impl PoolLoad {
+    /// Whether the pool's circuit breaker lets a request go on.
+    pub fn admit(
+        &self,
+        rules: &CircuitBreaker,
+        slow_start: Duration,
+        now_us: u64,
+        rng: &mut Rng,
+    ) -> Admission {
+        self.breaker.admit(rules, slow_start, now_us, rng)
     }
 
-    fn count(&mut self, success: bool, now_us: u64, limits: &BreakerLimits) -> Option<Switched> {
-        let bucket_us = (limits.window_us / BUCKETS as u64).max(1);
-        // From 1, so that a bucket never used is in no window.
-        let number = now_us / bucket_us + 1;
-        let index = usize::try_from(number % BUCKETS as u64).unwrap_or(0);
-        if let Some(bucket) = self.buckets.get_mut(index) {
-            if bucket.0 != number {
-                *bucket = (number, 0, 0);
-            }
-            bucket.1 = bucket.1.saturating_add(1);
-            bucket.2 = bucket.2.saturating_add(u32::from(!success));
-        }
-        if success {
-            return None;
-        }
-        let oldest = (number + 1).saturating_sub(BUCKETS as u64).max(1);
-        let live = self
-            .buckets
-            .iter()
-            .filter(|(n, ..)| (oldest..=number).contains(n));
-        let (requests, failures) = live.fold((0_u64, 0_u64), |(r, f), bucket| {
-            (r + u64::from(bucket.1), f + u64::from(bucket.2))
-        });
-        let enough = requests >= u64::from(limits.minimum_requests.max(1));
-        if !enough || failures * 100 < requests * u64::from(limits.failure_percent) {
-            return None;
-        }
-        self.open(now_us, limits);
-        Some(Switched::Opened {
-            percent: u8::try_from(failures * 100 / requests).unwrap_or(100),
-            requests: u32::try_from(requests).unwrap_or(u32::MAX),
-        })
+    /// Takes in how a request ended that was let on, as a probe or not. `Some` when this very end moved the
+    /// breaker: exactly one caller sees each move, with why in words.
+    pub fn note_end(
+        &self,
+        rules: &CircuitBreaker,
+        probe: bool,
+        end: Probe,
+        now_us: u64,
+    ) -> Option<(Circuit, String)> {
+        self.breaker.note(rules, probe, end, now_us)
     }
+
+    /// Where the circuit breaker stands.
+    pub fn circuit(&self, now_us: u64) -> Circuit {
+        self.breaker.circuit(now_us)
+    }
+}
+
+fn micros(time: Duration) -> u64 {
+    u64::try_from(time.as_micros()).unwrap_or(u64::MAX)
+}
+
+fn seconds(time_us: u64) -> u32 {
+    u32::try_from(time_us.div_ceil(1_000_000))
+        .unwrap_or(u32::MAX)
+        .max(1)
 }

@@ -65,6 +65,10 @@ impl Balancer {
             let reason = known.ejection.as_ref().map_or("just now", |e| e.reason.as_str());
             why = format!("ejected for another {seconds}s: {reason}");
         }
+        if self.capped && self.open_or_full(index, ask) && self.is_full(index) {
+            let (in_flight, cap) = (self.members[index].load.in_flight(), self.members[index].cap);
+            why = format!("full: {in_flight} of {cap} requests in flight");
+        }
         Candidate {
             address: known.id.address,
             eligible,

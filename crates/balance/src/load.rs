@@ -41,12 +41,10 @@ impl Load {
         self.in_flight.fetch_add(1, Relaxed);
     }
 
-    /// Counts a request sent there, unless `cap` are in flight already. However many threads ask at once, never
-    /// more than `cap` are told yes.
-    pub fn try_begin(&self, cap: u32) -> bool {
-        let grow = |now: u32| (now < cap).then_some(now + 1);
-        // Ordered against those who enter a queue because they were refused: one of the two sees the other.
-        self.in_flight.fetch_update(SeqCst, SeqCst, grow).is_ok()
+    /// Counts a request sent there if fewer than `cap` are in flight. Each is ended by exactly one [`Load::end`].
+    pub(crate) fn try_begin(&self, cap: u32) -> bool {
+        let more = |now: u32| (now < cap).then_some(now + 1);
+        self.in_flight.fetch_update(SeqCst, SeqCst, more).is_ok()
     }
 
     /// Counts the end of a request.

@@ -3,6 +3,8 @@
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
+use crate::breaker::Breaker;
+use crate::queue::Queue;
 use crate::window::{Count, Window};
 
 /// Retries allowed in ten seconds beside the percentage: enough to save the requests that one dying backend had in
@@ -19,6 +21,8 @@ pub struct PoolLoad {
     turn: AtomicU64,
     /// First count: requests; second: retries.
     retries: Window,
+    pub(crate) queue: Queue,
+    pub(crate) breaker: Breaker,
     /// Held while one thread decides about an ejection, so that no two take out the last two together.
     ejecting: Mutex<()>,
 }

@@ -1,246 +1,163 @@
-//! Who of the waiting gets the next free slot, and who is sent away.
+//! The queue of a pool, shared by all threads.
 //!
-//! A pool whose backends are all at their cap has a queue. It serves the living: in the order of arrival while it
-//! drains, and the newest first once it has not been empty for [`OVERLOADED_AFTER_US`] (adaptive LIFO): under
-//! lasting overload somebody is sent away in any case, and whoever has waited long is likely to be gone already.
-//! In that state nobody waits longer than `overload_timeout` (the idea of CoDel, RFC 8289: a standing queue helps
-//! no one, so it is kept short; a burst may use all of it). A request whose own deadline has passed is never
-//! served, and one that leaves is gone at once.
-//!
-//! Pure: it holds places, not requests; whoever drives it keeps what belongs to a place. Times are microseconds.
+//! While every request finds a slot nobody touches the lock: a release looks at one word, which says that nobody
+//! waits. Two words are written and then read crosswise: who enters says that it waits and then looks for free
+//! slots, who releases frees its slot and then looks for those who wait. So one of the two sees the other, and
+//! no slot stays free while somebody waits for it.
 
-use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering::Relaxed, Ordering::SeqCst, fence};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::task::{Poll, Waker};
 
-/// How long a queue may stand before it counts as overloaded, in microseconds.
-pub const OVERLOADED_AFTER_US: u64 = 100_000;
-/// The drain rate is measured over this long, in microseconds.
-const RATE_WINDOW_US: u64 = 1_000_000;
-/// Longest advice in seconds.
-const MAX_RETRY_AFTER_S: u32 = 60;
+use crate::line::{Entered, Line, Rules, Seat, Settled, Wish};
+use crate::load::Load;
+use crate::pool::PoolLoad;
 
-/// Bounds of a queue.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct QueueLimits {
-    /// Requests that may wait.
-    pub size: usize,
-    /// Longest wait in microseconds.
-    pub timeout_us: u64,
-    /// Longest wait while overloaded, in microseconds.
-    pub overload_timeout_us: u64,
-}
+/// Time between two looks at who has waited too long.
+const SWEEP_US: u64 = 40_000;
 
-/// A place in the queue; never used twice.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Place(u64);
-
-/// Why somebody does not wait (any longer).
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Shed {
-    /// There is no room.
-    Full,
-    /// It has waited long enough.
-    TimedOut,
-    /// Its own deadline has passed, or would before it is served.
-    Deadline,
-}
-
-/// What a waiting request is told when it asks.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Waiting {
-    /// Ask again at this time.
-    Until(u64),
-    /// Go away.
-    Shed(Shed),
-}
-
-#[derive(Clone, Copy, Debug)]
-struct Entry {
-    since_us: u64,
-    deadline_us: u64,
-}
-
-/// A queue.
-#[derive(Clone, Debug)]
-pub struct Queue {
-    /// By place, which is the order of arrival.
-    waiting: BTreeMap<Place, Entry>,
-    next: u64,
-    /// Since when it has not been empty.
-    standing_since_us: u64,
-    /// Requests served in the current and in the last window of the rate.
-    served: [u32; 2],
-    window_start_us: u64,
+/// The queue.
+#[derive(Debug)]
+pub(crate) struct Queue {
+    line: Mutex<Line>,
+    waiting: AtomicU32,
+    /// Those whom any backend may serve.
+    waiting_for_any: AtomicU32,
+    swept_us: AtomicU64,
 }
 
 impl Default for Queue {
     fn default() -> Self {
-        Self::new()
+        Self {
+            line: Mutex::new(Line::new()),
+            waiting: AtomicU32::new(0),
+            waiting_for_any: AtomicU32::new(0),
+            swept_us: AtomicU64::new(0),
+        }
     }
 }
 
 impl Queue {
-    /// An empty queue.
-    pub fn new() -> Self {
-        Self {
-            waiting: BTreeMap::new(),
-            next: 0,
-            standing_since_us: 0,
-            served: [0; 2],
-            window_start_us: 0,
-        }
-    }
-
     /// Requests that wait.
-    pub fn len(&self) -> usize {
-        self.waiting.len()
+    pub(crate) fn waiting(&self) -> u32 {
+        self.waiting.load(Relaxed)
     }
 
-    /// Whether nobody waits.
-    pub fn is_empty(&self) -> bool {
-        self.waiting.is_empty()
+    /// Whether somebody waits whom any backend may serve: then whoever comes now comes behind.
+    pub(crate) fn is_ahead(&self) -> bool {
+        self.waiting_for_any.load(SeqCst) > 0
     }
 
-    /// Whether the queue has stood for too long.
-    pub fn is_overloaded(&self, now_us: u64) -> bool {
-        !self.is_empty() && now_us.saturating_sub(self.standing_since_us) >= OVERLOADED_AFTER_US
+    pub(crate) fn install(&self, seats: Vec<Seat>, rules: Rules, now_us: u64) {
+        self.with(|line| line.install(seats, rules, now_us));
     }
 
-    /// Takes a place. `deadline_us`: when the request is of no use any more (`u64::MAX`: never).
-    ///
-    /// # Errors
-    /// [`Shed::Full`] or [`Shed::Deadline`].
-    pub fn enter(&mut self, now_us: u64, deadline_us: u64, limits: &QueueLimits) -> Result<Place, Shed> {
-        if deadline_us <= now_us {
-            return Err(Shed::Deadline);
-        }
-        if self.waiting.len() >= limits.size {
-            self.shed_hopeless(now_us, limits);
-        }
-        if self.waiting.len() >= limits.size {
-            return Err(Shed::Full);
-        }
-        if self.waiting.is_empty() {
-            self.standing_since_us = now_us;
-        }
-        let place = Place(self.next);
-        self.next += 1;
-        let entry = Entry {
-            since_us: now_us,
-            deadline_us,
-        };
-        self.waiting.insert(place, entry);
-        Ok(place)
-    }
-
-    /// How many stand before this one, as the order is now; `None` when it does not wait.
-    pub fn position(&self, place: Place, now_us: u64) -> Option<usize> {
-        self.waiting.get(&place)?;
-        Some(if self.is_overloaded(now_us) {
-            self.waiting.range(place..).count() - 1
-        } else {
-            self.waiting.range(..place).count()
+    pub(crate) fn enter(&self, wish: Wish, now_us: u64) -> Entered {
+        self.with(|line| {
+            // Said before slots are looked at.
+            self.waiting.fetch_add(1, SeqCst);
+            fence(SeqCst);
+            line.enter(wish, now_us)
         })
     }
 
-    /// Gives a place up. False when it was given up or served before.
-    pub fn leave(&mut self, place: Place) -> bool {
-        self.waiting.remove(&place).is_some()
+    /// Frees a slot that was held for `held_us`, or hands it on.
+    pub(crate) fn release(&self, load: &Arc<Load>, held_us: u64, now_us: u64) {
+        if self.waiting.load(SeqCst) > 0 {
+            return self.with(|line| line.release(load, held_us, now_us));
+        }
+        load.end();
+        fence(SeqCst);
+        // Somebody may have come in between.
+        if self.waiting.load(SeqCst) > 0 {
+            self.with(|line| line.sweep(now_us));
+        }
     }
 
-    /// Whether a waiting request goes on waiting, and until when before it must ask again.
-    pub fn check(&mut self, place: Place, now_us: u64, limits: &QueueLimits) -> Waiting {
-        let Some(entry) = self.waiting.get(&place).copied() else {
-            return Waiting::Shed(Shed::TimedOut);
+    /// Refuses who has waited too long. To be called now and then; costs nothing while nobody waits.
+    pub(crate) fn sweep(&self, now_us: u64) {
+        if self.waiting() == 0 {
+            return;
+        }
+        let last = self.swept_us.load(Relaxed);
+        let due = now_us.saturating_sub(last) >= SWEEP_US;
+        // Of all threads that look, one does it.
+        if due
+            && self
+                .swept_us
+                .compare_exchange(last, now_us, Relaxed, Relaxed)
+                .is_ok()
+        {
+            self.with(|line| line.sweep(now_us));
+        }
+    }
+
+    /// When to come again, in seconds.
+    pub(crate) fn retry_after_s(&self) -> u32 {
+        self.with(|line| line.retry_after_s())
+    }
+
+    /// Whether the newest are served first.
+    pub(crate) fn overloaded(&self) -> bool {
+        self.waiting() > 0 && self.with(|line| line.overloaded())
+    }
+
+    fn with<R>(&self, work: impl FnOnce(&mut Line) -> R) -> R {
+        // A panic within leaves at worst a request that is told to choose again.
+        let mut line = self.line.lock().unwrap_or_else(PoisonError::into_inner);
+        let result = work(&mut line);
+        let count = |n: usize| u32::try_from(n).unwrap_or(u32::MAX);
+        self.waiting.store(count(line.waiting()), SeqCst);
+        self.waiting_for_any.store(count(line.waiting_for_any()), SeqCst);
+        let wakes = line.take_wakes();
+        drop(line);
+        wakes.into_iter().for_each(Waker::wake);
+        result
+    }
+}
+
+/// A place in the queue. Dropped, it is given up at once, with the slot that it may have been handed meanwhile.
+#[derive(Debug)]
+pub struct Place {
+    pool: Arc<PoolLoad>,
+    /// `None`: the wait has ended.
+    number: Option<u64>,
+    position: u32,
+}
+
+impl Place {
+    pub(crate) fn new(pool: Arc<PoolLoad>, number: u64, position: u32) -> Self {
+        Self {
+            pool,
+            number: Some(number),
+            position,
+        }
+    }
+
+    /// How many waited on arrival, this one among them.
+    pub fn position(&self) -> u32 {
+        self.position
+    }
+
+    /// How the wait ended; if it has not, `waker` is woken when it does. A slot is the caller's from now on.
+    pub fn poll(&mut self, waker: &Waker) -> Poll<Settled> {
+        let Some(number) = self.number else {
+            return Poll::Ready(Settled::Lost);
         };
-        match self.verdict(entry, now_us, limits) {
-            Some(shed) => {
-                self.waiting.remove(&place);
-                Waiting::Shed(shed)
+        match self.pool.queue.with(|line| line.look(number, waker)) {
+            Some(settled) => {
+                self.number = None;
+                Poll::Ready(settled)
             }
-            // The bound of overload may begin to count at any time after this.
-            None if now_us < entry.since_us.saturating_add(limits.overload_timeout_us) => {
-                let early = entry.since_us.saturating_add(limits.overload_timeout_us);
-                Waiting::Until(early.min(entry.deadline_us))
-            }
-            None => {
-                let late = entry.since_us.saturating_add(limits.timeout_us);
-                let soon = now_us.saturating_add(OVERLOADED_AFTER_US);
-                Waiting::Until(late.min(soon).min(entry.deadline_us))
-            }
+            None => Poll::Pending,
         }
     }
+}
 
-    /// Whom a free slot goes to. Those that are no longer worth serving are passed over and removed; they learn
-    /// of it when they ask.
-    pub fn next(&mut self, now_us: u64, limits: &QueueLimits) -> Option<Place> {
-        loop {
-            let newest_first = self.is_overloaded(now_us);
-            let (place, entry) = if newest_first {
-                self.waiting.pop_last()?
-            } else {
-                self.waiting.pop_first()?
-            };
-            if self.verdict(entry, now_us, limits).is_none() {
-                self.note_served(now_us);
-                return Some(place);
-            }
+impl Drop for Place {
+    fn drop(&mut self) {
+        if let Some(number) = self.number {
+            self.pool.queue.with(|line| line.leave(number));
         }
-    }
-
-    /// When it is worth coming back, in whole seconds: the time to serve all that wait now, by the rate of the
-    /// last seconds.
-    pub fn retry_after_s(&self, now_us: u64) -> u32 {
-        let current = now_us.saturating_sub(self.window_start_us).min(RATE_WINDOW_US);
-        let span_us = (current + RATE_WINDOW_US).max(1);
-        let served = u64::from(self.served[0]) + u64::from(self.served[1]);
-        if served == 0 || now_us.saturating_sub(self.window_start_us) > 2 * RATE_WINDOW_US {
-            return 1.max(u32::from(!self.is_empty()));
-        }
-        let us = (self.waiting.len() as u64).saturating_mul(span_us) / served;
-        u32::try_from(us.div_ceil(1_000_000))
-            .unwrap_or(MAX_RETRY_AFTER_S)
-            .clamp(1, MAX_RETRY_AFTER_S)
-    }
-
-    fn verdict(&self, entry: Entry, now_us: u64, limits: &QueueLimits) -> Option<Shed> {
-        let bound = if now_us.saturating_sub(self.standing_since_us) >= OVERLOADED_AFTER_US {
-            limits.overload_timeout_us.min(limits.timeout_us)
-        } else {
-            limits.timeout_us
-        };
-        if now_us >= entry.deadline_us {
-            Some(Shed::Deadline)
-        } else if now_us.saturating_sub(entry.since_us) >= bound {
-            Some(Shed::TimedOut)
-        } else {
-            None
-        }
-    }
-
-    /// Makes room by removing those that will not be served.
-    fn shed_hopeless(&mut self, now_us: u64, limits: &QueueLimits) {
-        let hopeless: Vec<Place> = self
-            .waiting
-            .iter()
-            .take_while(|(_, entry)| self.verdict(**entry, now_us, limits).is_some())
-            .map(|(place, _)| *place)
-            .collect();
-        for place in hopeless {
-            self.waiting.remove(&place);
-        }
-    }
-
-    fn note_served(&mut self, now_us: u64) {
-        let passed = now_us.saturating_sub(self.window_start_us);
-        if passed >= RATE_WINDOW_US {
-            let last = if passed < 2 * RATE_WINDOW_US {
-                self.served[0]
-            } else {
-                0
-            };
-            self.served = [0, last];
-            self.window_start_us = now_us;
-        }
-        self.served[0] = self.served[0].saturating_add(1);
     }
 }

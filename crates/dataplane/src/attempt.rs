@@ -8,11 +8,10 @@ mod http2;
 use std::cell::Cell;
 use std::future::poll_fn;
 use std::pin::{Pin, pin};
-use std::sync::Arc;
 use std::task::Poll;
 use std::time::Duration;
 
-use balance::{Load, Outcome};
+use balance::Outcome;
 use http::answer::Answer;
 use http::forward;
 use http::{FieldList, Framing, Parsed, ResponseHead};
@@ -28,6 +27,7 @@ use crate::relay::{Broken, Relay};
 use crate::reply::Reply;
 use crate::request_body::{RequestBody, Sink, UploadError};
 use crate::serving::BackendCell;
+use crate::slot::InFlight;
 use crate::story::Try;
 use crate::stream::Stream;
 use crate::timers::{Expired, Timer};
@@ -104,10 +104,10 @@ pub(crate) enum Retry {
     Never,
 }
 
-/// Sends the request to the member at `index` of its pool.
+/// Sends the request to the member at `index` of its pool, where it has a slot.
 pub(crate) async fn run(
     request: &Request<'_>,
-    index: usize,
+    (index, in_flight): (usize, InFlight),
     fresh: bool,
     client: &mut Client<'_>,
     scratch: &mut Scratch<'_>,
@@ -116,7 +116,6 @@ pub(crate) async fn run(
     let Some(cell) = pool.backends.get(index) else {
         return failed(Reason::NoBackend, Retry::Never, false);
     };
-    let in_flight = InFlight::begin(&cell.load);
     begin_try(request, cell);
     if let Some(settings) = &pool.config.http2 {
         // Boxed: the larger state must not make every connection larger.
@@ -190,23 +189,6 @@ enum After {
 impl After {
     fn keep_if(reusable: bool) -> Self {
         if reusable { Self::Keep } else { Self::Close }
-    }
-}
-
-/// Counts a request in flight for as long as its attempt, or the tunnel that it opened, lives.
-#[derive(Debug)]
-pub(crate) struct InFlight(Arc<Load>);
-
-impl InFlight {
-    fn begin(load: &Arc<Load>) -> Self {
-        load.begin();
-        Self(load.clone())
-    }
-}
-
-impl Drop for InFlight {
-    fn drop(&mut self) {
-        self.0.end();
     }
 }
 

@@ -95,6 +95,30 @@ pub(crate) struct BackendCounters {
 pub(crate) struct PoolCounters {
     pub(crate) retries: Counter,
     pub(crate) retries_over_budget: Counter,
+    /// Times that requests waited in the queue before they got a slot.
+    pub(crate) queue_wait: Histogram,
+    /// Requests that the queue refused, by [`SHED`].
+    shed: [Counter; SHED],
+    pub(crate) circuit_opened: Counter,
+}
+
+/// Why a request left the queue without a slot: the places of [`balance::Shed`], then those that left.
+pub(crate) const SHED: usize = balance::Shed::ALL.len() + 1;
+/// Place of those that left.
+pub(crate) const DEPARTED: usize = SHED - 1;
+
+impl PoolCounters {
+    /// Counts a request that left the queue without a slot.
+    pub(crate) fn shed(&self, why: usize) {
+        if let Some(counter) = self.shed.get(why) {
+            counter.add(1);
+        }
+    }
+
+    /// Requests that left the queue without a slot.
+    pub(crate) fn sheds(&self, why: usize) -> u64 {
+        self.shed.get(why).map_or(0, Counter::get)
+    }
 }
 
 /// What one shard counts about one load balancer.

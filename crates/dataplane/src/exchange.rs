@@ -15,6 +15,7 @@ use crate::actions::{self, Edited};
 use crate::attempt::{self, Attempt, Body, Failure, Retry, Scratch};
 use crate::buffers::BUFFER_BYTES;
 use crate::call::{self, Limits};
+use crate::circuit;
 use crate::counters::class_of;
 use crate::observe::{self, Observing, Told};
 use crate::origin::Origin;
@@ -22,6 +23,7 @@ use crate::reply::Reply;
 use crate::routing;
 use crate::serving::{LbCell, ListenerServing, PoolServing};
 use crate::shard::{Shard, Slot};
+use crate::slot::{self, Wanted};
 use crate::story::Story;
 use crate::timers::Timer;
 use crate::tls;
@@ -303,7 +305,7 @@ async fn route(arrived: &Arrived<'_>, client: &mut Client<'_>, rest: &mut Rest) 
         response,
         response_extra,
     };
-    forward(&request, client, &mut scratch).await
+    guarded(&request, client, &mut scratch).await
 }
 
 /// Answers a request that goes nowhere; the connection is kept when all of the request has come.
@@ -492,6 +494,23 @@ fn is_trusted(listener: &Listener, peer: IpAddr) -> bool {
     listener.trusted_proxies.iter().any(|net| net.contains(peer))
 }
 
+/// Forwards the request unless the circuit breaker of its pool is open, and tells it how that went.
+async fn guarded(request: &Request<'_>, client: &mut Client<'_>, scratch: &mut Scratch<'_>) -> Ended {
+    let passage = match circuit::enter(request) {
+        Ok(passage) => passage,
+        Err(after_s) => {
+            let close = !(matches!(client.body, Body::Whole(_)) && request.keep());
+            let extra = &*scratch.response_extra;
+            return answer(client, Reason::CircuitOpen, Some(after_s), extra, close).await;
+        }
+    };
+    let ended = forward(request, client, scratch).await;
+    if let Some(passage) = passage {
+        passage.end(ended.status, ended.reason);
+    }
+    ended
+}
+
 /// Tries backends until one answers or no further try is allowed.
 async fn forward(request: &Request<'_>, client: &mut Client<'_>, scratch: &mut Scratch<'_>) -> Ended {
     let Request {
@@ -508,17 +527,19 @@ async fn forward(request: &Request<'_>, client: &mut Client<'_>, scratch: &mut S
     let budget = pool.config.retries.budget;
     pool.balancer.pool().note_request(request.started_us, budget);
     let mut tries = Tries::default();
-    let mut now_us = request.started_us;
     loop {
-        let Some(index) = pick(request, key, &tries, now_us) else {
-            story.note_try(|last| last.then = Some("no other backend takes requests"));
-            let reason = tries.last.map_or(Reason::NoBackend, |f| f.reason);
-            return give_up(request, client, scratch, reason).await;
+        let wanted = tries.wanted(pool, key, shard.timers.recent_us());
+        let (index, in_flight) = match slot::take(request, client, wanted).await {
+            Ok(slot) => slot,
+            Err(reason) => {
+                let reason = tries.instead_of(reason, story);
+                return give_up(request, client, scratch, reason).await;
+            }
         };
         if tries.count > 0 {
             pool.cell.counters.of(shard.index).retries.add(1);
         }
-        let attempt = attempt::run(request, index, tries.fresh, client, scratch).await;
+        let attempt = attempt::run(request, (index, in_flight), tries.fresh, client, scratch).await;
         story.note_try(|last| attempt.note(last, shard.timers.recent_us()));
         let failure = match attempt {
             Attempt::Failed(failure) => failure,
@@ -551,7 +572,7 @@ async fn forward(request: &Request<'_>, client: &mut Client<'_>, scratch: &mut S
         if !failure.stale {
             record_failure(request, index, failure.reason);
         }
-        now_us = shard.timers.now_us();
+        let now_us = shard.timers.now_us();
         let over = client.timer.limit_passed();
         if over {
             story.note_try(|last| last.then = Some("the request's total time is over"));
@@ -578,6 +599,28 @@ impl Tries {
         self.members.get(..self.count).unwrap_or_default()
     }
 
+    /// Why the request fails where there is no slot for it: where no other backend is left, because of the last
+    /// attempt.
+    fn instead_of(&self, reason: Reason, story: &Story) -> Reason {
+        if reason != Reason::NoBackend {
+            return reason;
+        }
+        story.note_try(|last| last.then = Some("no other backend takes requests"));
+        self.last.map_or(reason, |failure| failure.reason)
+    }
+
+    /// What the next attempt needs. A stale connection says nothing against its backend, so where there is no
+    /// other, the same one is tried again on a fresh connection.
+    fn wanted(&self, pool: &PoolServing, key: u64, now_us: u64) -> Wanted<'_> {
+        let tried = self.members();
+        let again = self.fresh && self.count == 1 && !pool.balancer.anyone(tried, now_us);
+        Wanted {
+            key,
+            pinned: None,
+            tried: if again { &[] } else { tried },
+        }
+    }
+
     /// Notes a failed attempt and says whether there may be another. The first stale connection is free: it is
     /// no failure of a backend, so it takes nothing from the budget.
     fn again(
@@ -602,6 +645,8 @@ impl Tries {
             "no further attempt is allowed"
         } else if !is_safe(request, body, failure) {
             "it is not safe to send the request again"
+        } else if !free && !pool.balancer.anyone(self.members(), now_us) {
+            "no other backend is left"
         } else if free || pool.balancer.pool().try_retry(now_us, retries.budget) {
             TRIED_AGAIN
         } else {
@@ -616,17 +661,6 @@ impl Tries {
 
 /// What follows from a failure that another attempt may make good.
 const TRIED_AGAIN: &str = "tried again";
-
-/// The backend for this try. A stale connection says nothing against its backend, so where there is no other,
-/// the same one is tried again on a fresh connection.
-fn pick(request: &Request<'_>, key: u64, tries: &Tries, now_us: u64) -> Option<usize> {
-    let balancer = &request.pool.balancer;
-    let rng = &mut *request.shard.rng.borrow_mut();
-    balancer.pick(key, tries.members(), now_us, rng).or_else(|| {
-        let again = tries.fresh && tries.count == 1;
-        again.then(|| balancer.pick(key, &[], now_us, rng)).flatten()
-    })
-}
 
 fn is_safe(request: &Request<'_>, body: &Body<'_>, failure: Failure) -> bool {
     let whole = match body {
@@ -672,10 +706,15 @@ async fn give_up(
         Body::Whole(_) => true,
         Body::Streaming(body) => body.done(),
     };
-    let retry_after = (reason == Reason::NoBackend).then(|| retry_after_s(request.pool));
+    let retry_after = match reason {
+        Reason::NoBackend => Some(retry_after_s(request.pool)),
+        reason if reason.is_of_queue() => Some(request.pool.balancer.pool().retry_after_s()),
+        _ => None,
+    };
     request.shard.timers.now_us();
     client.timer.limit(std::time::Duration::ZERO);
-    let close = !(whole && request.keep());
+    // Who sends no more needs no connection.
+    let close = !(whole && request.keep()) || reason == Reason::QueueAbandoned;
     answer(client, reason, retry_after, scratch.response_extra, close).await
 }
 

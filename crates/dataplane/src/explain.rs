@@ -40,6 +40,7 @@ pub(crate) fn explain(
         hash_key: None,
         candidates: Vec::new(),
         chosen: None,
+        queue: None,
         refused: None,
     };
     match head.parse(&text, &listener.config.limits) {
@@ -75,11 +76,18 @@ pub(crate) fn explain(
     explanation.algorithm = Some(pool.config.algorithm.as_str().to_owned());
     explanation.hash_key = words;
     explanation.candidates = candidates;
-    if chosen.is_none() {
+    if chosen.is_none() && pool.balancer.anyone(&[], now_us) {
+        explanation.queue = Some(would_wait(pool));
+    } else if chosen.is_none() {
         explanation.refused = Some(refusal(Reason::NoBackend));
     }
     explanation.chosen = chosen;
     Ok(explanation)
+}
+
+fn would_wait(pool: &PoolServing) -> String {
+    let (waiting, size) = (pool.balancer.pool().waiting(), pool.config.overload.queue.size);
+    format!("every backend is full: it would wait, {waiting} of at most {size} do now")
 }
 
 fn refusal(reason: Reason) -> Refusal {

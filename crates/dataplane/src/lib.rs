@@ -13,8 +13,10 @@ mod attempt;
 mod backend_http2;
 mod buffers;
 mod call;
+mod circuit;
 mod compress;
 mod connection;
+mod connection_cap;
 mod counters;
 mod exchange;
 mod explain;
@@ -29,6 +31,7 @@ mod request_body;
 mod routing;
 mod serving;
 mod shard;
+mod slot;
 mod story;
 mod stream;
 mod timers;
@@ -50,7 +53,7 @@ use model::config::{Config, Name};
 use model::explain::{ExplainQuery, Explanation};
 use model::record::{MAX_RECORDS, RecordQuery, RequestRecord};
 use model::snapshot::Snapshot;
-use model::state::{BackendId, Ejected};
+use model::state::{BackendId, CircuitMoved, Ejected};
 use model::status::{BackendLive, ListenerStatus};
 use tokio::sync::mpsc as async_mpsc;
 
@@ -100,6 +103,8 @@ pub enum DataplaneEvent {
         /// Why it could not be.
         result: Result<(), String>,
     },
+    /// The circuit breaker of a pool opened or closed.
+    CircuitMoved(CircuitMoved),
 }
 
 /// Why the data plane did not start.
@@ -487,6 +492,8 @@ impl Dataplane {
         mut sockets: Vec<(SocketAddr, Vec<std::net::TcpListener>)>,
         retired: &Arc<[u64]>,
     ) -> bool {
+        let now_us = u64::try_from(self.shared.epoch.elapsed().as_micros()).unwrap_or(u64::MAX);
+        serving.install_queues(now_us);
         let (done, taken) = mpsc::sync_channel(self.shards.len());
         for shard in &self.shards {
             let open = sockets

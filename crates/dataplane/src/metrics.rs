@@ -2,6 +2,7 @@
 //!
 //! Labels come from config names alone, so that no client can make a series.
 
+mod overload;
 mod tls;
 
 use std::fmt;
@@ -85,9 +86,16 @@ metrics! {
     RETRIES "evenkeel_pool_retries_total" "counter" "load_balancer, pool" "Attempts beyond the first";
     OVER_BUDGET "evenkeel_pool_retries_over_budget_total" "counter" "load_balancer, pool" "Retries not made because the budget was spent";
     BUDGET "evenkeel_pool_retry_budget" "gauge" "load_balancer, pool" "Retries the budget allows now";
+    QUEUE_DEPTH "evenkeel_pool_queue_depth" "gauge" "load_balancer, pool" "Requests that wait because every backend is full";
+    QUEUE_WAIT "evenkeel_pool_queue_wait_seconds" "histogram" "load_balancer, pool" "Time that requests waited in the queue which then got to a backend";
+    QUEUE_SHED "evenkeel_pool_queue_shed_total" "counter" "load_balancer, pool, why" "Requests that left the queue for no backend: full, timeout, overload, deadline (refused), departed (their clients left)";
+    CIRCUIT "evenkeel_pool_circuit_state" "gauge" "load_balancer, pool" "Circuit breaker: 0 closed, 1 half open, 2 open";
+    CIRCUIT_OPENED "evenkeel_pool_circuit_opened_total" "counter" "load_balancer, pool" "Times that the circuit breaker opened";
+    MAX_IN_FLIGHT "evenkeel_backend_max_in_flight" "gauge" "load_balancer, pool, backend" "Requests that may be in flight now (max_requests, max_connections, slow start); absent without a cap";
     BACKEND_REQUESTS "evenkeel_backend_requests_total" "counter" "load_balancer, pool, backend, class" "Responses of the backend, by class of their status";
     BACKEND_FAILURES "evenkeel_backend_failures_total" "counter" "load_balancer, pool, backend" "Attempts that got no response, or one of class 5xx";
     IN_FLIGHT "evenkeel_backend_in_flight" "gauge" "load_balancer, pool, backend" "Requests in flight over all shards";
+    BACKEND_CONNECTIONS "evenkeel_backend_connections" "gauge" "load_balancer, pool, backend" "Connections now, busy and idle, over all shards";
     OPENED "evenkeel_backend_connections_opened_total" "counter" "load_balancer, pool, backend" "Connections opened";
     REUSED "evenkeel_backend_connections_reused_total" "counter" "load_balancer, pool, backend" "Requests sent on a kept connection";
     IDLE "evenkeel_backend_connections_idle" "gauge" "load_balancer, pool, backend" "Idle connections kept";
@@ -348,7 +356,8 @@ fn pools(encoder: &mut DescriptorEncoder<'_>, serving: &Serving, now_us: u64) ->
     let sum = |pool: &PoolServing, part: Part<PoolCounters, Counter>| {
         pool.cell.counters.all().map(|c| part(c).get()).sum::<u64>()
     };
-    let counters: [(Description, Part<PoolCounters, Counter>); 2] = [
+    let counters: [(Description, Part<PoolCounters, Counter>); 3] = [
+        (CIRCUIT_OPENED, |c| &c.circuit_opened),
         (RETRIES, |c| &c.retries),
         (OVER_BUDGET, |c| &c.retries_over_budget),
     ];
@@ -366,7 +375,7 @@ fn pools(encoder: &mut DescriptorEncoder<'_>, serving: &Serving, now_us: u64) ->
             .retry_budget_left(now_us, pool.config.retries.budget);
         gauge(&mut metric, &pool_labels(pool), i64::from(left))?;
     }
-    Ok(())
+    overload::pools(encoder, serving, now_us)
 }
 
 fn pool_labels(pool: &PoolServing) -> Labels<'_> {
@@ -423,6 +432,7 @@ fn backends(encoder: &mut DescriptorEncoder<'_>, serving: &Serving) -> fmt::Resu
             i64::from(cell.load.in_flight()),
         )?;
     }
+    overload::backends(encoder, serving)?;
     let mut metric = family(encoder, IDLE)?;
     for cell in all() {
         let idle = cell

@@ -5,6 +5,7 @@
 use std::future::poll_fn;
 use std::io;
 use std::sync::Arc;
+use std::task::Context;
 use std::time::Duration;
 
 use http::answer::Answer;
@@ -119,6 +120,16 @@ impl<'a> Reply<'a> {
             Version::Http11 => "HTTP/1.1",
             Version::Http2 => "HTTP/2.0",
         }
+    }
+
+    /// Whether the client has left or says that it sends no more; see [`Stream::poll_left`]. Over HTTP/2 the whole
+    /// exchange ends with its stream.
+    pub(crate) fn client_left(&self, cx: &mut Context<'_>) -> bool {
+        let Wire::Http1(stream) = self.wire else {
+            return false;
+        };
+        let left = stream.poll_left(cx);
+        left.reset || left.ended
     }
 
     /// Bytes sent so far.

@@ -20,6 +20,7 @@ use model::state::{BackendId, RouteOrder};
 use tls::ChallengeStore;
 
 use crate::actions;
+use crate::connection_cap::ConnectionCap;
 use crate::counters::{BackendCounters, Http2Counters, LoadBalancerCounters, PerShard, PoolCounters};
 use crate::observe::Observing;
 use crate::routing::{self, Target};
@@ -123,6 +124,7 @@ pub(crate) struct BackendCell {
     pub(crate) serial: u64,
     /// Whether the snapshot in force sends it requests; if not, no connection to it is kept.
     pub(crate) takes_requests: AtomicBool,
+    pub(crate) connections: ConnectionCap,
     pub(crate) load: Arc<Load>,
     pub(crate) counters: PerShard<BackendCounters>,
 }
@@ -169,6 +171,7 @@ impl Registry {
             address_text: id.address.to_string(),
             serial: self.next_serial.fetch_add(1, Relaxed),
             takes_requests: AtomicBool::new(true),
+            connections: ConnectionCap::default(),
             load: Arc::new(Load::new()),
             counters: PerShard::new(self.shards),
         })
@@ -207,6 +210,15 @@ impl Registry {
             path: wanted.map(|wanted| wanted.path(&self.managed_dir)),
             challenges: self.challenges.clone(),
         }
+    }
+
+    /// Lets the queues of all pools refuse who has waited too long.
+    pub(crate) fn sweep_queues(&self, now_us: u64) {
+        let pools = self.pools.lock().unwrap_or_else(PoisonError::into_inner);
+        let waiting = |pool: &Arc<PoolCell>| pool.load.waiting() > 0;
+        let waiting: Vec<_> = pools.values().filter_map(Weak::upgrade).filter(waiting).collect();
+        drop(pools);
+        waiting.iter().for_each(|pool| pool.load.sweep(now_us));
     }
 
     /// Forgets the names of cells that nobody holds any more.
@@ -327,6 +339,13 @@ impl Serving {
         problems
     }
 
+    /// Puts the caps and queues of all pools in force.
+    pub(crate) fn install_queues(&self, now_us: u64) {
+        let pools = self.load_balancers.values().flat_map(|lb| lb.pools.iter());
+        let queues = pools.filter(|p| p.balancer.is_capped() || p.cell.load.waiting() > 0);
+        queues.for_each(|pool| pool.balancer.install(now_us));
+    }
+
     /// Every backend of every pool.
     pub(crate) fn backends(&self) -> impl Iterator<Item = (&PoolServing, usize, &Arc<BackendCell>)> {
         let pools = self.load_balancers.values().flat_map(|lb| lb.pools.iter());
@@ -420,10 +439,11 @@ fn build_pool(state: &Arc<PoolState>, tls: Option<&Arc<PoolTls>>, registry: &Reg
         .map(|m| registry.backend_cell(&m.id))
         .collect();
     let loads = backends.iter().map(|b| b.load.clone()).collect();
-    for (member, backend) in state.members.iter().zip(&backends) {
+    for (index, (member, backend)) in state.members.iter().zip(&backends).enumerate() {
         backend
             .takes_requests
             .store(member.eligibility.takes_requests(), Relaxed);
+        backend.connections.set(state.config.max_connections(index));
     }
     let balancer = Balancer::new(state.clone(), cell.load.clone(), loads);
     let settings = state.config.tls.as_ref();

@@ -217,6 +217,8 @@ async fn tick(shard: Rc<Shard>) {
         ticks = ticks.wrapping_add(1);
         shard.timers.tick();
         shard.observer.tick(shard.timers.recent_us());
+        shard.upstreams.give_up_wanted(shard.index);
+        shard.shared.registry.sweep_queues(shard.timers.recent_us());
         if shard
             .close_idle_at_ms
             .get()

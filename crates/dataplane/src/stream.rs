@@ -14,9 +14,27 @@ use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, Interest, ReadBuf};
 use tokio::net::TcpStream;
 use tokio_rustls::TlsStream;
 
+use crate::connection_cap::Counted;
+
 /// A connection.
 #[derive(Debug)]
-pub(crate) struct Stream(RefCell<Kind>);
+pub(crate) struct Stream(
+    RefCell<Kind>,
+    #[expect(
+        dead_code,
+        reason = "its end counts: it is kept for as long as the connection"
+    )]
+    Option<Counted>,
+);
+
+/// What the other side has left off.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) struct Left {
+    /// The connection is reset: nothing can be sent any more.
+    pub(crate) reset: bool,
+    /// Nothing more comes.
+    pub(crate) ended: bool,
+}
 
 /// Boxed where it is large: most connections of most users are of one kind, and none should pay for the other.
 #[derive(Debug)]
@@ -28,12 +46,17 @@ enum Kind {
 impl Stream {
     /// A connection over plain TCP.
     pub(crate) fn plain(tcp: TcpStream) -> Self {
-        Self(RefCell::new(Kind::Plain(tcp)))
+        Self(RefCell::new(Kind::Plain(tcp)), None)
     }
 
     /// A connection over TLS, its handshake done.
     pub(crate) fn tls(tls: TlsStream<TcpStream>) -> Self {
-        Self(RefCell::new(Kind::Tls(Box::new(tls))))
+        Self(RefCell::new(Kind::Tls(Box::new(tls))), None)
+    }
+
+    /// The same, counted among the connections of its backend for as long as it lives.
+    pub(crate) fn counted(self, counted: Counted) -> Self {
+        Self(self.0, Some(counted))
     }
 
     /// Waits, holding no buffer, until there is something to read: bytes, the end, or an error. Over TLS this may
@@ -45,6 +68,30 @@ impl Stream {
                 true => Poll::Ready(Ok(())),
                 false => tls.get_ref().0.poll_read_ready(cx),
             },
+        }
+    }
+
+    /// Whether the peer has reset the connection, or sends no more. The task is woken when that changes, except
+    /// while bytes wait to be read.
+    pub(crate) fn poll_left(&self, cx: &mut Context<'_>) -> Left {
+        let kind = &*self.0.borrow();
+        let tcp = match kind {
+            Kind::Plain(tcp) => tcp,
+            Kind::Tls(tls) => tls.get_ref().0,
+        };
+        let _ = tcp.poll_read_ready(cx);
+        // Of these only the end and the error are ever seen, whatever waits to be read.
+        let ready = pin!(tcp.ready(Interest::PRIORITY | Interest::ERROR));
+        match ready.poll(&mut Context::from_waker(Waker::noop())) {
+            Poll::Ready(Ok(ready)) => Left {
+                reset: ready.is_error(),
+                ended: ready.is_read_closed(),
+            },
+            Poll::Ready(Err(_)) => Left {
+                reset: true,
+                ended: true,
+            },
+            Poll::Pending => Left::default(),
         }
     }
 

@@ -141,6 +141,12 @@ impl Timer {
         self.limit_ms.set(self.timers.deadline(after));
     }
 
+    /// The deadline that no phase may pass, in microseconds.
+    pub(crate) fn limit_us(&self) -> Option<u64> {
+        let limit_ms = self.limit_ms.get();
+        (limit_ms < NEVER).then(|| limit_ms.saturating_mul(1000))
+    }
+
     /// Whether what expired is the limit rather than the phase.
     pub(crate) fn limit_passed(&self) -> bool {
         self.timers.now_ms() >= self.limit_ms.get()

@@ -15,11 +15,11 @@ use std::sync::atomic::Ordering::Relaxed;
 use std::task::Poll;
 use std::time::Duration;
 
-use crate::attempt::InFlight;
 use crate::counters::Counter;
 use crate::exchange::Request;
 use crate::serving::LbCell;
 use crate::shard::{Shard, now_or_never};
+use crate::slot::InFlight;
 use crate::stream::Stream;
 use crate::timers::Timer;
 

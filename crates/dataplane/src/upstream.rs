@@ -11,6 +11,7 @@ use model::reason::Reason;
 use tokio::net::TcpStream;
 
 use crate::backend_http2;
+use crate::connection_cap;
 use crate::serving::{BackendCell, PoolServing};
 use crate::shard::Shard;
 use crate::stream::Stream;
@@ -82,7 +83,7 @@ impl Upstreams {
             (u64::from(s) * 1000).saturating_sub(KEEP_ALIVE_MARGIN_MS)
         });
         let keep_ms = configured.min(learned);
-        if keep_ms == 0 || !cell.takes_requests.load(Relaxed) {
+        if keep_ms == 0 || cell.connections.is_wanted() || !cell.takes_requests.load(Relaxed) {
             return;
         }
         let mut idle = self.idle.borrow_mut();
@@ -110,6 +111,16 @@ impl Upstreams {
             // The place for a connection that is in use just now is not made anew for it.
             !stack.connections.is_empty() || stack.cell.takes_requests.load(Relaxed)
         });
+    }
+
+    /// Closes one idle connection of each backend whose connections other shards want, the longest idle first.
+    pub(crate) fn give_up_wanted(&self, shard: usize) {
+        for stack in self.idle.borrow_mut().values_mut() {
+            if stack.cell.connections.is_wanted() && !stack.connections.is_empty() {
+                stack.connections.remove(0);
+                stack.count(shard);
+            }
+        }
     }
 
     /// Closes the idle connections of a backend that takes no more requests.
@@ -144,7 +155,7 @@ impl Idle {
 /// A connection to the backend: an idle one unless `fresh` is asked for, else a new one.
 pub(crate) async fn acquire(
     shard: &Shard,
-    cell: &BackendCell,
+    cell: &Arc<BackendCell>,
     pool: &PoolServing,
     timer: &Timer,
     fresh: bool,
@@ -169,7 +180,7 @@ pub(crate) async fn acquire(
 /// A new connection to the backend, and how long that took.
 pub(crate) async fn connect(
     shard: &Shard,
-    cell: &BackendCell,
+    cell: &Arc<BackendCell>,
     pool: &PoolServing,
     timer: &Timer,
 ) -> Result<(Stream, u64), Reason> {
@@ -177,6 +188,7 @@ pub(crate) async fn connect(
     let timeouts = &pool.config.timeouts;
     let started = shard.timers.now_us();
     timer.arm(timeouts.connect);
+    let counted = connection_cap::count(cell, timer).await?;
     let connected = timer.bound(TcpStream::connect(cell.id.address)).await;
     timer.disarm();
     let stream = match connected {
@@ -206,7 +218,7 @@ pub(crate) async fn connect(
         // Boxed: rare and large beside an exchange on a kept connection.
         Some(tls) => Box::pin(tls.connect(shard, cell, timeouts, timer, stream)).await?,
     };
-    Ok((stream, connect_us))
+    Ok((stream.counted(counted), connect_us))
 }
 
 /// Whether this process or machine is short of something: nothing that another backend would change, and nothing

@@ -12,9 +12,9 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use evenkeel_dataplane::{Dataplane, Options};
 use model::config::{
-    AccessLog, Admin, Algorithm, AllDown, Backend, Config, Connections, Listener, ListenerLimits,
-    ListenerTimeouts, LoadBalancer, LogTarget, Name, Node, Observe, Passive, Pool, PoolTimeouts, Retries,
-    Route, RouteMatch, RouteTarget,
+    AccessLog, Admin, Algorithm, AllDown, Backend, Caps, Config, Connections, Listener, ListenerLimits,
+    ListenerTimeouts, LoadBalancer, LogTarget, Name, Node, Observe, Overload, Passive, Pool, PoolTimeouts,
+    Retries, Route, RouteMatch, RouteTarget,
 };
 use model::snapshot::{Layers, Snapshot};
 use model::state::{Observed, Overrides, Timestamp};
@@ -147,6 +147,7 @@ fn snapshot(backends: &[SocketAddr], observe: Observe) -> Snapshot {
             .map(|address| Backend {
                 address: *address,
                 weight: 1,
+                caps: Caps::default(),
             })
             .collect(),
         health: None,
@@ -159,6 +160,7 @@ fn snapshot(backends: &[SocketAddr], observe: Observe) -> Snapshot {
         http2: None,
         sticky: None,
         tls: None,
+        overload: Overload::default(),
     };
     let listener = Listener {
         name: name("http"),

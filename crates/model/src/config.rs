@@ -7,6 +7,7 @@ mod action;
 mod backend_http2;
 mod http2;
 mod observe;
+mod overload;
 mod pages;
 mod rate_limit;
 mod retry;
@@ -35,6 +36,7 @@ pub use observe::{
     AccessLog, DEFAULT_REQUEST_ID_HEADER, DEFAULT_SERVICE_NAME, DEFAULT_SYSLOG_SOCKET, DEFAULT_TRACE_QUEUE,
     DEFAULT_TRACE_SAMPLE, LogFormat, LogTarget, Observe, Recorder, RequestId, Tracing, Trust,
 };
+pub use overload::{Caps, CircuitBreaker, DEFAULT_QUEUE_TARGET, Overload, Queue};
 pub use rate_limit::{DEFAULT_MAX_KEYS, DEFAULT_PER, LimitKey, RateLimit};
 pub use retry::{Retries, RetryOn, RouteTimeouts};
 pub use route::{
@@ -385,6 +387,8 @@ pub struct Pool {
     pub sticky: Option<Sticky>,
     /// TLS to the backends.
     pub tls: Option<BackendTls>,
+    /// What keeps it alive when more comes than it can do.
+    pub overload: Overload,
 }
 
 /// Default of `slow_start`.
@@ -397,6 +401,8 @@ pub struct Backend {
     pub address: SocketAddr,
     /// Share relative to the others: 0 to 1000; 0 takes no traffic.
     pub weight: u32,
+    /// Its own caps, where they differ from the pool's.
+    pub caps: Caps,
 }
 
 /// Greatest weight of a backend.

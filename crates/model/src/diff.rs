@@ -7,7 +7,8 @@ use std::collections::BTreeMap;
 use std::net::SocketAddr;
 
 use crate::config::{
-    Actions, Admin, Backend, Config, Listener, LoadBalancer, Name, Node, Observe, Pool, Route, RouteTarget,
+    Actions, Admin, Backend, Config, Listener, LoadBalancer, Name, Node, Observe, Overload, Pool, Route,
+    RouteTarget,
 };
 
 /// One change from an old config to a new one.
@@ -118,6 +119,13 @@ pub enum Part {
         from: u32,
         /// Weight now.
         to: u32,
+    },
+    /// A backend has other caps.
+    BackendCapped {
+        /// Its pool.
+        pool: Name,
+        /// Its address.
+        address: SocketAddr,
     },
     /// The same backends in another order.
     BackendsReordered(Name),
@@ -403,7 +411,13 @@ fn pool_changes(parts: &mut Vec<Part>, old: &Pool, new: &Pool) {
         retries,
         sticky,
         tls,
+        overload,
     } = new;
+    let Overload {
+        caps,
+        queue,
+        circuit_breaker,
+    } = overload;
     let keys = different([
         // The settings of `hash` are part of the algorithm.
         ("algorithm", old.algorithm == *algorithm),
@@ -421,6 +435,19 @@ fn pool_changes(parts: &mut Vec<Part>, old: &Pool, new: &Pool) {
         ("retries", old.retries == *retries),
         ("sticky", old.sticky == *sticky),
         ("tls", old.tls == *tls),
+        (
+            "max_requests",
+            old.overload.caps.max_requests == caps.max_requests,
+        ),
+        (
+            "max_connections",
+            old.overload.caps.max_connections == caps.max_connections,
+        ),
+        ("queue", old.overload.queue == *queue),
+        (
+            "circuit_breaker",
+            old.overload.circuit_breaker == *circuit_breaker,
+        ),
     ]);
     if !keys.is_empty() {
         let pool = name.clone();
@@ -435,15 +462,25 @@ fn backend_changes(parts: &mut Vec<Part>, pool: &Name, old: &[Backend], new: &[B
     for (address, before, after) in side_by_side(&before, &after) {
         let (pool, address) = (pool.clone(), **address);
         match (before, after) {
-            (Some(before), Some(after)) if before.weight != after.weight => {
-                parts.push(Part::BackendReweighted {
-                    pool,
-                    address,
-                    from: before.weight,
-                    to: after.weight,
-                })
+            (Some(before), Some(after)) => {
+                let Backend {
+                    address: _,
+                    weight,
+                    caps,
+                } = after;
+                if before.caps != *caps {
+                    let pool = pool.clone();
+                    parts.push(Part::BackendCapped { pool, address });
+                }
+                if before.weight != *weight {
+                    parts.push(Part::BackendReweighted {
+                        pool,
+                        address,
+                        from: before.weight,
+                        to: *weight,
+                    });
+                }
             }
-            (Some(_), Some(_)) => {}
             (None, Some(after)) => parts.push(Part::BackendAdded {
                 pool,
                 address,
@@ -544,6 +581,10 @@ impl std::fmt::Display for Part {
             } => write!(
                 f,
                 "backend {address} of pool {pool} has weight {to} instead of {from}"
+            ),
+            Self::BackendCapped { pool, address } => write!(
+                f,
+                "backend {address} of pool {pool} has other caps (max_requests, max_connections)"
             ),
             Self::BackendsReordered(pool) => write!(f, "backends of pool {pool} reordered"),
         }

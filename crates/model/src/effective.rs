@@ -6,6 +6,7 @@ mod action;
 mod backend_http2;
 mod http2;
 mod observe;
+mod overload;
 mod route;
 mod sticky;
 mod tls;
@@ -237,6 +238,7 @@ fn write_pool(w: &mut Writer, path: &str, pool: &Pool) {
         retries,
         sticky,
         tls,
+        overload,
     } = pool;
     w.header(&format!("[{path}]"));
     w.text("algorithm", algorithm.as_str());
@@ -244,6 +246,7 @@ fn write_pool(w: &mut Writer, path: &str, pool: &Pool) {
     w.duration("slow_start", *slow_start);
     w.text("all_down", all_down.as_str());
     w.text("protocol", http2.as_ref().map_or("http1", |_| "http2"));
+    overload::write_keys(w, overload);
     if health.is_none() {
         w.raw("health", false);
     }
@@ -278,6 +281,7 @@ fn write_pool(w: &mut Writer, path: &str, pool: &Pool) {
     w.header(&format!("[{path}.timeouts]"));
     write_pool_timeouts(w, timeouts);
 
+    overload::write_tables(w, path, overload);
     w.header(&format!("[{path}.retries]"));
     sticky::write_retries(w, retries);
     if let Some(sticky) = sticky {
@@ -307,10 +311,7 @@ fn write_pool_timeouts(w: &mut Writer, timeouts: &PoolTimeouts) {
 }
 
 fn backend_list(backends: &[Backend]) -> String {
-    let entries: Vec<String> = backends
-        .iter()
-        .map(|Backend { address, weight }| format!("  {{ address = \"{address}\", weight = {weight} }},\n"))
-        .collect();
+    let entries: Vec<String> = backends.iter().map(overload::backend).collect();
     match entries.is_empty() {
         true => "[]".to_owned(),
         false => format!("[\n{}]", entries.concat()),

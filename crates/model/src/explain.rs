@@ -57,6 +57,9 @@ pub struct Explanation {
     pub candidates: Vec<Candidate>,
     /// The backend taken.
     pub chosen: Option<Chosen>,
+    /// That it would wait, where every backend that could take it is full.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub queue: Option<String>,
     /// The refusal, when there is no backend.
     pub refused: Option<Refusal>,
 }

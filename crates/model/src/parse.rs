@@ -11,6 +11,7 @@ mod http2;
 mod limits;
 mod load_balancer;
 mod observe;
+mod overload;
 mod pool;
 mod route;
 mod section;

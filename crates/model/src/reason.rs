@@ -73,6 +73,12 @@ reasons! {
     VersionUnsupported "version_unsupported" 505 Client false "The protocol version is not HTTP/1.0 or HTTP/1.1.";
     NoRoute "no_route" 404 Operator false "No route of the load balancer matches the request.";
     NoBackend "no_backend" 503 Operator true "No backend of the pool takes requests.";
+    CircuitOpen "circuit_open" 503 Proxy true "Too many requests to the pool failed lately (`circuit_breaker`); they are refused until some that try succeed.";
+    QueueFull "queue_full" 503 Proxy true "Every backend has as many requests as it may, and `queue.size` requests wait already.";
+    QueueTimeout "queue_timeout" 503 Proxy true "The request waited for a backend for `queue.timeout`.";
+    QueueOverload "queue_overload" 503 Proxy true "More requests came for longer than the pool can serve, so the newest were served first; this one had waited for `queue.target`.";
+    QueueDeadline "queue_deadline" 503 Proxy true "The request waited for a backend and could not be answered within its own time any more.";
+    QueueAbandoned "queue_abandoned" 503 Client true "The client ended its side of the connection while the request waited for a backend.";
     ConnectRefused "connect_refused" 502 Backend true "The backend refused the connection.";
     ConnectTimeout "connect_timeout" 504 Backend true "Connecting took longer than `timeouts.connect`.";
     ConnectFailed "connect_failed" 502 Backend true "The connection to the backend could not be made.";
@@ -95,6 +101,15 @@ reasons! {
 }
 
 impl Reason {
+    /// Whether the queue of a pool refused the request.
+    pub fn is_of_queue(self) -> bool {
+        use Reason::{QueueAbandoned, QueueDeadline, QueueFull, QueueOverload, QueueTimeout};
+        matches!(
+            self,
+            QueueFull | QueueTimeout | QueueOverload | QueueDeadline | QueueAbandoned
+        )
+    }
+
     /// The code as words for logs and ejection reasons: `connect refused`.
     pub fn words(self) -> &'static str {
         match self {

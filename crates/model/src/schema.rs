@@ -9,6 +9,7 @@ mod keys;
 mod limit_keys;
 mod markdown;
 mod observe_keys;
+mod overload_keys;
 mod pool_keys;
 mod route_keys;
 mod sticky_keys;
@@ -29,6 +30,7 @@ pub(crate) use pool_keys::{
 };
 pub(crate) use route_keys::{MATCH, PATTERN, ROUTE, SPLIT};
 
+pub(crate) use overload_keys::{CIRCUIT_BREAKER, QUEUE};
 pub(crate) use sticky_keys::STICKY;
 pub(crate) use tls_keys::{
     ACME, BACKEND_TLS, CERTIFICATE, CLIENT_CERTIFICATE, CLIENT_CERTIFICATES, LISTENER_TLS,
@@ -501,6 +503,8 @@ static ALL: &[&Table] = &[
     &HEALTH,
     &PASSIVE,
     &BACKEND_HTTP2,
+    &QUEUE,
+    &CIRCUIT_BREAKER,
     &CONNECTIONS,
     &POOL_TIMEOUTS,
     &RETRIES,

@@ -198,6 +198,19 @@ pub struct Ejected {
     pub lasts: Duration,
 }
 
+/// A circuit breaker that opened or closed, as a shard reports it: already in force in the data plane.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct CircuitMoved {
+    /// Load balancer of the pool.
+    pub load_balancer: Name,
+    /// The pool.
+    pub pool: Name,
+    /// It opened; else it closed.
+    pub open: bool,
+    /// Why.
+    pub why: String,
+}
+
 /// What checks and traffic found.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Observed {

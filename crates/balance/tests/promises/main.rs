@@ -9,6 +9,7 @@ mod ejection;
 mod explain;
 mod hashing;
 mod least_loaded;
+mod overload;
 mod peak_ewma;
 mod random;
 mod rates;

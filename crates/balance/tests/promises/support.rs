@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use balance::{Balancer, Load, PoolLoad, Rng};
 use model::config::{
-    Algorithm, AllDown, Backend, Connections, ConsistentHash, HashKey, HashTable, Name, Passive, Pool,
-    PoolTimeouts, Retries,
+    Algorithm, AllDown, Backend, Caps, Connections, ConsistentHash, HashKey, HashTable, Name, Overload,
+    Passive, Pool, PoolTimeouts, Retries,
 };
 use model::snapshot::{Eligibility, Member, PoolState, WEIGHT_SCALE};
 use model::state::{BackendId, Health, HealthState, Timestamp};
@@ -66,6 +66,7 @@ pub(crate) fn state_with(
         .map(|(i, weight)| Backend {
             address: address(i),
             weight: *weight,
+            caps: Caps::default(),
         })
         .collect();
     let members = backends
@@ -114,6 +115,7 @@ pub(crate) fn state_with(
         http2: None,
         sticky: None,
         tls: None,
+        overload: Overload::default(),
     };
     PoolState {
         load_balancer: name("shop"),

@@ -269,6 +269,7 @@ fn explain(query: &ExplainQuery) -> Result<Explanation, String> {
             address: "10.0.0.1:9001".parse().unwrap(),
             why: "its turn".to_owned(),
         }),
+        queue: None,
         refused: refused.then(|| Refusal {
             status: 404,
             reason: "no_route".to_owned(),

@@ -6,6 +6,7 @@
 use std::cell::Cell;
 use std::future::poll_fn;
 use std::pin::pin;
+use std::sync::Arc;
 use std::task::Poll;
 use std::time::Duration;
 
@@ -42,7 +43,7 @@ struct Sent {
 /// Finds room for a stream to the backend, the member at this index, and serves the request over it.
 pub(super) async fn run(
     request: &Request<'_>,
-    (cell, index): (&BackendCell, usize),
+    (cell, index): (&Arc<BackendCell>, usize),
     settings: &BackendHttp2,
     client: &mut Client<'_>,
     scratch: &mut Scratch<'_>,

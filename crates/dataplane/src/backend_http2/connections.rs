@@ -7,6 +7,7 @@
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
 use std::rc::Rc;
+use std::sync::Arc;
 use std::task::{Context, Waker};
 use std::time::Duration;
 
@@ -191,7 +192,7 @@ impl Drop for Opening<'_> {
 /// Room for a stream to the backend, on a new connection if need be.
 pub(crate) async fn acquire(
     shard: &Shard,
-    cell: &BackendCell,
+    cell: &Arc<BackendCell>,
     pool: &PoolServing,
     settings: &BackendHttp2,
     timer: &Timer,
@@ -225,7 +226,7 @@ pub(crate) async fn acquire(
 
 async fn open(
     shard: &Shard,
-    cell: &BackendCell,
+    cell: &Arc<BackendCell>,
     pool: &PoolServing,
     settings: &BackendHttp2,
     timer: &Timer,

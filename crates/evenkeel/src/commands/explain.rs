@@ -117,6 +117,10 @@ fn verdict(out: &mut String, explanation: &Explanation, paint: Paint) {
         let why = paint.text(Tone::Plain, &chosen.why);
         let _ = writeln!(out, "  goes to {address}: {why}");
     }
+    if let Some(queue) = &explanation.queue {
+        let waits = paint.text(Tone::Bad, "waits");
+        let _ = writeln!(out, "  {waits}: {}", paint.text(Tone::Plain, queue));
+    }
     if let Some(refusal) = &explanation.refused {
         let code = format!("refused with {} {}", refusal.status, refusal.reason);
         let code = paint.text(Tone::Bad, &code);
@@ -180,6 +184,7 @@ mod tests {
                 address: ([10, 0, 0, 1], 9001).into(),
                 why: "owns the hash".into(),
             }),
+            queue: None,
             refused: None,
         }
     }

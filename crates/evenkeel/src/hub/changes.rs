@@ -8,8 +8,8 @@ use dataplane::{CertificateChange, CertificateNews};
 use model::config::{AllDown, Config, Name, Pool};
 use model::snapshot::{PoolState, Snapshot};
 use model::state::{
-    Ejected, Health, HealthState, Mode, Order, OrderAction, Override, OverrideKey, RouteKey, RouteOrder,
-    RouteWeights, Timestamp, Verdict,
+    CircuitMoved, Ejected, Health, HealthState, Mode, Order, OrderAction, Override, OverrideKey, RouteKey,
+    RouteOrder, RouteWeights, Timestamp, Verdict,
 };
 use orchestrator::acme::AcmeEvent;
 
@@ -40,6 +40,8 @@ pub(crate) enum Kind {
     CertificateExpires,
     GeoipLoaded,
     GeoipFailed,
+    CircuitOpened,
+    CircuitClosed,
 }
 
 impl Kind {
@@ -65,6 +67,8 @@ impl Kind {
             Self::CertificateExpires => "certificate_expires",
             Self::GeoipLoaded => "geoip_loaded",
             Self::GeoipFailed => "geoip_failed",
+            Self::CircuitOpened => "circuit_opened",
+            Self::CircuitClosed => "circuit_closed",
         }
     }
 
@@ -80,6 +84,7 @@ impl Kind {
             Self::CertificateRefused,
             Self::CertificateExpires,
             Self::GeoipFailed,
+            Self::CircuitOpened,
         ];
         bad.iter().any(|k| k.as_str() == kind)
     }
@@ -183,6 +188,16 @@ pub(super) fn geoip(path: &Path, result: Result<(), String>) -> Change {
             format!("{error}; the one before stays in force"),
         ),
     }
+}
+
+/// A circuit breaker that opened or closed.
+pub(super) fn circuit_moved(moved: &CircuitMoved) -> Change {
+    let kind = match moved.open {
+        true => Kind::CircuitOpened,
+        false => Kind::CircuitClosed,
+    };
+    let subject = format!("{}/{}", moved.load_balancer, moved.pool);
+    (kind, subject, moved.why.clone())
 }
 
 /// An order taken.

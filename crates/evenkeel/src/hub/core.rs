@@ -19,8 +19,8 @@ use dataplane::CertificateNews;
 use model::config::{Config, HealthCheck, MAX_SPLIT_WEIGHT, MAX_WEIGHT, Name};
 use model::snapshot::{Layers, Snapshot};
 use model::state::{
-    BackendId, Ejected, Ejection, Health, HealthState, Mode, Observed, Order, OrderAction, Override,
-    OverrideKey, Overrides, RouteKey, RouteOrder, RouteWeights, Timestamp, Verdict,
+    BackendId, CircuitMoved, Ejected, Ejection, Health, HealthState, Mode, Observed, Order, OrderAction,
+    Override, OverrideKey, Overrides, RouteKey, RouteOrder, RouteWeights, Timestamp, Verdict,
 };
 use model::status::{ConfigStatus, Event, ListenerStatus, MAX_EVENTS, ReloadStatus};
 use orchestrator::acme::AcmeEvent;
@@ -61,6 +61,8 @@ pub(crate) enum Input {
     Certificate(CertificateNews),
     /// An order for a certificate has ended.
     CertificateOrdered(AcmeEvent),
+    /// The circuit breaker of a pool opened or closed.
+    CircuitMoved(CircuitMoved),
     /// An order was stored; these are the overrides that [`Core::plan`] made of it.
     Ordered {
         /// The order, for the record.
@@ -165,7 +167,11 @@ impl Core {
         let mut effects = Vec::new();
         let mut targets_may_change = !matches!(
             input,
-            Input::Verdicts(_) | Input::Ejected(_) | Input::Certificate(_) | Input::CertificateOrdered(_)
+            Input::Verdicts(_)
+                | Input::Ejected(_)
+                | Input::Certificate(_)
+                | Input::CertificateOrdered(_)
+                | Input::CircuitMoved(_)
         );
         match input {
             Input::Verdicts(verdicts) => self.take_verdicts(now, verdicts, &mut effects),
@@ -174,6 +180,7 @@ impl Core {
                 self.record(now, changes::certificate_ordered(event, now), &mut effects);
             }
             Input::Certificate(news) => self.record(now, changes::certificate(news), &mut effects),
+            Input::CircuitMoved(moved) => self.record(now, changes::circuit_moved(&moved), &mut effects),
             Input::Ordered { order, overrides } => {
                 self.overrides = overrides;
                 self.record(now, changes::ordered(&order), &mut effects);

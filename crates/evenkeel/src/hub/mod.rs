@@ -121,6 +121,7 @@ impl Hub {
                         DataplaneEvent::Ejected(ejected) => Input::Ejected(ejected),
                         DataplaneEvent::Certificate(news) => Input::Certificate(news),
                         DataplaneEvent::Geoip { path, result } => Input::Geoip { path, result },
+                        DataplaneEvent::CircuitMoved(moved) => Input::CircuitMoved(moved),
                     }).await;
                 }
                 _ = geoip.tick() => {

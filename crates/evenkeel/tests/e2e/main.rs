@@ -25,6 +25,7 @@ mod http2_abuse;
 mod hygiene;
 mod limits;
 mod orders;
+mod overload;
 mod privileges;
 mod reload;
 mod responses;

@@ -6,14 +6,15 @@ use std::net::SocketAddr;
 use super::backend_http2::backend_http2;
 use super::health::health;
 use super::limits::retries;
+use super::overload::{caps, overload};
 use super::section::{Findings, Section, narrow, parsed};
 use super::sticky::sticky;
 use super::tls::backend_tls;
 use super::tree::{Node, Value};
 use super::{MAX_BACKENDS, text};
 use crate::config::{
-    Algorithm, AllDown, Backend, Connections, ConsistentHash, DEFAULT_SLOW_START, HashKey, HashTable, Name,
-    Passive, Pool, PoolTimeouts,
+    Algorithm, AllDown, Backend, Caps, Connections, ConsistentHash, DEFAULT_SLOW_START, HashKey, HashTable,
+    Name, Passive, Pool, PoolTimeouts,
 };
 use crate::diagnostic::Fault;
 use crate::schema;
@@ -37,6 +38,7 @@ pub(super) fn pool(f: &mut Findings<'_>, name: Name, s: &Section<'_>) -> Option<
     let timeouts = s.section(f, "timeouts").map(|s| timeouts(f, &s));
     let retries = s.section(f, "retries").map(|s| retries(f, &s));
     let sticky = s.section(f, "sticky").and_then(|s| sticky(f, &s));
+    let overload = overload(f, s);
     Some(Pool {
         name,
         algorithm,
@@ -51,6 +53,7 @@ pub(super) fn pool(f: &mut Findings<'_>, name: Name, s: &Section<'_>) -> Option<
         retries: retries.unwrap_or_default(),
         sticky,
         tls,
+        overload,
     })
 }
 
@@ -117,13 +120,22 @@ fn backend(f: &mut Findings<'_>, path: &str, node: &Node) -> Option<Backend> {
     match &node.value {
         Value::Text(text) => {
             let address = parsed(f, node, path, text::backend_address(text))?;
-            Some(Backend { address, weight: 1 })
+            Some(Backend {
+                address,
+                weight: 1,
+                caps: Caps::default(),
+            })
         }
         Value::Table(_) => {
             let s = Section::open(f, node, path.to_owned(), &schema::BACKEND)?;
             let weight = s.integer(f, "weight").map_or(1, narrow);
+            let caps = caps(f, &s);
             let address = s.text(f, "address", text::backend_address)?;
-            Some(Backend { address, weight })
+            Some(Backend {
+                address,
+                weight,
+                caps,
+            })
         }
         other => {
             let expected = schema::Form::BackendAddress.expected();

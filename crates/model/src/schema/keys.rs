@@ -5,6 +5,7 @@ use super::Default::{Is, Means, Required};
 use super::Kind::{Duration, Integer, List, Named, OneOf, OneOrList, Size, TableOrFalse, Text};
 use super::http2_keys::HTTP2;
 use super::observe_keys::{ACCESS_LOG, RECORDER, REQUEST_ID, TRACING};
+use super::overload_keys::OVERLOAD_KEYS;
 use super::pool_keys::{POOL, POOL_KEYS, POOL_RULES};
 use super::route_keys::ROUTE;
 use super::tls_keys::LISTENER_TLS;
@@ -244,6 +245,7 @@ pub(crate) static LOAD_BALANCER: Table = Table {
             ),
         ],
         POOL_KEYS,
+        OVERLOAD_KEYS,
     ],
     rules: &[
         &[
@@ -260,6 +262,10 @@ pub(crate) static LOAD_BALANCER: Table = Table {
             in_pool("health_endpoint"),
             in_pool("poll_frequency"),
             in_pool("passive"),
+            in_pool("max_requests"),
+            in_pool("max_connections"),
+            in_pool("queue"),
+            in_pool("circuit_breaker"),
             in_pool("slow_start"),
             in_pool("all_down"),
             in_pool("connections"),

@@ -6,6 +6,7 @@ use super::Kind::{
 };
 use super::backend_http2_keys::BACKEND_HTTP2;
 use super::keys::{DAY, HOUR, MIB, SECOND, SHORTEST, key, timeout};
+use super::overload_keys::{CAP_KEYS, OVERLOAD_KEYS};
 use super::sticky_keys::STICKY;
 use super::tls_keys::BACKEND_TLS;
 use super::{Form, Key, Kind, Rule, Table, WEIGHT};
@@ -155,7 +156,7 @@ pub(crate) static POOL: Table = Table {
     id: "pool",
     heading: "[load_balancers.NAME.pools.NAME]",
     about: "Backends that serve the same thing, with how to choose among them. The same keys directly in a load balancer describe its pool `default`.",
-    keys: &[POOL_KEYS],
+    keys: &[POOL_KEYS, OVERLOAD_KEYS],
     rules: &[POOL_RULES],
 };
 
@@ -163,20 +164,23 @@ pub(crate) static BACKEND: Table = Table {
     id: "backend",
     heading: "an entry of backend_servers",
     about: "One backend server. A bare address is short for a table with that address.",
-    keys: &[&[
-        key(
-            "address",
-            Text(Form::BackendAddress),
-            Required,
-            "IP address and port; unique within the pool.",
-        ),
-        key(
-            "weight",
-            Integer { min: 0, max: WEIGHT },
-            Is("1"),
-            "Share relative to the others; 0 takes no traffic.",
-        ),
-    ]],
+    keys: &[
+        &[
+            key(
+                "address",
+                Text(Form::BackendAddress),
+                Required,
+                "IP address and port; unique within the pool.",
+            ),
+            key(
+                "weight",
+                Integer { min: 0, max: WEIGHT },
+                Is("1"),
+                "Share relative to the others; 0 takes no traffic.",
+            ),
+        ],
+        CAP_KEYS,
+    ],
     rules: &[],
 };
 

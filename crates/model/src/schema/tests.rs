@@ -162,6 +162,14 @@ fn document(table: &Table, key: &str, line: &str) -> String {
         "sticky" if key == "max_sessions" => {
             format!("{balancer}sticky.header = \"X-Session\"\nsticky.{line}\n")
         }
+        "queue" if key == "target" => format!("{balancer}queue.timeout = \"1h\"\nqueue.{line}\n"),
+        "circuit_breaker" => {
+            let present = match key {
+                "window" => "open_time = \"5s\"",
+                _ => "window = \"10s\"",
+            };
+            format!("{balancer}circuit_breaker.{present}\ncircuit_breaker.{line}\n")
+        }
         "sticky" => format!("{balancer}sticky.cookie = \"evk\"\nsticky.{line}\n"),
         other => format!("{balancer}{other}.{line}\n"),
     }

@@ -3,6 +3,7 @@
 mod actions;
 mod backend_http2;
 mod http2;
+mod overload;
 mod sticky;
 mod tls;
 
@@ -443,10 +444,14 @@ fn passive() -> impl Strategy<Value = Passive> {
 }
 
 fn backends() -> impl Strategy<Value = Vec<Backend>> {
-    btree_map(address(), 0..=MAX_WEIGHT, 0..5).prop_map(|weights| {
-        let backends = weights.into_iter();
+    btree_map(address(), (0..=MAX_WEIGHT, overload::caps()), 0..5).prop_map(|backends| {
+        let backends = backends.into_iter();
         backends
-            .map(|(address, weight)| Backend { address, weight })
+            .map(|(address, (weight, caps))| Backend {
+                address,
+                weight,
+                caps,
+            })
             .collect()
     })
 }
@@ -493,12 +498,13 @@ fn pool() -> impl Strategy<Value = Pool> {
             option::of(sticky::sticky()),
             option::of(backend_http2::backend_http2()),
             option::of((tls::backend_tls(), any::<bool>())),
+            overload::overload(),
         ),
     )
         .prop_map(
             |(
                 (name, algorithm, backends, health, passive),
-                (slow_start, all_down, connections, timeouts, retries, sticky, http2, tls),
+                (slow_start, all_down, connections, timeouts, retries, sticky, http2, tls, overload),
             )| {
                 let (tls, checked) = tls.unzip();
                 let of_check = tls.clone().filter(|_| checked == Some(true));
@@ -520,6 +526,7 @@ fn pool() -> impl Strategy<Value = Pool> {
                     retries,
                     sticky,
                     tls,
+                    overload,
                 }
             },
         )
