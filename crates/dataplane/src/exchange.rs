@@ -5,6 +5,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 
 use balance::Outcome;
+use http::answer::Answer;
 use http::forward::{self, Via};
 use http::{FieldList, Framing, RequestHead, ResponseHead};
 use model::config::{HealthCheck, Listener, Route};
@@ -28,6 +29,9 @@ use crate::story::Story;
 use crate::timers::Timer;
 use crate::tls;
 use crate::tunnel::Tunnel;
+
+/// Where an authority looks for the answer to its challenge (RFC 8555 section 8.3).
+const CHALLENGE_PATH: &[u8] = b"/.well-known/acme-challenge/";
 
 /// Attempts one request may make in all, whatever the configuration and the staleness of connections.
 const MAX_ATTEMPTS: usize = 8;
@@ -255,6 +259,9 @@ async fn route(arrived: &Arrived<'_>, client: &mut Client<'_>, rest: &mut Rest) 
     if tls::is_misdirected(serving, client.origin, head.host_name(bytes)) {
         return refuse_read(arrived, client, Reason::MisdirectedRequest, &rest.response_extra).await;
     }
+    if let Some(ended) = answer_challenge(arrived, client, rest).await {
+        return ended;
+    }
     let lb = &serving.lb;
     let (route, pool) = routing::route(shard, serving, head, bytes, client.origin.peer.ip());
     rest.story.route.set(route);
@@ -277,8 +284,7 @@ async fn route(arrived: &Arrived<'_>, client: &mut Client<'_>, rest: &mut Rest) 
         return refuse_read(arrived, client, Reason::NoRoute, response_extra).await;
     };
     let upgrade = head.upgrade(bytes);
-    let tunnels = pool.config.http2.is_none();
-    if upgrade.is_some_and(|protocol| !(tunnels && may_switch(&serving.config, head, protocol))) {
+    if upgrade.is_some_and(|protocol| !may_switch(&serving.config, pool, head, protocol)) {
         // Its client may have gone on in the other protocol already.
         return answer(client, Reason::UpgradeUnsupported, None, response_extra, true).await;
     }
@@ -334,15 +340,38 @@ async fn act(
         outgoing: &mut rest.outgoing,
     };
     let acted = actions::act(arrived, route, client, &rest.story, &mut edited, &mut location);
+    match acted {
+        Ok(None) => None,
+        Ok(Some(own)) => Some(answer_with(arrived, client, &own, &rest.response_extra).await),
+        Err(reason) => Some(refuse_read(arrived, client, reason, &rest.response_extra).await),
+    }
+}
+
+/// Tells an authority what it asks to see (RFC 8555 section 8.3), whatever the routes say.
+async fn answer_challenge(arrived: &Arrived<'_>, client: &mut Client<'_>, rest: &Rest) -> Option<Ended> {
+    let token = arrived.head.path(arrived.bytes).strip_prefix(CHALLENGE_PATH)?;
+    let challenges = &arrived.shard.shared.registry.challenges;
+    let body = challenges.http(std::str::from_utf8(token).ok()?)?;
+    let own = Answer {
+        status: 200,
+        content_type: Some(b"application/octet-stream"),
+        body: body.as_bytes(),
+        ..Answer::default()
+    };
+    Some(answer_with(arrived, client, &own, &rest.response_extra).await)
+}
+
+/// Answers with a response of our own; the connection is kept when all of the request has come.
+async fn answer_with(
+    arrived: &Arrived<'_>,
+    client: &mut Client<'_>,
+    own: &Answer<'_>,
+    extra: &FieldList,
+) -> Ended {
     let whole = matches!(client.body, Body::Whole(_));
     let close = !(arrived.head.keep_alive && whole && !arrived.slot.closing());
-    let own = match acted {
-        Ok(None) => return None,
-        Ok(Some(own)) => own,
-        Err(reason) => return Some(answer(client, reason, None, &rest.response_extra, close).await),
-    };
-    let sent = client.reply.answer(&own, &rest.response_extra, close).await;
-    Some(Ended {
+    let sent = client.reply.answer(own, extra, close).await;
+    Ended {
         next: match sent {
             Ok(()) if close => Next::Linger,
             Ok(()) => Next::KeepAlive,
@@ -351,15 +380,16 @@ async fn act(
         status: own.status,
         reason: None,
         sent: client.reply.sent(),
-    })
+    }
 }
 
-/// Whether a client of this listener may switch to `protocol`. A body would have to end before the tunnel begins,
-/// and no protocol in use needs one.
-fn may_switch(listener: &Listener, head: &RequestHead, protocol: &[u8]) -> bool {
+/// Whether a client of this listener may switch to `protocol` with a backend of this pool. A body would have to end
+/// before the tunnel begins, and no protocol in use needs one.
+fn may_switch(listener: &Listener, pool: &PoolServing, head: &RequestHead, protocol: &[u8]) -> bool {
     let mut allowed = listener.upgrades.iter();
     allowed.any(|known| known.as_bytes().eq_ignore_ascii_case(protocol))
         && matches!(head.framing, Framing::None)
+        && pool.config.http2.is_none()
 }
 
 impl Rest {

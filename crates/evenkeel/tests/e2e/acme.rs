@@ -92,3 +92,21 @@ fn an_order_that_fails_is_told_of() {
     );
     curl(&["--insecure", &format!("https://{address}/")]);
 }
+
+/// The authority asks over plain HTTP (HTTP-01) at a listener that sends everybody else to HTTPS.
+#[test]
+fn a_challenge_over_http_is_answered_before_the_redirect() {
+    let (address, plain) = (free_address(), free_address());
+    let backend = Backend::named("one");
+    let pebble = Pebble::start(plain.ip(), plain.port(), 1);
+    let more = format!(
+        "challenge = \"http-01\"\n[[load_balancers.shop.listeners]]\naddress = \"{plain}\"\nredirect_to_https = true\n"
+    );
+    let evenkeel = Evenkeel::start(&config(address, &backend, &pebble, &more));
+    wait_until("the certificate is issued", || {
+        assert_eq!(evenkeel.events("certificate_not_issued"), [""; 0]);
+        !evenkeel.events("certificate_issued").is_empty()
+    });
+    let elsewhere = Client::connect(plain).get("/.well-known/acme-challenge/unknown");
+    assert_eq!(elsewhere.status(), 308);
+}

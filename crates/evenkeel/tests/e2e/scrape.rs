@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::path::Path;
 
-use crate::support::{Backend, Evenkeel, Gate, Load, QUIET, shop, wait_until};
+use crate::support::{Backend, Client, Evenkeel, Gate, Load, QUIET, shop, wait_until};
 
 /// Names in the tables of the reference.
 fn documented() -> BTreeSet<String> {
@@ -16,16 +16,41 @@ fn documented() -> BTreeSet<String> {
     names.map(str::to_owned).collect()
 }
 
+/// A second load balancer that speaks TLS on both sides.
+fn secure(backend: &Backend) -> String {
+    let made = rcgen::generate_simple_self_signed(["localhost".to_owned()]).unwrap();
+    format!(
+        r#"
+[load_balancers.secure]
+backend_servers = ["{}"]
+tls = {{ insecure = true }}
+{QUIET}
+[[load_balancers.secure.listeners]]
+address = "127.0.0.1:0"
+protocol = "https"
+[[load_balancers.secure.listeners.tls.certificates]]
+cert_pem = """
+{}"""
+key_pem = """
+{}"""
+"#,
+        backend.address,
+        made.cert.pem(),
+        made.signing_key.serialize_pem()
+    )
+}
+
 /// A scrape after some of everything has every name of the reference and no other.
 #[test]
 fn the_scrape_is_what_the_reference_says() {
     let (one, two) = (Backend::named("one"), Backend::named("two"));
     two.kill();
     let more = "passive = { consecutive_failures = 1 }\nhealth = { interval = \"100ms\", fast_interval = \"50ms\" }\n";
-    let evenkeel = Evenkeel::start(&shop(&[&one, &two], more));
+    let evenkeel = Evenkeel::start(&(shop(&[&one, &two], more) + &secure(&one)));
     evenkeel.wait_for_state(two.address, "down");
-    assert_eq!(evenkeel.client().get("/").status(), 200);
-    assert_eq!(evenkeel.client().ask("GET / HTTP/1.1\r\n\r\n").status(), 400);
+    let shop = evenkeel.listener("shop", "http");
+    assert_eq!(Client::connect(shop).get("/").status(), 200);
+    assert_eq!(Client::connect(shop).ask("GET / HTTP/1.1\r\n\r\n").status(), 400);
     assert_eq!(evenkeel.cli(&["reload"]).status.code(), Some(0));
     let metrics = evenkeel.metrics();
     let mut seen = BTreeSet::new();
