@@ -676,7 +676,7 @@ impl Tries {
         } else if !is_safe(request, body, failure) {
             "it is not safe to send the request again"
         } else if !free && !pool.balancer.anyone(self.members(), now_us) {
-            "no other backend is left"
+            "no other backend takes requests"
         } else if free || pool.balancer.pool().try_retry(now_us, retries.budget) {
             TRIED_AGAIN
         } else {

@@ -324,3 +324,63 @@ fn the_circuit_breaker_opens_tries_and_closes() {
     }
     wait_until("it is told", || evenkeel.events("circuit_closed").len() == 1);
 }
+
+/// Far more clients than the backends can serve ask again and again, for as long as two thousand answers take. The
+/// backends are never left idle, nobody who got through waited longer than promised, each of the others was told
+/// when to come again, and memory is what it was.
+#[test]
+fn under_lasting_overload_the_backends_stay_busy() {
+    let (one, two) = (Counting::new(), Counting::new());
+    let config = shop(
+        &[&one.backend, &two.backend],
+        "max_requests = 4\nqueue = { size = 20, timeout = \"500ms\" }\n",
+    );
+    let evenkeel = Evenkeel::start(&format!("{config}{THREE_SHARDS}"));
+    let (address, over) = (evenkeel.address(), Arc::new(AtomicBool::new(false)));
+    let clients: Vec<_> = (0..60)
+        .map(|_| {
+            let over = over.clone();
+            thread::spawn(move || {
+                let (mut client, mut served, mut refused) = (Client::connect(address), 0, 0);
+                while !over.load(SeqCst) {
+                    let answer = client.get("/");
+                    match (answer.status(), answer.reason()) {
+                        (200, _) => served += 1,
+                        (503, "queue_full" | "queue_timeout" | "queue_overload") => {
+                            assert!(answer.field("retry-after").is_some());
+                            refused += 1;
+                        }
+                        other => panic!("{other:?}"),
+                    }
+                }
+                (served, refused)
+            })
+        })
+        .collect();
+    wait_until("both are full", || one.gate.came() + two.gate.came() == 8);
+    let before_kib = evenkeel.memory_kib();
+    one.gate.open();
+    two.gate.open();
+    let (mut looks, mut busy) = (0, 0);
+    while one.backend.count() + two.backend.count() < 2000 {
+        let in_flight = evenkeel.metric("evenkeel_backend_in_flight", &[]);
+        assert!(in_flight <= 8.0, "{in_flight}");
+        looks += 1;
+        busy += u32::from(in_flight == 8.0);
+    }
+    over.store(true, SeqCst);
+    let ends: Vec<(usize, usize)> = clients.into_iter().map(|c| c.join().unwrap()).collect();
+    let served: usize = ends.iter().map(|(served, _)| served).sum();
+    let refused: usize = ends.iter().map(|(_, refused)| refused).sum();
+    assert!(refused > 0);
+    assert_eq!(served, one.backend.count() + two.backend.count());
+    assert!(busy * 10 >= looks * 9, "{busy} of {looks}");
+    let metrics = evenkeel.metrics();
+    let waited = metrics.sum("evenkeel_pool_queue_wait_seconds_count", &[]);
+    let in_time = metrics.sum("evenkeel_pool_queue_wait_seconds_bucket", &[("le", "1.0")]);
+    assert!(waited > 0.0);
+    assert_eq!(waited, in_time);
+    assert_eq!((one.most.load(SeqCst), two.most.load(SeqCst)), (4, 4));
+    let grown = evenkeel.memory_kib().saturating_sub(before_kib);
+    assert!(grown < 16 * 1024, "{grown} KiB more");
+}
