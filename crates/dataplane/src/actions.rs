@@ -263,11 +263,18 @@ pub(crate) fn intercept(
     true
 }
 
+/// Whether a response may be held back until it is whole: not a stream of events.
+pub(crate) fn may_hold(response: &ResponseHead, answered: &[u8]) -> bool {
+    let content_type = response.field(answered, "content-type").unwrap_or_default();
+    let start = content_type.get(..b"text/event-stream".len()).unwrap_or_default();
+    !start.eq_ignore_ascii_case(b"text/event-stream")
+}
+
 /// Whether nothing of a response is left to come over its connection, given what came behind its head.
-pub(crate) fn is_whole(response: &ResponseHead, behind: usize) -> bool {
+pub(crate) fn is_whole(response: &ResponseHead, behind: u64) -> bool {
     match response.framing {
         Framing::None => behind == 0,
-        Framing::Length(length) => behind as u64 == length,
+        Framing::Length(length) => behind == length,
         Framing::Chunked | Framing::UntilClose => false,
     }
 }

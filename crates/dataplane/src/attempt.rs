@@ -119,7 +119,9 @@ pub(crate) async fn run(
     begin_try(request, cell);
     if let Some(settings) = &pool.config.http2 {
         // Boxed: the larger state must not make every connection larger.
-        return Box::pin(http2::run(request, (cell, index), settings, client, scratch)).await;
+        let attempt = Box::pin(http2::run(request, (cell, index), settings, client, scratch)).await;
+        drop(in_flight);
+        return settle(attempt, client).await;
     }
     let upstream = match upstream::acquire(shard, cell, pool, client.timer, fresh).await {
         Ok(upstream) => upstream,
@@ -159,9 +161,28 @@ pub(crate) async fn run(
             let early = buffer.split_off(0);
             shard.buffers.give(buffer);
             client.tunnel = Some(Box::new(Tunnel::new(request, upstream.stream, in_flight, early)));
+            return attempt;
         }
     }
-    attempt
+    drop(in_flight);
+    settle(attempt, client).await
+}
+
+/// Sends what of a response was held back until its backend was free again.
+async fn settle(attempt: Attempt, client: &mut Client<'_>) -> Attempt {
+    let Attempt::Answered { status, keep, .. } = attempt else {
+        return attempt;
+    };
+    if !client.reply.is_holding() {
+        return attempt;
+    }
+    // Boxed: the rare and larger state must not make every connection larger.
+    let released = Box::pin(client.reply.release()).await;
+    let sent = client.reply.sent();
+    match released {
+        Ok(()) => Attempt::Answered { status, keep, sent },
+        Err(Broken::Client(reason) | Broken::Backend(reason)) => Attempt::Broken { status, reason, sent },
+    }
 }
 
 fn begin_try(request: &Request<'_>, cell: &BackendCell) {
@@ -499,6 +520,12 @@ impl<'a> Exchange<'a, '_, '_, '_> {
             head, bytes, shard, ..
         } = *self.request;
         let asked = (head, bytes);
+        if let Some(buffering) = &route.actions.buffer_responses
+            && actions::may_hold(response, buffer)
+        {
+            self.reply
+                .hold(usize::try_from(buffering.memory).unwrap_or(usize::MAX));
+        }
         let encoder =
             actions::edit_response(route, asked, (response, buffer), response_extra, &shard.encoders);
         let Some(encoder) = encoder else {
@@ -526,7 +553,7 @@ impl<'a> Exchange<'a, '_, '_, '_> {
         if !actions::intercept(route, response, buffer, response_extra) {
             return None;
         }
-        let whole = actions::is_whole(response, buffer.len().saturating_sub(response.head_len));
+        let whole = actions::is_whole(response, buffer.len().saturating_sub(response.head_len) as u64);
         let close = !(uploaded && self.request.keep());
         let page = route.actions.error_pages.page(response.status)?;
         let answer = Answer {

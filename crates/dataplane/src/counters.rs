@@ -121,6 +121,9 @@ impl PoolCounters {
     }
 }
 
+/// Where bodies taken whole are, or why they are not.
+pub(crate) const BUFFERED: [&str; 4] = ["memory", "disk", "refused", "failed"];
+
 /// What one shard counts about one load balancer.
 #[derive(Debug)]
 pub(crate) struct LoadBalancerCounters {
@@ -133,6 +136,10 @@ pub(crate) struct LoadBalancerCounters {
     pub(crate) tunnels_opened: Counter,
     /// Responses compressed, their bytes before, and after.
     pub(crate) compressed: [Counter; 3],
+    /// Copies of requests by what became of them.
+    pub(crate) mirrored: [Counter; 4],
+    /// Bodies taken whole by [`BUFFERED`].
+    pub(crate) buffered: [Counter; BUFFERED.len()],
 }
 
 impl Default for LoadBalancerCounters {
@@ -146,6 +153,8 @@ impl Default for LoadBalancerCounters {
             tunnels: AtomicU32::new(0),
             tunnels_opened: Counter::default(),
             compressed: Default::default(),
+            mirrored: Default::default(),
+            buffered: Default::default(),
         }
     }
 }

@@ -12,7 +12,7 @@ use model::config::{HealthCheck, Listener, Route};
 use model::reason::{Fault, Reason};
 
 use crate::DataplaneEvent;
-use crate::actions::{self, Edited};
+use crate::acting;
 use crate::attempt::{self, Attempt, Body, Failure, Retry, Scratch};
 use crate::buffers::BUFFER_BYTES;
 use crate::call::{self, Limits};
@@ -53,12 +53,12 @@ pub(crate) struct Rest {
     response: ResponseHead,
     to_backend: Vec<u8>,
     /// Fields added to the forwarded request.
-    request_extra: FieldList,
+    pub(crate) request_extra: FieldList,
     /// Fields added to the response, whoever gives it.
-    response_extra: FieldList,
-    story: Story,
+    pub(crate) response_extra: FieldList,
+    pub(crate) story: Story,
     /// The head for the backend, where a route makes it another than the client's.
-    outgoing: RequestHead,
+    pub(crate) outgoing: RequestHead,
 }
 
 impl Default for Work {
@@ -203,6 +203,7 @@ pub(crate) async fn run(
         trusted,
     };
     let ended = route(&arrived, client, rest).await;
+    acting::copy_late(&arrived, client, rest);
     let body = match &client.body {
         Body::Whole(length) => *length as u64,
         Body::Streaming(body) => body.received(),
@@ -236,13 +237,20 @@ pub(crate) async fn run(
 
 /// A request that has arrived, before it is known where it goes.
 pub(crate) struct Arrived<'a> {
-    shard: &'a Shard,
+    pub(crate) shard: &'a Rc<Shard>,
     pub(crate) serving: &'a ListenerServing,
     slot: &'a Slot,
     pub(crate) head: &'a RequestHead,
     pub(crate) bytes: &'a [u8],
     started_us: u64,
     pub(crate) trusted: bool,
+}
+
+impl Arrived<'_> {
+    /// Whether the client's connection may be kept, as far as head and listener go.
+    pub(crate) fn keep(&self) -> bool {
+        self.head.keep_alive && !self.slot.closing()
+    }
 }
 
 /// Finds where the request goes, and serves it from there.
@@ -267,7 +275,7 @@ async fn route(arrived: &Arrived<'_>, client: &mut Client<'_>, rest: &mut Rest) 
     rest.story.route.set(route);
     let acting = route.and_then(|r| lb.acting(r));
     if (acting.is_some() || serving.acts())
-        && let Some(ended) = act(arrived, acting, client, rest).await
+        && let Some(ended) = acting::act(arrived, acting, client, rest).await
     {
         return ended;
     }
@@ -315,36 +323,14 @@ async fn route(arrived: &Arrived<'_>, client: &mut Client<'_>, rest: &mut Rest) 
 }
 
 /// Answers a request that goes nowhere; the connection is kept when all of the request has come.
-async fn refuse_read(
+pub(crate) async fn refuse_read(
     arrived: &Arrived<'_>,
     client: &mut Client<'_>,
     reason: Reason,
     extra: &FieldList,
 ) -> Ended {
-    let whole = matches!(client.body, Body::Whole(_));
-    let keep = arrived.head.keep_alive && whole && !arrived.slot.closing();
+    let keep = arrived.keep() && matches!(client.body, Body::Whole(_));
     answer(client, reason, None, extra, !keep).await
-}
-
-/// Does what the listener and the route do before a backend is chosen; how the request ended, when it did.
-async fn act(
-    arrived: &Arrived<'_>,
-    route: Option<&Route>,
-    client: &mut Client<'_>,
-    rest: &mut Rest,
-) -> Option<Ended> {
-    let mut location = Vec::new();
-    let mut edited = Edited {
-        request_extra: &mut rest.request_extra,
-        response_extra: &mut rest.response_extra,
-        outgoing: &mut rest.outgoing,
-    };
-    let acted = actions::act(arrived, route, client, &rest.story, &mut edited, &mut location);
-    match acted {
-        Ok(None) => None,
-        Ok(Some(own)) => Some(answer_with(arrived, client, &own, &rest.response_extra).await),
-        Err(reason) => Some(refuse_read(arrived, client, reason, &rest.response_extra).await),
-    }
 }
 
 /// Tells an authority what it asks to see (RFC 8555 section 8.3), whatever the routes say.
@@ -362,14 +348,13 @@ async fn answer_challenge(arrived: &Arrived<'_>, client: &mut Client<'_>, rest: 
 }
 
 /// Answers with a response of our own; the connection is kept when all of the request has come.
-async fn answer_with(
+pub(crate) async fn answer_with(
     arrived: &Arrived<'_>,
     client: &mut Client<'_>,
     own: &Answer<'_>,
     extra: &FieldList,
 ) -> Ended {
-    let whole = matches!(client.body, Body::Whole(_));
-    let close = !(arrived.head.keep_alive && whole && !arrived.slot.closing());
+    let close = !(arrived.keep() && matches!(client.body, Body::Whole(_)));
     let sent = client.reply.answer(own, extra, close).await;
     Ended {
         next: match sent {
@@ -757,7 +742,7 @@ fn retry_after_s(pool: &PoolServing) -> u32 {
         .max(1)
 }
 
-async fn answer(
+pub(crate) async fn answer(
     client: &mut Client<'_>,
     reason: Reason,
     retry_after_s: Option<u32>,

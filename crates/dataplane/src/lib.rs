@@ -8,6 +8,7 @@
 //! What it refuses: forwarding raw bytes (every message is parsed and written anew), holding memory for
 //! connections that wait, unbounded anything.
 
+mod acting;
 mod actions;
 mod attempt;
 mod backend_http2;
@@ -23,6 +24,7 @@ mod explain;
 mod geo;
 mod http2;
 mod metrics;
+mod mirror;
 mod observe;
 mod origin;
 mod relay;
@@ -32,6 +34,7 @@ mod routing;
 mod serving;
 mod shard;
 mod slot;
+mod spool;
 mod story;
 mod stream;
 mod timers;

@@ -16,9 +16,10 @@ use prometheus_client::encoding::{DescriptorEncoder, MetricEncoder, NoLabelSet};
 use prometheus_client::metrics::MetricType;
 
 use crate::counters::{
-    BOUNDS_US, BackendCounters, CLASSES, Counter, Histogram, HistogramTotal, Http2Counters,
+    BOUNDS_US, BUFFERED, BackendCounters, CLASSES, Counter, Histogram, HistogramTotal, Http2Counters,
     LoadBalancerCounters, PoolCounters, REFUSED as REFUSED_STREAMS, RESET_CAUSES,
 };
+use crate::mirror::OUTCOMES;
 use crate::serving::{BackendCell, LbServing, ListenerCell, PoolServing, Serving};
 use crate::{Dataplane, observe};
 
@@ -54,6 +55,8 @@ metrics! {
     COMPRESSED "evenkeel_compressed_responses_total" "counter" "load_balancer" "Responses compressed";
     COMPRESSION_IN "evenkeel_compression_input_bytes_total" "counter" "load_balancer" "Bytes of bodies compressed, before";
     COMPRESSION_OUT "evenkeel_compression_output_bytes_total" "counter" "load_balancer" "Bytes of bodies compressed, after";
+    MIRRORED "evenkeel_mirrored_requests_total" "counter" "load_balancer, outcome" "Requests copied to another pool: answered or failed; or not copied: busy (mirror.max_in_flight), too_large (mirror.max_body)";
+    BUFFERED_BODIES "evenkeel_buffered_bodies_total" "counter" "load_balancer, outcome" "Request bodies taken whole first: in memory, in part on disk; refused: over the bounds; failed: they did not come";
     TUNNELS "evenkeel_tunnels" "gauge" "load_balancer" "Tunnels (WebSocket and others) now";
     TUNNELS_OPENED "evenkeel_tunnels_opened_total" "counter" "load_balancer" "Connections that switched to another protocol";
     CONNECTIONS "evenkeel_listener_connections" "gauge" "load_balancer, listener" "Client connections now";
@@ -256,7 +259,30 @@ fn load_balancers(encoder: &mut DescriptorEncoder<'_>, serving: &Serving) -> fmt
         )?;
     }
     tunnels(encoder, serving)?;
-    compression(encoder, serving)
+    compression(encoder, serving)?;
+    by_outcome(encoder, serving, MIRRORED, &OUTCOMES, |block| &block.mirrored)?;
+    by_outcome(encoder, serving, BUFFERED_BODIES, &BUFFERED, |block| {
+        &block.buffered
+    })
+}
+
+fn by_outcome(
+    encoder: &mut DescriptorEncoder<'_>,
+    serving: &Serving,
+    description: Description,
+    outcomes: &[&'static str],
+    part: Part<LoadBalancerCounters, [Counter; 4]>,
+) -> fmt::Result {
+    let mut metric = family(encoder, description)?;
+    for lb in serving.load_balancers.values() {
+        for (i, outcome) in outcomes.iter().enumerate() {
+            let blocks = lb.cell.counters.all();
+            let parts = blocks.filter_map(|block| part(block).get(i).map(Counter::get));
+            let labels = vec![("load_balancer", lb.cell.name.as_str()), ("outcome", *outcome)];
+            counter(&mut metric, &labels, parts.sum())?;
+        }
+    }
+    Ok(())
 }
 
 fn compression(encoder: &mut DescriptorEncoder<'_>, serving: &Serving) -> fmt::Result {

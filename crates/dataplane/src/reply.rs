@@ -46,6 +46,8 @@ pub(crate) struct Reply<'a> {
     sent: u64,
     /// The encoder failed: the body cannot be finished.
     failed: bool,
+    /// Nothing is sent before there is this much, or [`Reply::release`] says so.
+    hold: usize,
 }
 
 /// What carries the response.
@@ -100,6 +102,7 @@ impl<'a> Reply<'a> {
             encoder: None,
             sent: 0,
             failed: false,
+            hold: 0,
         }
     }
 
@@ -203,6 +206,32 @@ impl<'a> Reply<'a> {
         self.head(buffer, response, extra, close)
     }
 
+    /// Tells a client that waits for it that its body is welcome.
+    pub(crate) async fn allow_body(&mut self) -> Result<(), Broken> {
+        const CONTINUE: &[u8] = b"HTTP/1.1 100 Continue\r\n\r\n";
+        let mut head = ResponseHead::new();
+        match head.parse(CONTINUE, self.method) {
+            Ok(_) => self.interim(CONTINUE, &head).await,
+            Err(reason) => Err(Broken::Client(reason)),
+        }
+    }
+
+    /// Holds back what is written until there is this much.
+    pub(crate) fn hold(&mut self, bytes: usize) {
+        self.hold = bytes;
+    }
+
+    /// Whether something may be held back.
+    pub(crate) fn is_holding(&self) -> bool {
+        self.hold > 0
+    }
+
+    /// Sends what is held back.
+    pub(crate) async fn release(&mut self) -> Result<(), Broken> {
+        self.hold = 0;
+        self.flush().await
+    }
+
     /// Uses own pages for failures from now on.
     pub(crate) fn use_pages(&mut self, pages: &Arc<ErrorPages>) {
         self.pages = Some(pages.clone());
@@ -262,6 +291,10 @@ impl<'a> Reply<'a> {
         if self.failed {
             return Err(Broken::Client(Reason::LocalResources));
         }
+        if self.out.len() < self.hold {
+            return Ok(());
+        }
+        self.hold = 0;
         let stream = match self.wire {
             Wire::Http1(stream) => stream,
             Wire::Http2(responder) => return self.flush_http2(responder).await,
@@ -328,6 +361,9 @@ impl<'a> Reply<'a> {
 
     /// Whether a body of known length can be moved to the client inside the kernel.
     pub(crate) fn is_spliceable(&self) -> bool {
+        if self.is_holding() {
+            return false;
+        }
         match self.wire {
             Wire::Http1(stream) => stream.is_spliceable() && matches!(self.framing, Framing::Length(_)),
             Wire::Http2(_) => false,
@@ -371,6 +407,9 @@ impl<'a> Reply<'a> {
         extra: &FieldList,
         close: bool,
     ) -> Result<(), Broken> {
+        // What was held back of a response that broke off is not sent.
+        self.hold = 0;
+        self.encoder = None;
         let page = self.pages.clone().filter(|_| !self.call);
         if let Some(page) = page.as_ref().and_then(|pages| pages.page(reason.status())) {
             let answer = Answer {

@@ -12,6 +12,7 @@ use model::reason::Reason;
 
 use crate::backend_http2::{Outgoing, Stopped};
 use crate::http2::Incoming;
+use crate::spool::{Room, Spool};
 use crate::stream::Stream;
 use crate::timers::{Expired, Timer, Timers};
 
@@ -33,6 +34,8 @@ pub(crate) struct RequestBody<'a> {
     may_pause: Option<Duration>,
     /// Greatest body, where the route has a limit of its own.
     limit: Option<u64>,
+    /// What follows `replay` of a body that was taken whole first.
+    spool: Option<Box<Spool>>,
     done: bool,
     received: u64,
     waited_ms: u64,
@@ -133,6 +136,7 @@ impl<'a> RequestBody<'a> {
             in_chunks: true,
             may_pause: None,
             limit: None,
+            spool: None,
             done: false,
             received: 0,
             waited_ms: 0,
@@ -168,7 +172,7 @@ impl<'a> RequestBody<'a> {
     pub(crate) fn write_replay(&mut self, out: &mut Vec<u8>) {
         self.in_chunks = true;
         self.encode(out, &self.replay);
-        if self.done {
+        if self.done && self.spool.is_none() {
             self.encode_end(out);
         }
     }
@@ -199,6 +203,13 @@ impl<'a> RequestBody<'a> {
             self.in_chunks = false;
             encoded.extend_from_slice(&self.replay);
         }
+        if let Some(spool) = self.spool.take() {
+            let sent = self
+                .upload_spool(&spool, &sink, &mut encoded, stream_idle, timer)
+                .await;
+            self.spool = Some(spool);
+            sent?;
+        }
         loop {
             // Once done, an earlier attempt took all of it; what was kept is sent.
             if !self.done {
@@ -228,6 +239,84 @@ impl<'a> RequestBody<'a> {
                 .await
                 .map_err(UploadError::Client)?;
         }
+    }
+
+    /// Sends what is on disk; the end is left in `encoded`.
+    async fn upload_spool(
+        &self,
+        spool: &Spool,
+        sink: &Sink<'_>,
+        encoded: &mut Vec<u8>,
+        stream_idle: Duration,
+        timer: &Timer,
+    ) -> Result<(), UploadError> {
+        let mut at = 0;
+        loop {
+            let piece = spool.read(at).await.map_err(UploadError::Client)?;
+            if piece.is_empty() {
+                self.encode_end(encoded);
+                return Ok(());
+            }
+            at += piece.len() as u64;
+            self.encode(encoded, &piece);
+            timer.arm(stream_idle);
+            match timer.bound(sink.write(encoded)).await {
+                Ok(Ok(())) => {}
+                Ok(Err(Stopped)) => return Err(UploadError::Backend),
+                Err(Expired) => return Err(UploadError::BackendTimeout),
+            }
+        }
+    }
+
+    /// Takes the body whole: `memory` bytes of it are kept here, the rest on disk, as far as there is room. It can
+    /// be sent as often as needed then. True when a part of it is on disk.
+    ///
+    /// # Errors
+    /// The client's fault, a body over the bounds, or a disk that is full.
+    pub(crate) async fn take_whole(
+        &mut self,
+        memory: usize,
+        (room, name): (&Room, u64),
+        listener: &Listener,
+        (timer, timers): (&Timer, &Timers),
+    ) -> Result<bool, Reason> {
+        // What is over `memory` goes to disk at once.
+        self.replay_limit = usize::MAX;
+        let mut encoded = Vec::new();
+        loop {
+            self.take(&mut encoded, listener)?;
+            encoded.clear();
+            if self.replay.len() > memory {
+                if room.each == 0 {
+                    return Err(Reason::BodyTooLarge);
+                }
+                let mut spool = match self.spool.take() {
+                    Some(spool) => spool,
+                    None => Box::new(Spool::create(room.clone(), name).await?),
+                };
+                spool.append(self.replay.split_off(memory)).await?;
+                self.spool = Some(spool);
+            }
+            if let Source::Http2(incoming) = &mut self.source {
+                incoming.release();
+            }
+            if self.done {
+                timer.disarm();
+                return Ok(self.spool.is_some());
+            }
+            self.fill(listener, timer, timers).await?;
+        }
+    }
+
+    /// Keeps at least this much of it, so that it can be copied.
+    pub(crate) fn keep_at_least(&mut self, bytes: usize) {
+        self.replay_limit = self.replay_limit.max(bytes);
+    }
+
+    /// The whole body, when it has come and was small enough to be kept in memory.
+    pub(crate) fn kept(&self) -> Option<&[u8]> {
+        let whole = self.done && self.replayable && self.spool.is_none();
+        whole.then_some(self.replay.as_slice())
     }
 
     async fn fill(&mut self, listener: &Listener, timer: &Timer, timers: &Timers) -> Result<(), Reason> {

@@ -19,6 +19,7 @@ use model::snapshot::{PoolState, Snapshot};
 use model::state::{BackendId, RouteOrder};
 use tls::ChallengeStore;
 
+use crate::acting::RouteCell;
 use crate::actions;
 use crate::connection_cap::ConnectionCap;
 use crate::counters::{BackendCounters, Http2Counters, LoadBalancerCounters, PerShard, PoolCounters};
@@ -59,6 +60,8 @@ pub(crate) struct LbServing {
     orders: BTreeMap<Name, Arc<RouteOrder>>,
     /// Whether each route does anything besides choosing a pool.
     acting: Vec<bool>,
+    /// What the requests of each route share.
+    pub(crate) route_cells: Vec<Arc<RouteCell>>,
     pub(crate) pools: Vec<Arc<PoolServing>>,
     pub(crate) cell: Arc<LbCell>,
 }
@@ -425,6 +428,7 @@ fn build_lb(
         targets,
         orders,
         acting: config.routes.iter().map(actions::acts).collect(),
+        route_cells: config.routes.iter().map(|_| Arc::default()).collect(),
         pools,
         cell: registry.lb_cell(&config.name),
         config: config.clone(),

@@ -11,6 +11,7 @@ mod actions;
 mod algorithms;
 mod all_down;
 mod bodies;
+mod buffering;
 mod command_line;
 mod compression;
 mod connections;

@@ -1,0 +1,193 @@
+//! The sequence of what listener and route do before a backend is chosen: edit, answer, take the body, copy.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, AtomicU64};
+
+use http::forward::{self, Via};
+use model::config::{BufferRequests, Route};
+use model::reason::Reason;
+
+use crate::actions::{self, Edited};
+use crate::attempt::Body;
+use crate::exchange::{Arrived, Client, Ended, Rest, answer, answer_with, refuse_read};
+use crate::mirror::{self, Copy, Outcome, Place};
+use crate::origin::Origin;
+use crate::serving::LbServing;
+use crate::spool::Room;
+
+/// What all requests of a route share.
+#[derive(Debug, Default)]
+pub(crate) struct RouteCell {
+    /// Bytes of bodies on disk.
+    spooled: Arc<AtomicU64>,
+    /// Copies on their way.
+    copies: Arc<AtomicU32>,
+}
+
+/// Does what the listener and the route do before a backend is chosen; how the request ended, when it did.
+pub(crate) async fn act(
+    arrived: &Arrived<'_>,
+    route: Option<&Route>,
+    client: &mut Client<'_>,
+    rest: &mut Rest,
+) -> Option<Ended> {
+    let mut location = Vec::new();
+    let mut edited = Edited {
+        request_extra: &mut rest.request_extra,
+        response_extra: &mut rest.response_extra,
+        outgoing: &mut rest.outgoing,
+    };
+    let acted = actions::act(arrived, route, client, &rest.story, &mut edited, &mut location);
+    match acted {
+        Ok(None) => {
+            let route = route?;
+            if let Err(reason) = take_body(arrived, route, client, rest).await {
+                return Some(answer(client, reason, None, &rest.response_extra, true).await);
+            }
+            copy_now(arrived, route, client, rest);
+            None
+        }
+        Ok(Some(own)) => Some(answer_with(arrived, client, &own, &rest.response_extra).await),
+        Err(reason) => Some(refuse_read(arrived, client, reason, &rest.response_extra).await),
+    }
+}
+
+/// Takes the whole body where the route wants that.
+async fn take_body(
+    arrived: &Arrived<'_>,
+    route: &Route,
+    client: &mut Client<'_>,
+    rest: &mut Rest,
+) -> Result<(), Reason> {
+    let (Some(config), Body::Streaming(body)) = (&route.actions.buffer_requests, &mut client.body) else {
+        return Ok(());
+    };
+    let BufferRequests {
+        memory,
+        disk,
+        disk_total,
+    } = *config;
+    if std::mem::take(&mut rest.outgoing.expect_continue) {
+        let allowed = client.reply.allow_body().await;
+        allowed.map_err(|_| Reason::ClientGone)?;
+    }
+    let room = Room {
+        each: disk,
+        all: disk_total,
+        used: cell(&arrived.serving.lb, rest)
+            .map(|cell| cell.spooled.clone())
+            .unwrap_or_default(),
+    };
+    let name = arrived.shard.rng.borrow_mut().next_u64();
+    let memory = usize::try_from(memory).unwrap_or(usize::MAX);
+    let clocks = (client.timer, arrived.shard.timers.as_ref());
+    let taken = body
+        .take_whole(memory, (&room, name), &arrived.serving.config, clocks)
+        .await;
+    let counters = arrived.serving.lb.cell.counters.of(arrived.shard.index);
+    let outcome = match taken {
+        Ok(false) => 0,
+        Ok(true) => 1,
+        Err(Reason::BodyTooLarge | Reason::BufferFull) => 2,
+        Err(_) => 3,
+    };
+    if let Some(counter) = counters.buffered.get(outcome) {
+        counter.add(1);
+    }
+    taken.map(|_| ())
+}
+
+fn cell<'l>(lb: &'l LbServing, rest: &Rest) -> Option<&'l RouteCell> {
+    lb.route_cells.get(rest.story.route.get()?).map(Arc::as_ref)
+}
+
+/// Copies a request whose body is here; one whose body is still coming keeps it for [`copy_late`].
+fn copy_now(arrived: &Arrived<'_>, route: &Route, client: &mut Client<'_>, rest: &mut Rest) {
+    let Some(config) = &route.actions.mirror else {
+        return;
+    };
+    match &mut client.body {
+        Body::Whole(length) => {
+            let start = arrived.head.head_len;
+            let body = arrived.bytes.get(start..start + *length);
+            copy(arrived, route, client.origin, rest, body.unwrap_or_default());
+        }
+        Body::Streaming(body) => {
+            body.keep_at_least(usize::try_from(config.max_body).unwrap_or(usize::MAX));
+        }
+    }
+}
+
+/// Copies a request whose body has come in the meantime.
+pub(crate) fn copy_late(arrived: &Arrived<'_>, client: &Client<'_>, rest: &mut Rest) {
+    let Body::Streaming(body) = &client.body else {
+        return;
+    };
+    let lb = &arrived.serving.lb;
+    let Some(route) = rest.story.route.get().and_then(|r| lb.acting(r)) else {
+        return;
+    };
+    if route.actions.mirror.is_none() {
+        return;
+    }
+    match body.kept() {
+        Some(body) => {
+            rest.outgoing.set_whole_body(body.len() as u64);
+            copy(arrived, route, client.origin, rest, body);
+        }
+        None if body.done() => mirror::count(arrived.shard, &lb.cell, Outcome::TooLarge),
+        // Never came: there is no whole request to copy.
+        None => {}
+    }
+}
+
+fn copy(arrived: &Arrived<'_>, route: &Route, origin: &Origin, rest: &Rest, body: &[u8]) {
+    let (shard, lb) = (arrived.shard, &arrived.serving.lb);
+    let Some(config) = &route.actions.mirror else {
+        return;
+    };
+    let chosen = shard.rng.borrow_mut().below(100) < u64::from(config.share);
+    if !chosen || arrived.head.upgrade(arrived.bytes).is_some() {
+        return;
+    }
+    let count = |outcome| mirror::count(shard, &lb.cell, outcome);
+    if body.len() as u64 > config.max_body {
+        return count(Outcome::TooLarge);
+    }
+    let place = cell(lb, rest).and_then(|cell| Place::take(&cell.copies, config.max_in_flight));
+    let Some(place) = place else {
+        return count(Outcome::Busy);
+    };
+    let pool = lb.pools.iter().find(|pool| pool.config.name == config.pool);
+    let picked = pool.and_then(|pool| {
+        let now_us = shard.timers.recent_us();
+        let index = pool.balancer.pick(0, &[], now_us, &mut shard.rng.borrow_mut())?;
+        Some((pool.clone(), pool.backends.get(index)?.clone()))
+    });
+    let Some((pool, backend)) = picked else {
+        return count(Outcome::Failed);
+    };
+    let via = Via {
+        client: origin.peer.ip(),
+        client_text: origin.peer_text.as_bytes(),
+        trusted: arrived.trusted,
+        scheme: origin.scheme(),
+        backend: backend.address_text.as_bytes(),
+        upgrade: None,
+        trace: None,
+    };
+    let mut message = Vec::new();
+    let head = &rest.outgoing;
+    forward::write_request(&mut message, arrived.bytes, head, &via, &rest.request_extra);
+    message.extend_from_slice(body);
+    let copy = Copy {
+        pool,
+        backend,
+        lb: lb.cell.clone(),
+        method: head.method,
+        message,
+        timeout: config.timeout,
+        place,
+    };
+    mirror::send(shard, copy);
+}

@@ -1,0 +1,105 @@
+//! A request body on disk: a file without a name, bounded, and counted against what all of a route may hold.
+//!
+//! Files are written and read on the threads for blocking work, so that a slow disk makes one request wait and no
+//! shard.
+
+use std::fs::{File, OpenOptions};
+use std::io;
+use std::os::unix::fs::{FileExt, OpenOptionsExt};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+
+use model::reason::Reason;
+
+/// Most bytes written or read at once.
+const PIECE: usize = 256 * 1024;
+
+/// What a route's bodies may take on disk.
+#[derive(Debug, Clone)]
+pub(crate) struct Room {
+    /// Greatest part of one body.
+    pub(crate) each: u64,
+    /// Greatest of all together.
+    pub(crate) all: u64,
+    /// Bytes on disk now.
+    pub(crate) used: Arc<AtomicU64>,
+}
+
+/// The file of one body.
+#[derive(Debug)]
+pub(crate) struct Spool {
+    file: Arc<File>,
+    length: u64,
+    room: Room,
+}
+
+impl Spool {
+    /// A new file in the directory of temporary files.
+    pub(crate) async fn create(room: Room, name: u64) -> Result<Self, Reason> {
+        let file = blocking(move || {
+            let path = std::env::temp_dir().join(format!("evenkeel-{}-{name:016x}", std::process::id()));
+            let mut options = OpenOptions::new();
+            let file = options
+                .read(true)
+                .write(true)
+                .create_new(true)
+                .mode(0o600)
+                .open(&path)?;
+            // Without a name it is gone with its last descriptor, whatever becomes of us.
+            std::fs::remove_file(&path)?;
+            Ok(file)
+        });
+        Ok(Self {
+            file: Arc::new(file.await?),
+            length: 0,
+            room,
+        })
+    }
+
+    /// Appends.
+    ///
+    /// # Errors
+    /// [`Reason::BodyTooLarge`], [`Reason::BufferFull`], or [`Reason::LocalResources`] for a disk that cannot be
+    /// written.
+    pub(crate) async fn append(&mut self, data: Vec<u8>) -> Result<(), Reason> {
+        let more = data.len() as u64;
+        if self.length.saturating_add(more) > self.room.each {
+            return Err(Reason::BodyTooLarge);
+        }
+        let used = self.room.used.fetch_add(more, Relaxed);
+        let (file, at) = (self.file.clone(), self.length);
+        self.length += more;
+        if used.saturating_add(more) > self.room.all {
+            return Err(Reason::BufferFull);
+        }
+        blocking(move || file.write_all_at(&data, at)).await
+    }
+
+    /// The bytes from `at` on, as many as one read takes; none at the end.
+    pub(crate) async fn read(&self, at: u64) -> Result<Vec<u8>, Reason> {
+        let left = usize::try_from(self.length.saturating_sub(at)).unwrap_or(usize::MAX);
+        let file = self.file.clone();
+        blocking(move || {
+            let mut piece = vec![0; left.min(PIECE)];
+            file.read_exact_at(&mut piece, at)?;
+            Ok(piece)
+        })
+        .await
+    }
+}
+
+impl Drop for Spool {
+    fn drop(&mut self) {
+        self.room.used.fetch_sub(self.length, Relaxed);
+    }
+}
+
+async fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> io::Result<T> + Send + 'static,
+) -> Result<T, Reason> {
+    let done = tokio::task::spawn_blocking(work).await;
+    done.map_err(|_| Reason::LocalResources)?.map_err(|error| {
+        tracing::warn!(%error, "a request body could not be kept on disk");
+        Reason::LocalResources
+    })
+}
