@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, AtomicU64};
 
+use http::Framing;
 use http::forward::{self, Via};
 use model::config::{BufferRequests, Route};
 use model::reason::Reason;
@@ -59,7 +60,7 @@ async fn take_body(
     client: &mut Client<'_>,
     rest: &mut Rest,
 ) -> Result<(), Reason> {
-    let (Some(config), Body::Streaming(body)) = (&route.actions.buffer_requests, &mut client.body) else {
+    let Some(config) = &route.actions.buffer_requests else {
         return Ok(());
     };
     let BufferRequests {
@@ -67,6 +68,21 @@ async fn take_body(
         disk,
         disk_total,
     } = *config;
+    let counters = arrived.serving.lb.cell.counters.of(arrived.shard.index);
+    let count = |outcome: usize| {
+        counters
+            .buffered
+            .get(outcome)
+            .map_or((), |counter| counter.add(1))
+    };
+    let most = memory.saturating_add(disk);
+    if matches!(arrived.head.framing, Framing::Length(length) if length > most) {
+        count(2);
+        return Err(Reason::BodyTooLarge);
+    }
+    let Body::Streaming(body) = &mut client.body else {
+        return Ok(());
+    };
     if std::mem::take(&mut rest.outgoing.expect_continue) {
         let allowed = client.reply.allow_body().await;
         allowed.map_err(|_| Reason::ClientGone)?;
@@ -84,16 +100,12 @@ async fn take_body(
     let taken = body
         .take_whole(memory, (&room, name), &arrived.serving.config, clocks)
         .await;
-    let counters = arrived.serving.lb.cell.counters.of(arrived.shard.index);
-    let outcome = match taken {
+    count(match taken {
         Ok(false) => 0,
         Ok(true) => 1,
         Err(Reason::BodyTooLarge | Reason::BufferFull) => 2,
         Err(_) => 3,
-    };
-    if let Some(counter) = counters.buffered.get(outcome) {
-        counter.add(1);
-    }
+    });
     taken.map(|_| ())
 }
 

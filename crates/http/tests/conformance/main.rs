@@ -10,6 +10,8 @@ mod known_attacks;
 mod rfc3986_section_6;
 mod rfc7239;
 mod rfc9110_section_10;
+mod rfc9110_section_12;
+mod rfc9110_section_15;
 mod rfc9110_section_6;
 mod rfc9110_section_7;
 mod rfc9110_section_9;
