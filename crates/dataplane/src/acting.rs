@@ -130,8 +130,17 @@ fn copy_now(arrived: &Arrived<'_>, route: &Route, client: &mut Client<'_>, rest:
     }
 }
 
+/// Does what is left once a request is answered.
+pub(crate) fn finish(arrived: &Arrived<'_>, client: &Client<'_>, rest: &mut Rest) {
+    if let Some(sizes) = client.reply.encoded() {
+        let counters = arrived.serving.lb.cell.counters.of(arrived.shard.index);
+        counters.note_compressed(sizes);
+    }
+    copy_late(arrived, client, rest);
+}
+
 /// Copies a request whose body has come in the meantime.
-pub(crate) fn copy_late(arrived: &Arrived<'_>, client: &Client<'_>, rest: &mut Rest) {
+fn copy_late(arrived: &Arrived<'_>, client: &Client<'_>, rest: &mut Rest) {
     let Body::Streaming(body) = &client.body else {
         return;
     };

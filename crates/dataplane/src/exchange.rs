@@ -203,7 +203,7 @@ pub(crate) async fn run(
         trusted,
     };
     let ended = route(&arrived, client, rest).await;
-    acting::copy_late(&arrived, client, rest);
+    acting::finish(&arrived, client, rest);
     let body = match &client.body {
         Body::Whole(length) => *length as u64,
         Body::Streaming(body) => body.received(),
@@ -228,9 +228,6 @@ pub(crate) async fn run(
         sent: ended.sent,
     };
     account(shard, &serving.lb.cell, &told);
-    if let Some(sizes) = client.reply.encoded() {
-        serving.lb.cell.counters.of(shard.index).note_compressed(sizes);
-    }
     client.timer.limit(std::time::Duration::ZERO);
     ended.next
 }

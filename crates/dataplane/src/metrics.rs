@@ -259,6 +259,11 @@ fn load_balancers(encoder: &mut DescriptorEncoder<'_>, serving: &Serving) -> fmt
         )?;
     }
     tunnels(encoder, serving)?;
+    actions(encoder, serving)
+}
+
+/// What routes do besides choosing a pool.
+fn actions(encoder: &mut DescriptorEncoder<'_>, serving: &Serving) -> fmt::Result {
     compression(encoder, serving)?;
     by_outcome(encoder, serving, MIRRORED, &OUTCOMES, |block| &block.mirrored)?;
     by_outcome(encoder, serving, BUFFERED_BODIES, &BUFFERED, |block| {
