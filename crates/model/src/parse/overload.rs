@@ -41,7 +41,7 @@ fn queue(f: &mut Findings<'_>, s: &Section<'_>) -> Queue {
     Queue {
         size: s.integer(f, "size").map_or(defaults.size, narrow),
         timeout,
-        target: target.unwrap_or(DEFAULT_QUEUE_TARGET.min(timeout)),
+        target: target.unwrap_or_else(|| DEFAULT_QUEUE_TARGET.min(timeout)),
     }
 }
 
