@@ -578,6 +578,8 @@ fn load_balancer() -> impl Strategy<Value = LoadBalancer> {
                         if answer.is_some() {
                             actions = actions::without_pool(actions);
                         }
+                        // Copies are sent over HTTP/1.
+                        actions.mirror = actions.mirror.filter(|_| pools[pool].http2.is_none());
                         if let Some(mirror) = &mut actions.mirror {
                             mirror.pool = pool.clone();
                         }
