@@ -204,18 +204,28 @@ fn to_https<'a>(
     port: u16,
     location: &'a mut Vec<u8>,
 ) -> Result<Answer<'a>, Reason> {
+    *location = https_address(port, &values(arrived, origin, ""))?;
+    Ok(Answer {
+        status: 308,
+        location: Some(location),
+        ..Answer::default()
+    })
+}
+
+/// The same address over HTTPS.
+///
+/// # Errors
+/// [`Reason::BadHost`] when the request names no host.
+pub(crate) fn https_address(port: u16, values: &Values<'_>) -> Result<Vec<u8>, Reason> {
     use model::config::{DEFAULT_HTTPS_PORT, Variable};
     let text = match port {
         DEFAULT_HTTPS_PORT => "https://{host}{path}{query}".to_owned(),
         port => format!("https://{{host}}:{port}{{path}}{{query}}"),
     };
     let to = Template::parse(&text, &Variable::ALL, None).map_err(|_| Reason::BadHost)?;
-    template::location(&to, &values(arrived, origin, ""), location)?;
-    Ok(Answer {
-        status: 308,
-        location: Some(location),
-        ..Answer::default()
-    })
+    let mut address = Vec::new();
+    template::location(&to, values, &mut address)?;
+    Ok(address)
 }
 
 // ---- responses of backends ----

@@ -8,6 +8,7 @@ use http::{Parsed, RequestHead};
 use model::explain::{ExplainQuery, Explanation, Refusal};
 use model::reason::Reason;
 
+use crate::explain_actions;
 use crate::geo::Geo;
 use crate::routing;
 use crate::serving::{ListenerServing, PoolServing, Serving};
@@ -26,23 +27,7 @@ pub(crate) fn explain(
     let listener = find_listener(serving, bound, &query.listener)?;
     let text = request_text(query)?;
     let mut head = RequestHead::new();
-    let mut explanation = Explanation {
-        load_balancer: listener.lb.config.name.clone(),
-        listener: listener.config.name.clone(),
-        host: String::new(),
-        path: String::new(),
-        routes: Vec::new(),
-        language: None,
-        geography: None,
-        split: None,
-        pool: None,
-        algorithm: None,
-        hash_key: None,
-        candidates: Vec::new(),
-        chosen: None,
-        queue: None,
-        refused: None,
-    };
+    let mut explanation = blank(listener);
     match head.parse(&text, &listener.config.limits) {
         Ok(Parsed::Complete) => {}
         Ok(Parsed::Incomplete) => return Err("the request is incomplete: a field holds a line break".into()),
@@ -66,6 +51,17 @@ pub(crate) fn explain(
     explanation.split = route
         .and_then(|route| listener.lb.targets.get(route))
         .and_then(|target| target.words(&head, &text, client));
+    let acting = route.and_then(|route| listener.lb.acting(route));
+    let told = explain_actions::tell(listener, acting, &head, &text, client);
+    explanation.actions = told.lines;
+    match told.answers {
+        Ok(false) => {}
+        Ok(true) => return Ok(explanation),
+        Err(reason) => {
+            explanation.refused = Some(refusal(reason));
+            return Ok(explanation);
+        }
+    }
     let Some(pool) = pool.and_then(|pool| listener.lb.pools.get(pool)) else {
         explanation.refused = Some(refusal(Reason::NoRoute));
         return Ok(explanation);
@@ -83,6 +79,28 @@ pub(crate) fn explain(
     }
     explanation.chosen = chosen;
     Ok(explanation)
+}
+
+/// An explanation that says nothing yet.
+fn blank(listener: &ListenerServing) -> Explanation {
+    Explanation {
+        load_balancer: listener.lb.config.name.clone(),
+        listener: listener.config.name.clone(),
+        host: String::new(),
+        path: String::new(),
+        routes: Vec::new(),
+        language: None,
+        geography: None,
+        split: None,
+        actions: Vec::new(),
+        pool: None,
+        algorithm: None,
+        hash_key: None,
+        candidates: Vec::new(),
+        chosen: None,
+        queue: None,
+        refused: None,
+    }
 }
 
 fn would_wait(pool: &PoolServing) -> String {

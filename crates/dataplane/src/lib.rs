@@ -21,6 +21,7 @@ mod connection_cap;
 mod counters;
 mod exchange;
 mod explain;
+mod explain_actions;
 mod geo;
 mod http2;
 mod metrics;

@@ -47,6 +47,9 @@ pub struct Explanation {
     /// How the route shared the request out, where it has a split.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub split: Option<String>,
+    /// What listener and route do besides choosing a pool, a line each.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub actions: Vec<String>,
     /// The pool reached.
     pub pool: Option<Name>,
     /// Its algorithm.

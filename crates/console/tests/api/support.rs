@@ -253,6 +253,7 @@ fn explain(query: &ExplainQuery) -> Result<Explanation, String> {
             country: Code::parse("CH"),
             continent: None,
         }),
+        actions: Vec::new(),
         split: (!refused).then(|| "default 5; at random".to_owned()),
         pool: (!refused).then(|| name("default")),
         algorithm: (!refused).then(|| "round_robin".to_owned()),

@@ -76,6 +76,9 @@ fn render(query: &ExplainQuery, explanation: &Explanation, paint: Paint) -> Stri
     if let Some(split) = &explanation.split {
         let _ = writeln!(out, "  split: {}", paint.text(Tone::Plain, split));
     }
+    for action in &explanation.actions {
+        let _ = writeln!(out, "  {}", paint.text(Tone::Plain, action));
+    }
     if let Some(pool) = &explanation.pool {
         let algorithm = explanation.algorithm.as_deref().unwrap_or("no algorithm");
         let _ = write!(out, "  pool {pool}: {}", paint.text(Tone::Plain, algorithm));
@@ -173,6 +176,7 @@ mod tests {
             language: None,
             geography: None,
             split: None,
+            actions: Vec::new(),
             pool: Some(name("default")),
             algorithm: Some("consistent_hash".into()),
             hash_key: Some("header x-user = \"7\"".into()),

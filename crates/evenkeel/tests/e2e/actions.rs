@@ -272,3 +272,25 @@ fn a_route_has_its_own_limit_on_bodies() {
         }
     }
 }
+
+/// `explain` says what would be done, and calls no redirect a failure.
+#[test]
+fn explain_says_what_a_route_would_do() {
+    let one = Backend::named("one");
+    let evenkeel = Evenkeel::start(&routed(
+        &one,
+        "[[load_balancers.shop.routes]]\nmatch.path_prefix = \"/old\"\nredirect = { to = \"https://new.test{path}\" }\n\
+         [[load_balancers.shop.routes]]\nmatch.path_prefix = \"/api\"\npool = \"default\"\nrewrite = { path_prefix = \"/v2\" }\n\
+         request_headers = { set = { X-Env = \"prod\" } }\n",
+    ));
+    let redirected = evenkeel.cli_ok(&["explain", "--listener", "shop", "GET", "/old/a"]);
+    assert!(
+        redirected.contains("redirects with 308 to https://new.test/old/a"),
+        "{redirected}"
+    );
+    assert!(!redirected.contains("refused"), "{redirected}");
+    let sent = evenkeel.cli_ok(&["explain", "--listener", "shop", "GET", "/api/a"]);
+    assert!(sent.contains("asks the backend for /v2/a"), "{sent}");
+    assert!(sent.contains("sets in the request: x-env: prod"), "{sent}");
+    assert!(sent.contains(&format!("goes to {}", one.address)), "{sent}");
+}
