@@ -164,6 +164,14 @@ impl PoolKey {
     }
 }
 
+/// A seed for a table, which nobody can guess who does not know the secret.
+pub fn derive_seed(secret: &[u8], what: &[u8]) -> u64 {
+    let mac = keyed(secret)
+        .chain_update(b"evenkeel table seed 1\0")
+        .chain_update(what);
+    u64::from_le_bytes(first(&mac))
+}
+
 /// HMAC takes a key of any length.
 fn keyed(secret: &[u8]) -> Hmac<Sha256> {
     let mac = Hmac::new_from_slice(secret);

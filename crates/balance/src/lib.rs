@@ -40,7 +40,7 @@ mod window;
 
 pub use balancer::Balancer;
 pub use breaker::{Admission, Circuit, Probe};
-pub use cookie::{COOKIE_LENGTH, CookieKeys, NoTicket, Ticket};
+pub use cookie::{COOKIE_LENGTH, CookieKeys, NoTicket, Ticket, derive_seed};
 pub use ejection::{FORGET_AFTER, MAX_EJECTION_FACTOR, Outcome};
 pub use hash::hash;
 pub use latency::{DECAY_US, STALE_US};

@@ -31,6 +31,7 @@ use crate::slot::InFlight;
 use crate::story::Try;
 use crate::stream::Stream;
 use crate::timers::{Expired, Timer};
+use crate::tries::Tries;
 use crate::tunnel::Tunnel;
 use crate::upstream::{self, Upstream};
 
@@ -67,6 +68,17 @@ pub(crate) enum Attempt {
     Failed(Failure),
     /// The client's own body is at fault; it has nothing of a response.
     Refused(Reason),
+}
+
+impl Body<'_> {
+    /// Whether what was sent of it can be sent again; `most` bytes are kept for that.
+    pub(crate) fn is_replayable(&self, most: u32, retry: Retry) -> bool {
+        match self {
+            // All of it is here; the bound is for what was sent.
+            Self::Whole(length) => retry == Retry::Always || *length <= most as usize,
+            Self::Streaming(body) => body.is_replayable(most),
+        }
+    }
 }
 
 impl Attempt {
@@ -108,7 +120,7 @@ pub(crate) enum Retry {
 pub(crate) async fn run(
     request: &Request<'_>,
     (index, in_flight): (usize, InFlight),
-    fresh: bool,
+    tries: &Tries,
     client: &mut Client<'_>,
     scratch: &mut Scratch<'_>,
 ) -> Attempt {
@@ -116,14 +128,15 @@ pub(crate) async fn run(
     let Some(cell) = pool.backends.get(index) else {
         return failed(Reason::NoBackend, Retry::Never, false);
     };
-    begin_try(request, cell);
+    let try_began_us = begin_try(request, cell);
     if let Some(settings) = &pool.config.http2 {
         // Boxed: the larger state must not make every connection larger.
-        let attempt = Box::pin(http2::run(request, (cell, index), settings, client, scratch)).await;
+        let sent = http2::run(request, (cell, index), (settings, tries), client, scratch);
+        let attempt = Box::pin(sent).await;
         drop(in_flight);
         return settle(attempt, client).await;
     }
-    let upstream = match upstream::acquire(shard, cell, pool, client.timer, fresh).await {
+    let upstream = match upstream::acquire(shard, cell, pool, client.timer, tries.fresh).await {
         Ok(upstream) => upstream,
         Err(reason @ Reason::LocalResources) => return failed(reason, Retry::Never, false),
         Err(reason) => return failed(reason, Retry::Always, false),
@@ -135,11 +148,13 @@ pub(crate) async fn run(
     let mut buffer = Vec::new();
     let mut exchange = Exchange {
         request,
+        tries,
         cell,
         index,
         timer: client.timer,
         reply: &mut client.reply,
         scratch,
+        try_began_us,
         began_us: shard.timers.recent_us(),
         latency_us: 0,
     };
@@ -185,12 +200,14 @@ async fn settle(attempt: Attempt, client: &mut Client<'_>) -> Attempt {
     }
 }
 
-fn begin_try(request: &Request<'_>, cell: &BackendCell) {
+/// Notes that an attempt begins, and when.
+fn begin_try(request: &Request<'_>, cell: &BackendCell) -> u64 {
     let span_id = request.shard.rng.borrow_mut().next_u64() | 1;
     let began_us = request.shard.timers.recent_us();
     request
         .story
         .begin_try(cell.id.address, span_id.to_be_bytes(), began_us);
+    began_us
 }
 
 fn failed(reason: Reason, retry: Retry, stale: bool) -> Attempt {
@@ -228,13 +245,17 @@ type Uploaded = Result<(), UploadError>;
 
 struct Exchange<'a, 'r, 'c, 's> {
     request: &'a Request<'r>,
+    /// The attempts before this one.
+    tries: &'a Tries,
     cell: &'a BackendCell,
     index: usize,
     timer: &'a Timer,
     reply: &'a mut Reply<'c>,
     scratch: &'a mut Scratch<'s>,
+    try_began_us: u64,
+    /// When there was a connection.
     began_us: u64,
-    /// From the beginning to the response's head.
+    /// From then to the response's head.
     latency_us: u64,
 }
 
@@ -254,14 +275,17 @@ impl<'a> Exchange<'a, '_, '_, '_> {
         if let Err(failure) = send(&upstream.stream, self.scratch.to_backend, timer, stale).await {
             return (Attempt::Failed(failure), After::Close);
         }
-        timer.arm(timeouts.first_byte);
-        let head_timeout = Cell::new(timeouts.first_byte);
+        let head_timeout = Cell::new(self.head_timeout(self.try_began_us));
+        timer.arm(head_timeout.get());
         if let Err(no_head) = self.read_head(&upstream.stream, &head_timeout, buffer).await {
             return (Attempt::Failed(no_head.failure(stale)), After::Close);
         }
         self.note_head();
         if self.scratch.response.status == 101 {
             return self.switch(buffer).await;
+        }
+        if self.declines(length <= pool.config.retries.replay_bytes as usize) {
+            return self.decline(buffer);
         }
         if let Some(answered) = self.intercept(true, buffer).await {
             return answered;
@@ -297,20 +321,23 @@ impl<'a> Exchange<'a, '_, '_, '_> {
         timer.disarm();
         let upload_timer = shard.timers.timer().await;
         upload_timer.limit(Limits::of(self.request, self.reply.is_call()).total);
+        let replay_bytes = pool.config.retries.replay_bytes;
+        let replayable = Cell::new(body.is_replayable(replay_bytes));
         let upload = body.upload(
             Sink::Http1(&upstream.stream),
             listener,
             timeouts.stream_idle,
-            &upload_timer,
-            &shard.timers,
+            (&upload_timer, &shard.timers),
+            (replay_bytes, &replayable),
         );
         let mut upload = pin!(upload);
         let mut uploaded = None;
         // As long as it is sent the request, the backend owes no response.
         let head_timeout = Cell::new(Duration::ZERO);
+        let first_byte = self.head_timeout(shard.timers.recent_us());
         let ends = |result: &Uploaded| {
-            head_timeout.set(timeouts.first_byte);
-            timer.arm(timeouts.first_byte);
+            head_timeout.set(first_byte);
+            timer.arm(first_byte);
             match result {
                 Err(UploadError::Client(reason)) => Some(Attempt::Refused(*reason)),
                 Err(UploadError::BackendTimeout) => {
@@ -327,6 +354,9 @@ impl<'a> Exchange<'a, '_, '_, '_> {
             Err(attempt) => return (attempt, After::Close),
         }
         self.note_head();
+        if self.declines(replayable.get()) {
+            return self.decline(buffer);
+        }
         self.relay_beside(upstream, upload, uploaded, buffer).await
     }
 
@@ -364,6 +394,7 @@ impl<'a> Exchange<'a, '_, '_, '_> {
 
     /// Passes the backend's 101 on; what follows it stays in `buffer`.
     async fn switch(&mut self, buffer: &mut Vec<u8>) -> (Attempt, After) {
+        self.tell_session(buffer);
         let response = &*self.scratch.response;
         let protocol = self.request.upgrade.unwrap_or_default();
         self.reply
@@ -437,16 +468,11 @@ impl<'a> Exchange<'a, '_, '_, '_> {
                 Ok(_) => return Err(no_head(Reason::BackendReset)),
                 Err(Expired) => {
                     let total = timer.limit_passed();
-                    let reason = if total {
-                        Reason::TotalTimeout
-                    } else {
-                        Reason::FirstByteTimeout
+                    let reason = match total {
+                        true => Reason::TotalTimeout,
+                        false => self.late(),
                     };
-                    return Err(NoHead {
-                        reason,
-                        begun: true,
-                        refused: false,
-                    });
+                    return Err(no_head(reason));
                 }
             }
         }
@@ -493,11 +519,70 @@ impl<'a> Exchange<'a, '_, '_, '_> {
         record(self.request, self.index, Outcome::Failure { what: failure });
     }
 
+    /// How long the response's head may take from now, in an attempt that began then.
+    fn head_timeout(&self, began_us: u64) -> Duration {
+        let first_byte = Limits::of(self.request, self.reply.is_call()).first_byte;
+        let per_try = self.request.pool.config.retries.per_try_timeout;
+        if per_try.is_zero() {
+            return first_byte;
+        }
+        let spent_us = self.request.shard.timers.recent_us().saturating_sub(began_us);
+        // At least something: nothing would mean no limit.
+        let left = per_try.saturating_sub(Duration::from_micros(spent_us));
+        let left = left.max(Duration::from_millis(1));
+        if first_byte.is_zero() {
+            left
+        } else {
+            first_byte.min(left)
+        }
+    }
+
+    /// Which of the two limits on the response's head has passed.
+    fn late(&self) -> Reason {
+        let per_try = self.request.pool.config.retries.per_try_timeout;
+        let first_byte = Limits::of(self.request, self.reply.is_call()).first_byte;
+        match !per_try.is_zero() && (first_byte.is_zero() || per_try < first_byte) {
+            true => Reason::TryTimeout,
+            false => Reason::FirstByteTimeout,
+        }
+    }
+
+    /// Whether this response is dropped and the request tried elsewhere.
+    fn declines(&self, replayable: bool) -> bool {
+        let (request, status) = (self.request, self.scratch.response.status);
+        let now_us = request.shard.timers.recent_us();
+        self.tries
+            .declines(request, self.index, status, replayable, now_us)
+    }
+
+    /// Drops the response; the connection is kept where all of it is here.
+    fn decline(&self, buffer: &[u8]) -> (Attempt, After) {
+        let response = &*self.scratch.response;
+        let body = buffer.len().saturating_sub(response.head_len) as u64;
+        let whole = actions::is_whole(response, body);
+        if !matches!(response.status, 502..=504) {
+            let latency_us = self.latency_us;
+            record(self.request, self.index, Outcome::Success { latency_us });
+        }
+        let attempt = failed(Reason::BackendStatus, Retry::Never, false);
+        (attempt, After::keep_if(whole && response.keep_alive))
+    }
+
+    /// Tells the client where its session is, or learns it.
+    fn tell_session(&mut self, buffer: &[u8]) {
+        let (request, scratch) = (self.request, &mut *self.scratch);
+        let extra = &mut *scratch.response_extra;
+        request
+            .session
+            .answered(self.index, buffer, scratch.response, extra, request.is_secure());
+    }
+
     /// Writes the response's head for the client. `uploaded`: nothing of the request is left to take. Says
     /// whether the client's connection ends after this.
     fn write_response(&mut self, uploaded: bool, buffer: &[u8]) -> bool {
         let close = !(uploaded && self.request.keep());
         observe::drop_echo(self.request.observing, self.scratch.response, buffer);
+        self.tell_session(buffer);
         if let Some(route) = self.request.route {
             return self.write_edited(route, close, buffer);
         }
@@ -610,7 +695,8 @@ impl<'a> Exchange<'a, '_, '_, '_> {
 impl NoHead {
     fn failure(self, stale: bool) -> Failure {
         let lost = self.reason == Reason::BackendReset && !self.begun;
-        let retry = match lost {
+        let late = matches!(self.reason, Reason::FirstByteTimeout | Reason::TryTimeout) && !self.begun;
+        let retry = match lost || late {
             _ if self.refused => Retry::Always,
             true => Retry::IfIdempotent,
             false => Retry::Never,

@@ -32,12 +32,15 @@ pub(crate) struct Limits {
 }
 
 impl Limits {
-    /// Those of its pool, shrunk to the deadline of a call.
+    /// Those of its route and pool, shrunk to the deadline of a call.
     pub(crate) fn of(request: &Request<'_>, is_call: bool) -> Self {
         let timeouts = &request.pool.config.timeouts;
+        let otherwise = request.otherwise;
+        let total = otherwise.and_then(|route| route.total);
+        let first_byte = otherwise.and_then(|route| route.first_byte);
         let limits = Self {
-            total: timeouts.total,
-            first_byte: timeouts.first_byte,
+            total: total.unwrap_or(timeouts.total),
+            first_byte: first_byte.unwrap_or(timeouts.first_byte),
             idle: timeouts.stream_idle,
         };
         if !is_call {

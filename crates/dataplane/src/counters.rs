@@ -90,11 +90,21 @@ pub(crate) struct BackendCounters {
     pub(crate) tls: TlsCounters,
 }
 
+/// Why a request was tried again.
+pub(crate) const RETRY_CAUSES: [&str; 5] = ["stale", "connect", "reset", "timeout", "status"];
+
+/// What became of the session of a request.
+pub(crate) const SESSIONS: [&str; 4] = ["kept", "new", "moved", "rejected"];
+
 /// What one shard counts about one pool.
 #[derive(Debug, Default)]
 pub(crate) struct PoolCounters {
-    pub(crate) retries: Counter,
+    /// By [`RETRY_CAUSES`].
+    pub(crate) retries: [Counter; RETRY_CAUSES.len()],
     pub(crate) retries_over_budget: Counter,
+    pub(crate) retries_body_gone: Counter,
+    /// By [`SESSIONS`].
+    pub(crate) sessions: [Counter; SESSIONS.len()],
     /// Times that requests waited in the queue before they got a slot.
     pub(crate) queue_wait: Histogram,
     /// Requests that the queue refused, by [`SHED`].

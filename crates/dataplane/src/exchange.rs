@@ -8,33 +8,34 @@ use balance::Outcome;
 use http::answer::Answer;
 use http::forward::{self, Via};
 use http::{FieldList, Framing, RequestHead, ResponseHead};
-use model::config::{HealthCheck, Listener, Route};
+use model::config::{HealthCheck, Listener, Route, RouteTimeouts};
 use model::reason::{Fault, Reason};
 
 use crate::DataplaneEvent;
 use crate::acting;
-use crate::attempt::{self, Attempt, Body, Failure, Retry, Scratch};
+use crate::attempt::{self, Attempt, Body, Scratch};
 use crate::buffers::BUFFER_BYTES;
 use crate::call::{self, Limits};
 use crate::circuit;
 use crate::counters::class_of;
+use crate::keys::Sender;
+use crate::limits;
 use crate::observe::{self, Observing, Told};
 use crate::origin::Origin;
 use crate::reply::Reply;
 use crate::routing;
 use crate::serving::{LbCell, ListenerServing, PoolServing};
 use crate::shard::{Shard, Slot};
-use crate::slot::{self, Wanted};
+use crate::slot;
+use crate::sticky::Session;
 use crate::story::Story;
 use crate::timers::Timer;
 use crate::tls;
+use crate::tries::Tries;
 use crate::tunnel::Tunnel;
 
 /// Where an authority looks for the answer to its challenge (RFC 8555 section 8.3).
 const CHALLENGE_PATH: &[u8] = b"/.well-known/acme-challenge/";
-
-/// Attempts one request may make in all, whatever the configuration and the staleness of connections.
-const MAX_ATTEMPTS: usize = 8;
 
 /// What a request is served with, borrowed from the shard for as long as it takes.
 #[derive(Debug)]
@@ -117,6 +118,9 @@ pub(crate) struct Request<'a> {
     pub(crate) listener: &'a Listener,
     pub(crate) lb: &'a Arc<LbCell>,
     pub(crate) pool: &'a PoolServing,
+    /// Timeouts that the route has otherwise than the pool.
+    pub(crate) otherwise: Option<&'a RouteTimeouts>,
+    pub(crate) session: &'a Session<'a>,
     pub(crate) head: &'a RequestHead,
     /// What the backend gets in the place of `head`.
     pub(crate) outgoing: &'a RequestHead,
@@ -138,6 +142,12 @@ impl Request<'_> {
     /// Whether the client's connection may be kept after this request.
     pub(crate) fn keep(&self) -> bool {
         self.head.keep_alive && !self.slot.closing()
+    }
+
+    /// Whether the client speaks TLS, to us or to a proxy that we trust.
+    pub(crate) fn is_secure(&self) -> bool {
+        let told = || forward::forwarded_proto(self.bytes, self.head) == Some(b"https");
+        self.origin.tls.is_some() || (self.trusted && told())
     }
 
     /// What the backend is told about where this came from.
@@ -243,11 +253,50 @@ pub(crate) struct Arrived<'a> {
     pub(crate) trusted: bool,
 }
 
-impl Arrived<'_> {
+impl<'a> Arrived<'a> {
     /// Whether the client's connection may be kept, as far as head and listener go.
     pub(crate) fn keep(&self) -> bool {
         self.head.keep_alive && !self.slot.closing()
     }
+
+    fn sender(&self, origin: &Origin) -> Sender<'a> {
+        Sender {
+            head: self.head,
+            bytes: self.bytes,
+            listener: &self.serving.config,
+            peer: origin.peer.ip(),
+            trusted: self.trusted,
+        }
+    }
+}
+
+/// Asks the rate limits of the route; how the request ended, when one refused it.
+async fn admit(
+    arrived: &Arrived<'_>,
+    route: Option<usize>,
+    client: &mut Client<'_>,
+    rest: &mut Rest,
+) -> Option<Ended> {
+    let limits = arrived.serving.lb.route_limits.get(route?)?;
+    if limits.is_empty() {
+        return None;
+    }
+    let sender = arrived.sender(client.origin);
+    let extra = &mut rest.response_extra;
+    let wait_s = limits::admit(limits, &sender, arrived.shard, arrived.started_us, extra).err()?;
+    let whole = matches!(client.body, Body::Whole(_));
+    let close = !(whole && arrived.keep());
+    Some(answer(client, Reason::RateLimited, Some(wait_s), extra, close).await)
+}
+
+/// What is decided without any route.
+async fn before_route(arrived: &Arrived<'_>, client: &mut Client<'_>, rest: &Rest) -> Option<Ended> {
+    let host = arrived.head.host_name(arrived.bytes);
+    if tls::is_misdirected(arrived.serving, client.origin, host) {
+        let extra = &rest.response_extra;
+        return Some(refuse_read(arrived, client, Reason::MisdirectedRequest, extra).await);
+    }
+    answer_challenge(arrived, client, rest).await
 }
 
 /// Finds where the request goes, and serves it from there.
@@ -261,15 +310,15 @@ async fn route(arrived: &Arrived<'_>, client: &mut Client<'_>, rest: &mut Rest) 
         started_us,
         trusted,
     } = *arrived;
-    if tls::is_misdirected(serving, client.origin, head.host_name(bytes)) {
-        return refuse_read(arrived, client, Reason::MisdirectedRequest, &rest.response_extra).await;
-    }
-    if let Some(ended) = answer_challenge(arrived, client, rest).await {
+    if let Some(ended) = before_route(arrived, client, rest).await {
         return ended;
     }
     let lb = &serving.lb;
     let (route, pool) = routing::route(shard, serving, head, bytes, client.origin.peer.ip());
     rest.story.route.set(route);
+    if let Some(ended) = admit(arrived, route, client, rest).await {
+        return ended;
+    }
     let acting = route.and_then(|r| lb.acting(r));
     if (acting.is_some() || serving.acts())
         && let Some(ended) = acting::act(arrived, acting, client, rest).await
@@ -293,6 +342,7 @@ async fn route(arrived: &Arrived<'_>, client: &mut Client<'_>, rest: &mut Rest) 
         // Its client may have gone on in the other protocol already.
         return answer(client, Reason::UpgradeUnsupported, None, response_extra, true).await;
     }
+    let session = Session::find(shard, pool, &arrived.sender(client.origin));
     let request = Request {
         shard,
         slot,
@@ -300,6 +350,8 @@ async fn route(arrived: &Arrived<'_>, client: &mut Client<'_>, rest: &mut Rest) 
         listener: &serving.config,
         lb: &lb.cell,
         pool,
+        otherwise: route.and_then(|r| lb.config.routes.get(r)).map(|r| &r.timeouts),
+        session: &session,
         head,
         outgoing: acting.map_or(head, |_| outgoing),
         bytes,
@@ -411,11 +463,6 @@ pub(crate) async fn refuse(
     reason: Reason,
 ) -> Next {
     let started_us = shard.timers.now_us();
-    let counters = serving.lb.cell.counters.of(shard.index);
-    counters.reason(reason);
-    if let Some(class) = counters.classes.get(class_of(reason.status())) {
-        class.add(1);
-    }
     let (story, mut extra) = (Story::default(), FieldList::new());
     observe::begin_unread(shard, &serving.observing, &story, &mut extra);
     let answered = reply.failure(reason, None, &extra, true).await;
@@ -434,7 +481,7 @@ pub(crate) async fn refuse(
         received: bytes.len() as u64,
         sent: reply.sent(),
     };
-    shard.observer.tell(shard, &told);
+    account(shard, &serving.lb.cell, &told);
     match answered {
         Ok(()) => Next::Linger,
         Err(_) => Next::Close,
@@ -540,7 +587,7 @@ async fn forward(request: &Request<'_>, client: &mut Client<'_>, scratch: &mut S
     pool.balancer.pool().note_request(request.started_us, budget);
     let mut tries = Tries::default();
     loop {
-        let wanted = tries.wanted(pool, key, shard.timers.recent_us());
+        let wanted = tries.wanted(request, key, shard.timers.recent_us());
         let (index, in_flight) = match slot::take(request, client, wanted).await {
             Ok(slot) => slot,
             Err(reason) => {
@@ -548,15 +595,14 @@ async fn forward(request: &Request<'_>, client: &mut Client<'_>, scratch: &mut S
                 return give_up(request, client, scratch, reason).await;
             }
         };
-        if tries.count > 0 {
-            pool.cell.counters.of(shard.index).retries.add(1);
-        }
-        let attempt = attempt::run(request, (index, in_flight), tries.fresh, client, scratch).await;
+        request.session.begin(index);
+        let attempt = attempt::run(request, (index, in_flight), &tries, client, scratch).await;
         story.note_try(|last| attempt.note(last, shard.timers.recent_us()));
         let failure = match attempt {
             Attempt::Failed(failure) => failure,
             Attempt::Refused(reason) => return give_up(request, client, scratch, reason).await,
             Attempt::Answered { status, keep, sent } => {
+                note_session(request, index);
                 let next = if keep { Next::KeepAlive } else { Next::Linger };
                 return Ended {
                     next,
@@ -595,96 +641,15 @@ async fn forward(request: &Request<'_>, client: &mut Client<'_>, scratch: &mut S
     }
 }
 
-/// The attempts of one request.
-#[derive(Debug, Default)]
-struct Tries {
-    members: [usize; MAX_ATTEMPTS],
-    count: usize,
-    /// A kept connection was found closed: from now on only new ones.
-    fresh: bool,
-    last: Option<Failure>,
-}
-
-impl Tries {
-    /// Members tried so far.
-    fn members(&self) -> &[usize] {
-        self.members.get(..self.count).unwrap_or_default()
-    }
-
-    /// Why the request fails where there is no slot for it: where no other backend is left, because of the last
-    /// attempt.
-    fn instead_of(&self, reason: Reason, story: &Story) -> Reason {
-        if reason != Reason::NoBackend {
-            return reason;
-        }
-        story.note_try(|last| last.then = Some("no other backend takes requests"));
-        self.last.map_or(reason, |failure| failure.reason)
-    }
-
-    /// What the next attempt needs. A stale connection says nothing against its backend, so where there is no
-    /// other, the same one is tried again on a fresh connection.
-    fn wanted(&self, pool: &PoolServing, key: u64, now_us: u64) -> Wanted<'_> {
-        let tried = self.members();
-        let again = self.fresh && self.count == 1 && !pool.balancer.anyone(tried, now_us);
-        Wanted {
-            key,
-            pinned: None,
-            tried: if again { &[] } else { tried },
-        }
-    }
-
-    /// Notes a failed attempt and says whether there may be another. The first stale connection is free: it is
-    /// no failure of a backend, so it takes nothing from the budget.
-    fn again(
-        &mut self,
-        request: &Request<'_>,
-        body: &Body<'_>,
-        index: usize,
-        failure: Failure,
-        now_us: u64,
-    ) -> bool {
-        if let Some(slot) = self.members.get_mut(self.count) {
-            *slot = index;
-        }
-        self.count += 1;
-        let free = failure.stale && !self.fresh;
-        self.fresh |= failure.stale;
-        self.last = Some(failure);
-        let pool = request.pool;
-        let retries = &pool.config.retries;
-        let within = free || self.count <= usize::from(retries.attempts) + usize::from(self.fresh);
-        let then = if self.count >= MAX_ATTEMPTS || !within {
-            "no further attempt is allowed"
-        } else if !is_safe(request, body, failure) {
-            "it is not safe to send the request again"
-        } else if !free && !pool.balancer.anyone(self.members(), now_us) {
-            "no other backend takes requests"
-        } else if free || pool.balancer.pool().try_retry(now_us, retries.budget) {
-            TRIED_AGAIN
-        } else {
-            let counters = pool.cell.counters.of(request.shard.index);
-            counters.retries_over_budget.add(1);
-            "the budget of retries is spent"
-        };
-        request.story.note_try(|this| this.then = Some(then));
-        then == TRIED_AGAIN
-    }
-}
-
-/// What follows from a failure that another attempt may make good.
-const TRIED_AGAIN: &str = "tried again";
-
-fn is_safe(request: &Request<'_>, body: &Body<'_>, failure: Failure) -> bool {
-    let whole = match body {
-        Body::Whole(_) => true,
-        Body::Streaming(body) => body.is_replayable(),
+/// Counts what became of the request's session.
+fn note_session(request: &Request<'_>, index: usize) {
+    let Some(outcome) = request.session.outcome(index) else {
+        return;
     };
-    whole
-        && match failure.retry {
-            Retry::Always => true,
-            Retry::IfIdempotent => request.head.may_repeat(request.bytes),
-            Retry::Never => false,
-        }
+    let counters = request.pool.cell.counters.of(request.shard.index);
+    if let Some(counter) = counters.sessions.get(outcome) {
+        counter.add(1);
+    }
 }
 
 /// Counts a failure of the member at `index`; what the client did is nobody else's failure.

@@ -5,13 +5,14 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use balance::Rng;
 use http::route::Facts;
 use http::{Parsed, RequestHead};
-use model::explain::{ExplainQuery, Explanation, Refusal};
+use model::explain::{Chosen, ExplainQuery, Explanation, Refusal};
 use model::reason::Reason;
 
 use crate::explain_actions;
 use crate::geo::Geo;
-use crate::routing;
+use crate::keys::Sender;
 use crate::serving::{ListenerServing, PoolServing, Serving};
+use crate::{limits, routing, sticky};
 
 /// Any seed will do: an explanation of a random choice shows one of its outcomes.
 const SEED: u64 = 1;
@@ -51,6 +52,16 @@ pub(crate) fn explain(
     explanation.split = route
         .and_then(|route| listener.lb.targets.get(route))
         .and_then(|target| target.words(&head, &text, client));
+    let sender = Sender {
+        head: &head,
+        bytes: &text,
+        listener: &listener.config,
+        peer: client,
+        trusted: false,
+    };
+    if is_refused(&mut explanation, listener, route, &sender, now_us) {
+        return Ok(explanation);
+    }
     let acting = route.and_then(|route| listener.lb.acting(route));
     let told = explain_actions::tell(listener, acting, &head, &text, client);
     explanation.actions = told.lines;
@@ -66,19 +77,52 @@ pub(crate) fn explain(
         explanation.refused = Some(refusal(Reason::NoRoute));
         return Ok(explanation);
     };
-    let (key, words) = hash_key(pool, &head, &text, client);
-    let (candidates, chosen) = pool.balancer.explain(key, now_us, &mut Rng::new(SEED));
+    choose(&mut explanation, pool, &sender, now_us);
+    Ok(explanation)
+}
+
+/// Which backend of the pool would take the request.
+fn choose(explanation: &mut Explanation, pool: &PoolServing, sender: &Sender<'_>, now_us: u64) {
+    let (key, words) = hash_key(pool, sender.head, sender.bytes, sender.peer);
+    let (candidates, mut chosen) = pool.balancer.explain(key, now_us, &mut Rng::new(SEED));
     explanation.pool = Some(pool.config.name.clone());
     explanation.algorithm = Some(pool.config.algorithm.as_str().to_owned());
     explanation.hash_key = words;
     explanation.candidates = candidates;
+    if let Some((words, member)) = sticky::explain(pool, sender, now_us) {
+        if let Some(backend) = member.and_then(|m| pool.backends.get(m)) {
+            chosen = Some(Chosen {
+                address: backend.id.address,
+                why: "the session is there".to_owned(),
+            });
+        }
+        explanation.session = Some(words);
+    }
     if chosen.is_none() && pool.balancer.anyone(&[], now_us) {
         explanation.queue = Some(would_wait(pool));
     } else if chosen.is_none() {
         explanation.refused = Some(refusal(Reason::NoBackend));
     }
     explanation.chosen = chosen;
-    Ok(explanation)
+}
+
+/// Asks the rate limits of the route; whether one refuses the request.
+fn is_refused(
+    explanation: &mut Explanation,
+    listener: &ListenerServing,
+    route: Option<usize>,
+    sender: &Sender<'_>,
+    now_us: u64,
+) -> bool {
+    let Some(limits) = route.and_then(|r| listener.lb.route_limits.get(r)) else {
+        return false;
+    };
+    let (words, refused) = limits::explain(limits, sender, now_us);
+    explanation.limits = words;
+    if refused {
+        explanation.refused = Some(refusal(Reason::RateLimited));
+    }
+    refused
 }
 
 /// An explanation that says nothing yet.
@@ -92,10 +136,12 @@ fn blank(listener: &ListenerServing) -> Explanation {
         language: None,
         geography: None,
         split: None,
+        limits: Vec::new(),
         actions: Vec::new(),
         pool: None,
         algorithm: None,
         hash_key: None,
+        session: None,
         candidates: Vec::new(),
         chosen: None,
         queue: None,

@@ -24,6 +24,8 @@ mod explain;
 mod explain_actions;
 mod geo;
 mod http2;
+mod keys;
+mod limits;
 mod metrics;
 mod mirror;
 mod observe;
@@ -36,10 +38,12 @@ mod serving;
 mod shard;
 mod slot;
 mod spool;
+mod sticky;
 mod story;
 mod stream;
 mod timers;
 mod tls;
+mod tries;
 mod tunnel;
 mod upstream;
 
@@ -53,10 +57,10 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use model::acme::Challenges;
-use model::config::{Config, Name};
+use model::config::{Config, Name, Secret};
 use model::explain::{ExplainQuery, Explanation};
 use model::record::{MAX_RECORDS, RecordQuery, RequestRecord};
-use model::snapshot::Snapshot;
+use model::snapshot::{Member, Snapshot};
 use model::state::{BackendId, CircuitMoved, Ejected};
 use model::status::{BackendLive, ListenerStatus};
 use tokio::sync::mpsc as async_mpsc;
@@ -89,6 +93,9 @@ pub struct Options {
     pub snapshot: Arc<Snapshot>,
     /// Where certificates that are ordered (ACME) are kept.
     pub managed_dir: PathBuf,
+    /// What sticky cookies are signed with where the config says nothing: the first signs, the others are accepted
+    /// still. The first also seeds the tables of rate limits and sessions, so it should be nobody's guess.
+    pub secrets: Vec<Secret>,
     /// Where to tell what happened.
     pub events: async_mpsc::Sender<DataplaneEvent>,
 }
@@ -190,7 +197,7 @@ impl Dataplane {
         let threads = options.threads.max(1);
         let shared = Arc::new(Shared {
             epoch: Instant::now(),
-            registry: Registry::new(threads, options.managed_dir),
+            registry: Registry::new(threads, options.managed_dir, options.secrets),
             events: options.events,
             connections: 0.into(),
             max_connections: options.snapshot.config.node.max_connections.into(),
@@ -556,7 +563,7 @@ fn retired(before: &Serving, after: &Serving) -> Arc<[u64]> {
     };
     let takes = |pool: &serving::PoolServing, index: usize| {
         let members = &pool.balancer.state().members;
-        members.get(index).is_some_and(|m| m.eligibility.takes_requests())
+        members.get(index).is_some_and(Member::is_used)
     };
     let now: BTreeSet<u64> = after
         .backends()

@@ -4,6 +4,7 @@
 
 mod overload;
 mod tls;
+mod traffic;
 
 use std::fmt;
 use std::sync::Arc;
@@ -86,7 +87,8 @@ metrics! {
     BACKEND_TLS "evenkeel_backend_tls_handshakes_total" "counter" "load_balancer, pool, backend, version, resumed" "TLS handshakes with the backend";
     BACKEND_TLS_FAILURES "evenkeel_backend_tls_failures_total" "counter" "load_balancer, pool, backend, reason" "TLS handshakes with the backend that failed, by what went wrong";
     BACKEND_TLS_DURATION "evenkeel_backend_tls_seconds" "histogram" "load_balancer, pool, backend" "Time of the TLS handshake with the backend";
-    RETRIES "evenkeel_pool_retries_total" "counter" "load_balancer, pool" "Attempts beyond the first";
+    RETRIES "evenkeel_pool_retries_total" "counter" "load_balancer, pool, cause" "Attempts beyond the first, by what the one before met; stale: a kept connection was closed already";
+    BODY_GONE "evenkeel_pool_retries_body_gone_total" "counter" "load_balancer, pool" "Retries not made because the request's body was over replay_bytes";
     OVER_BUDGET "evenkeel_pool_retries_over_budget_total" "counter" "load_balancer, pool" "Retries not made because the budget was spent";
     BUDGET "evenkeel_pool_retry_budget" "gauge" "load_balancer, pool" "Retries the budget allows now";
     QUEUE_DEPTH "evenkeel_pool_queue_depth" "gauge" "load_balancer, pool" "Requests that wait because every backend is full";
@@ -95,6 +97,10 @@ metrics! {
     CIRCUIT "evenkeel_pool_circuit_state" "gauge" "load_balancer, pool" "Circuit breaker: 0 closed, 1 half open, 2 open";
     CIRCUIT_OPENED "evenkeel_pool_circuit_opened_total" "counter" "load_balancer, pool" "Times that the circuit breaker opened";
     MAX_IN_FLIGHT "evenkeel_backend_max_in_flight" "gauge" "load_balancer, pool, backend" "Requests that may be in flight now (max_requests, max_connections, slow start); absent without a cap";
+    SESSION_REQUESTS "evenkeel_pool_session_requests_total" "counter" "load_balancer, pool, outcome" "Requests answered by a sticky pool: kept: by the backend of their session; new: they had none; moved: its backend did not take them; rejected: their cookie was forged, foreign or expired";
+    SESSIONS_DISPLACED "evenkeel_pool_sessions_displaced_total" "counter" "load_balancer, pool" "Learned sessions forgotten before their time because the table was full (sticky.max_sessions)";
+    LIMIT_REQUESTS "evenkeel_rate_limit_requests_total" "counter" "load_balancer, route, limit, outcome" "Requests that a rate limit passed or refused";
+    LIMIT_DISPLACED "evenkeel_rate_limit_displaced_total" "counter" "load_balancer, route, limit" "Keys whose bucket was given up before it was full because the table was full (rate_limit.max_keys)";
     BACKEND_REQUESTS "evenkeel_backend_requests_total" "counter" "load_balancer, pool, backend, class" "Responses of the backend, by class of their status";
     BACKEND_FAILURES "evenkeel_backend_failures_total" "counter" "load_balancer, pool, backend" "Attempts that got no response, or one of class 5xx";
     IN_FLIGHT "evenkeel_backend_in_flight" "gauge" "load_balancer, pool, backend" "Requests in flight over all shards";
@@ -153,6 +159,7 @@ impl Collector for Metrics {
         family(&mut encoder, GEOIP_BUILT)?.encode_gauge(&built)?;
         let now_us = u64::try_from(self.dataplane.shared.epoch.elapsed().as_micros()).unwrap_or(u64::MAX);
         pools(&mut encoder, &serving, now_us)?;
+        traffic::encode(&mut encoder, &serving)?;
         backends(&mut encoder, &serving)?;
         tls::encode(&mut encoder, &serving)
     }
@@ -387,9 +394,8 @@ fn pools(encoder: &mut DescriptorEncoder<'_>, serving: &Serving, now_us: u64) ->
     let sum = |pool: &PoolServing, part: Part<PoolCounters, Counter>| {
         pool.cell.counters.all().map(|c| part(c).get()).sum::<u64>()
     };
-    let counters: [(Description, Part<PoolCounters, Counter>); 3] = [
+    let counters: [(Description, Part<PoolCounters, Counter>); 2] = [
         (CIRCUIT_OPENED, |c| &c.circuit_opened),
-        (RETRIES, |c| &c.retries),
         (OVER_BUDGET, |c| &c.retries_over_budget),
     ];
     for (description, part) in counters {

@@ -3,6 +3,7 @@
 //! The state outlives one attempt: what was taken from the client is gone from its socket, so a retry sends the
 //! kept bytes first and goes on where the first attempt stopped.
 
+use std::cell::Cell;
 use std::time::Duration;
 
 use http::Framing;
@@ -164,8 +165,9 @@ impl<'a> RequestBody<'a> {
     }
 
     /// Whether all that was taken so far can be sent again.
-    pub(crate) fn is_replayable(&self) -> bool {
-        self.replayable
+    /// `most` bytes are kept for that.
+    pub(crate) fn is_replayable(&self, most: u32) -> bool {
+        self.replayable && self.replay.len() <= most as usize
     }
 
     /// Writes what was taken so far, in the coding of the forwarded request.
@@ -189,14 +191,14 @@ impl<'a> RequestBody<'a> {
     }
 
     /// Forwards what is left of the body to `sink`: over HTTP/1 what [`RequestBody::write_replay`] has not written,
-    /// over HTTP/2 all of it.
+    /// over HTTP/2 all of it. Whether what was taken can be sent again is told all along.
     pub(crate) async fn upload(
         &mut self,
         sink: Sink<'_>,
         listener: &Listener,
         stream_idle: Duration,
-        timer: &Timer,
-        timers: &Timers,
+        (timer, timers): (&Timer, &Timers),
+        (replay_bytes, replayable): (u32, &Cell<bool>),
     ) -> Result<(), UploadError> {
         let mut encoded = Vec::new();
         if let Sink::Http2(_) = sink {
@@ -214,6 +216,7 @@ impl<'a> RequestBody<'a> {
             // Once done, an earlier attempt took all of it; what was kept is sent.
             if !self.done {
                 self.take(&mut encoded, listener).map_err(UploadError::Client)?;
+                replayable.set(self.is_replayable(replay_bytes));
             }
             if !encoded.is_empty() {
                 timer.arm(stream_idle);

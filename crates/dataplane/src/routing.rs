@@ -179,7 +179,7 @@ fn value_of<'a>(key: &HashKey, head: &'a RequestHead, bytes: &'a [u8]) -> Option
 }
 
 /// The hash by which an address is spread; IPv4-mapped addresses count as IPv4.
-fn hash_address(address: IpAddr) -> u64 {
+pub(crate) fn hash_address(address: IpAddr) -> u64 {
     match address.to_canonical() {
         IpAddr::V4(a) => balance::hash(&a.octets()),
         IpAddr::V6(a) => balance::hash(&a.octets()),

@@ -11,10 +11,10 @@ use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 
-use balance::{Balancer, Load, PoolLoad};
+use balance::{Balancer, Load, PoolLoad, Sessions, derive_seed};
 use http::route::Router;
 use model::acme::Managed;
-use model::config::{Config, Listener, LoadBalancer, Name, Pool, Route};
+use model::config::{Config, Learned, Listener, LoadBalancer, Name, Pool, RateLimit, Route, Secret};
 use model::snapshot::{PoolState, Snapshot};
 use model::state::{BackendId, RouteOrder};
 use tls::ChallengeStore;
@@ -23,8 +23,10 @@ use crate::acting::RouteCell;
 use crate::actions;
 use crate::connection_cap::ConnectionCap;
 use crate::counters::{BackendCounters, Http2Counters, LoadBalancerCounters, PerShard, PoolCounters};
+use crate::limits::LimitCell;
 use crate::observe::Observing;
 use crate::routing::{self, Target};
+use crate::sticky::StickyServing;
 use crate::tls::{ListenerTls, ManagedFiles, PoolTls, TlsCounters};
 
 /// A snapshot ready to serve.
@@ -34,6 +36,8 @@ pub(crate) struct Serving {
     pub(crate) load_balancers: BTreeMap<Name, Arc<LbServing>>,
     pub(crate) listeners: Vec<Arc<ListenerServing>>,
     pub(crate) max_connections: u32,
+    /// What cookies are signed with where the pool says nothing.
+    secrets: Vec<Secret>,
 }
 
 /// A listener with what it leads to.
@@ -56,6 +60,8 @@ pub(crate) struct LbServing {
     pub(crate) router: Arc<Router>,
     /// Where each route leads.
     pub(crate) targets: Vec<Target>,
+    /// Rate limits of each route.
+    pub(crate) route_limits: Vec<Vec<Arc<LimitCell>>>,
     /// Orders in force for its routes.
     orders: BTreeMap<Name, Arc<RouteOrder>>,
     /// Whether each route does anything besides choosing a pool.
@@ -72,6 +78,7 @@ pub(crate) struct PoolServing {
     pub(crate) config: Arc<Pool>,
     pub(crate) balancer: Balancer,
     pub(crate) tls: Option<Arc<PoolTls>>,
+    pub(crate) sticky: Option<StickyServing>,
     pub(crate) backends: Vec<Arc<BackendCell>>,
     pub(crate) cell: Arc<PoolCell>,
 }
@@ -139,17 +146,25 @@ pub(crate) struct Registry {
     /// Where ordered certificates stand.
     managed_dir: PathBuf,
     pub(crate) challenges: Arc<ChallengeStore>,
+    /// What is signed with where the config says nothing, and what tables are seeded from.
+    secrets: Vec<Secret>,
     next_serial: AtomicU64,
     backends: Mutex<HashMap<BackendId, Weak<BackendCell>>>,
     pools: Mutex<HashMap<(Name, Name), Weak<PoolCell>>>,
     load_balancers: Mutex<HashMap<Name, Weak<LbCell>>>,
     listeners: Mutex<HashMap<(Name, Name), Weak<ListenerCell>>>,
+    limits: Mutex<HashMap<LimitId, Weak<LimitCell>>>,
+    sessions: Mutex<HashMap<(Name, Name, Learned), Weak<Sessions>>>,
 }
 
+/// Load balancer, route and the limit itself: one that changes begins anew.
+type LimitId = (Name, Name, RateLimit);
+
 impl Registry {
-    pub(crate) fn new(shards: usize, managed_dir: PathBuf) -> Self {
+    pub(crate) fn new(shards: usize, managed_dir: PathBuf, secrets: Vec<Secret>) -> Self {
         Self {
             shards,
+            secrets,
             managed_dir,
             challenges: Arc::default(),
             next_serial: AtomicU64::new(0),
@@ -157,6 +172,8 @@ impl Registry {
             pools: Mutex::default(),
             load_balancers: Mutex::default(),
             listeners: Mutex::default(),
+            limits: Mutex::default(),
+            sessions: Mutex::default(),
         }
     }
 
@@ -224,12 +241,35 @@ impl Registry {
         waiting.iter().for_each(|pool| pool.load.sweep(now_us));
     }
 
+    fn limit_cell(&self, id: &LimitId) -> Arc<LimitCell> {
+        let (lb, route, limit) = id;
+        let new = || {
+            let seed = self.seed(&format!("limit {lb} {route} {}", limit.name));
+            LimitCell::new(limit, self.shards, seed)
+        };
+        find_or(&self.limits, id, new)
+    }
+
+    fn sessions(&self, id: &(Name, Name, Learned)) -> Arc<Sessions> {
+        let (lb, pool, learned) = id;
+        let new = || Sessions::new(learned, self.seed(&format!("sessions {lb} {pool}")));
+        find_or(&self.sessions, id, new)
+    }
+
+    /// A number that nobody can guess who does not know our secret.
+    fn seed(&self, what: &str) -> u64 {
+        let secret = self.secrets.first().map_or("", Secret::expose);
+        derive_seed(secret.as_bytes(), what.as_bytes())
+    }
+
     /// Forgets the names of cells that nobody holds any more.
     pub(crate) fn prune(&self) {
         prune(&self.backends);
         prune(&self.pools);
         prune(&self.load_balancers);
         prune(&self.listeners);
+        prune(&self.limits);
+        prune(&self.sessions);
     }
 }
 
@@ -263,9 +303,17 @@ impl Serving {
     ) -> Self {
         let mut load_balancers = BTreeMap::new();
         let mut listeners = Vec::new();
+        let secrets = match snapshot.config.node.secrets.as_slice() {
+            [] => registry.secrets.clone(),
+            given => given.to_vec(),
+        };
+        let signing = Signing {
+            same: previous.is_some_and(|p| p.secrets == secrets),
+            secrets: &secrets,
+        };
         for (name, config) in &snapshot.config.load_balancers {
             let before = previous.and_then(|p| p.load_balancers.get(name));
-            let lb = build_lb(snapshot, config, before, registry);
+            let lb = build_lb(snapshot, config, before, registry, &signing);
             for listener in &config.listeners {
                 let tls = previous.and_then(|p| p.named(name, &listener.name));
                 let managed = registry.managed(name, listener);
@@ -287,6 +335,7 @@ impl Serving {
             observing,
             listeners,
             max_connections: snapshot.config.node.max_connections,
+            secrets,
         }
     }
 
@@ -394,11 +443,18 @@ fn listener_tls(
     )))
 }
 
+/// What cookies are signed with, and whether it was so before.
+struct Signing<'a> {
+    secrets: &'a [Secret],
+    same: bool,
+}
+
 fn build_lb(
     snapshot: &Snapshot,
     config: &Arc<LoadBalancer>,
     before: Option<&Arc<LbServing>>,
     registry: &Registry,
+    signing: &Signing<'_>,
 ) -> Arc<LbServing> {
     let mut pools = Vec::new();
     for name in config.pools.keys() {
@@ -406,10 +462,11 @@ fn build_lb(
             continue;
         };
         let known = before.and_then(|b| b.pools.iter().find(|p| Arc::ptr_eq(p.balancer.state(), state)));
+        let known = known.filter(|pool| pool.sticky.is_none() || signing.same);
         pools.push(known.cloned().unwrap_or_else(|| {
             let named = before.and_then(|b| b.pools.iter().find(|p| p.config.name == *name));
             let tls = named.and_then(|p| p.tls.as_ref());
-            Arc::new(build_pool(state, tls, registry))
+            Arc::new(build_pool(state, tls, registry, signing))
         }));
     }
     let orders = snapshot.route_orders(&config.name);
@@ -426,6 +483,7 @@ fn build_lb(
     Arc::new(LbServing {
         router: same_config.map_or_else(|| Arc::new(Router::new(config)), |before| before.router.clone()),
         targets,
+        route_limits: route_limits(config, registry),
         orders,
         acting: config.routes.iter().map(actions::acts).collect(),
         route_cells: config.routes.iter().map(|_| Arc::default()).collect(),
@@ -435,7 +493,22 @@ fn build_lb(
     })
 }
 
-fn build_pool(state: &Arc<PoolState>, tls: Option<&Arc<PoolTls>>, registry: &Registry) -> PoolServing {
+fn route_limits(config: &LoadBalancer, registry: &Registry) -> Vec<Vec<Arc<LimitCell>>> {
+    let of_route = |route: &Route| {
+        let limits = route.rate_limits.iter();
+        limits
+            .map(|limit| registry.limit_cell(&(config.name.clone(), route.name.clone(), limit.clone())))
+            .collect()
+    };
+    config.routes.iter().map(of_route).collect()
+}
+
+fn build_pool(
+    state: &Arc<PoolState>,
+    tls: Option<&Arc<PoolTls>>,
+    registry: &Registry,
+    signing: &Signing<'_>,
+) -> PoolServing {
     let cell = registry.pool_cell(&(state.load_balancer.clone(), state.config.name.clone()));
     let backends: Vec<_> = state
         .members
@@ -444,14 +517,18 @@ fn build_pool(state: &Arc<PoolState>, tls: Option<&Arc<PoolTls>>, registry: &Reg
         .collect();
     let loads = backends.iter().map(|b| b.load.clone()).collect();
     for (index, (member, backend)) in state.members.iter().zip(&backends).enumerate() {
-        backend
-            .takes_requests
-            .store(member.eligibility.takes_requests(), Relaxed);
+        backend.takes_requests.store(member.is_used(), Relaxed);
         backend.connections.set(state.config.max_connections(index));
     }
     let balancer = Balancer::new(state.clone(), cell.load.clone(), loads);
     let settings = state.config.tls.as_ref();
+    let secrets: Vec<&[u8]> = signing.secrets.iter().map(|s| s.expose().as_bytes()).collect();
+    let sessions = |learned: &Learned| {
+        let (lb, pool) = (state.load_balancer.clone(), state.config.name.clone());
+        registry.sessions(&(lb, pool, learned.clone()))
+    };
     PoolServing {
+        sticky: StickyServing::new(state, &secrets, sessions),
         tls: settings.map(|settings| PoolTls::load(settings, &state.config, tls)),
         config: state.config.clone(),
         balancer,

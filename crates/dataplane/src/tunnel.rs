@@ -20,6 +20,7 @@ use crate::exchange::Request;
 use crate::serving::LbCell;
 use crate::shard::{Shard, now_or_never};
 use crate::slot::InFlight;
+use crate::sticky::Hold;
 use crate::stream::Stream;
 use crate::timers::Timer;
 
@@ -32,6 +33,8 @@ pub(crate) struct Tunnel {
     backend: Stream,
     /// The backend's place in the load, held until the tunnel ends.
     in_flight: InFlight,
+    /// Keeps the session that it belongs to.
+    session: Option<Hold>,
     /// What the backend sent behind its 101.
     early: Vec<u8>,
     /// What the client sent behind its request.
@@ -66,6 +69,7 @@ impl Tunnel {
         Self {
             backend,
             in_flight,
+            session: request.session.take_hold(),
             early,
             ahead: Vec::new(),
             idle: timeouts.tunnel_idle,
@@ -84,6 +88,7 @@ impl Tunnel {
         let Self {
             backend,
             in_flight,
+            session,
             early,
             ahead,
             idle,
@@ -139,7 +144,7 @@ impl Tunnel {
         if timer.bound(both).await.is_err() {
             tracing::debug!(load_balancer = %counted.lb.name, "tunnel idle for too long: closed");
         }
-        drop(in_flight);
+        drop((in_flight, session));
     }
 }
 

@@ -66,6 +66,7 @@ fn steady(observe: Observe) {
     let snapshot = Arc::new(snapshot(&backends, observe));
     let dataplane = Dataplane::start(Options {
         threads: 1,
+        secrets: Vec::new(),
         snapshot: snapshot.clone(),
         managed_dir: std::path::PathBuf::new(),
         events,

@@ -5,15 +5,18 @@
 //! the new ones. A file that cannot be *understood* is moved aside (`overrides.json.corrupt-N`) with a warning
 //! and the start goes on, because serving without the orders is better than not serving. A file that cannot be
 //! *read*, or that a newer version wrote, refuses the start: there the orders are intact and someone can help.
+//!
+//! `secret` holds what sticky cookies are signed with, one secret a line: the first signs, the others are accepted
+//! still. It is made at random on the first start, so that sessions stay put over the ones after.
 
 use std::fs::{File, TryLockError};
-use std::io::{self, Write};
+use std::io::{self, Read, Write};
 use std::net::SocketAddr;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, bail};
-use model::config::Name;
+use model::config::{Name, Secret};
 use model::state::{Override, OverrideKey, Overrides, RouteKey, RouteOrder};
 use net::privileges::Identity;
 use nix::fcntl::OFlag;
@@ -22,11 +25,15 @@ use serde::{Deserialize, Serialize};
 const OVERRIDES: &str = "overrides.json";
 const TEMPORARY: &str = "overrides.json.new";
 const LOCK: &str = "lock";
+/// What sticky cookies are signed with where the config says nothing.
+const SECRET: &str = "secret";
 const MANAGED: &str = "acme";
 /// Version of the format of [`OVERRIDES`].
 const VERSION: u32 = 1;
 /// Corrupt files kept; beyond it the last one is overwritten.
 const MAX_CORRUPT: u32 = 100;
+/// Shortest secret that is taken.
+const MIN_SECRET: usize = 16;
 
 /// An open data directory; no other process has it while this lives.
 #[derive(Debug)]
@@ -136,7 +143,7 @@ impl DataDir {
     /// Whatever `chown` says.
     pub(crate) fn give_to(&self, user: &Identity) -> io::Result<()> {
         user.own(&self.path)?;
-        for name in [LOCK, OVERRIDES, TEMPORARY] {
+        for name in [LOCK, OVERRIDES, TEMPORARY, SECRET] {
             match user.own(&self.path.join(name)) {
                 Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
                 _ => {}
@@ -220,6 +227,51 @@ impl DataDir {
         out.sync_all()?;
         std::fs::rename(&temporary, self.path.join(OVERRIDES))?;
         File::open(&self.path)?.sync_all()
+    }
+
+    /// What is signed with: what the last run made, or now something random.
+    ///
+    /// # Errors
+    /// When it cannot be read or written, or holds something else than secrets.
+    pub(crate) fn secrets(&self) -> anyhow::Result<Vec<Secret>> {
+        let path = self.path.join(SECRET);
+        let text = match std::fs::read_to_string(&path) {
+            Ok(text) => text,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => self
+                .make_secret(&path)
+                .with_context(|| format!("cannot write {}", path.display()))?,
+            Err(error) => return Err(error).with_context(|| format!("cannot read {}", path.display())),
+        };
+        let lines = text.lines().map(str::trim).filter(|line| !line.is_empty());
+        let secrets: Vec<Secret> = lines.map(|line| Secret::new(line.to_owned())).collect();
+        if secrets.is_empty() || secrets.iter().any(|s| s.expose().len() < MIN_SECRET) {
+            bail!(
+                "{} must hold secrets of at least {MIN_SECRET} characters, one a line: mend it, or remove it to have a \
+                 new one made (users with a sticky cookie are then placed anew)",
+                path.display()
+            );
+        }
+        Ok(secrets)
+    }
+
+    fn make_secret(&self, path: &Path) -> io::Result<String> {
+        let mut random = [0; 32];
+        File::open("/dev/urandom")?.read_exact(&mut random)?;
+        let mut text: String = random.iter().map(|byte| format!("{byte:02x}")).collect();
+        text.push('\n');
+        let beside = path.with_extension("new");
+        let mut out = File::options()
+            .create(true)
+            .truncate(true)
+            .write(true)
+            .mode(0o600)
+            .custom_flags(OFlag::O_NOFOLLOW.bits())
+            .open(&beside)?;
+        out.write_all(text.as_bytes())?;
+        out.sync_all()?;
+        std::fs::rename(&beside, path)?;
+        File::open(&self.path)?.sync_all()?;
+        Ok(text)
     }
 
     fn move_aside(&self, path: &Path) -> anyhow::Result<PathBuf> {
@@ -323,6 +375,28 @@ mod tests {
         );
         drop(first);
         DataDir::open(dir.path()).unwrap();
+    }
+
+    /// The same secret on every start, for nobody else's eyes; one that was added by hand is taken too.
+    #[test]
+    fn a_secret_is_made_once() {
+        use std::os::unix::fs::PermissionsExt;
+        let dir = tempfile::tempdir().unwrap();
+        let data = DataDir::open(dir.path()).unwrap();
+        let first = data.secrets().unwrap();
+        assert_eq!((first.len(), first[0].expose().len()), (1, 64));
+        assert_eq!(data.secrets().unwrap(), first);
+        let path = dir.path().join(SECRET);
+        assert_eq!(
+            std::fs::metadata(&path).unwrap().permissions().mode() & 0o777,
+            0o600
+        );
+        let text = std::fs::read_to_string(&path).unwrap();
+        std::fs::write(&path, format!("a new one, longer than sixteen\n{text}")).unwrap();
+        let both = data.secrets().unwrap();
+        assert_eq!((both.len(), &both[1]), (2, &first[0]));
+        std::fs::write(&path, "short\n").unwrap();
+        assert!(data.secrets().unwrap_err().to_string().contains("one a line"));
     }
 
     /// A power cut of an old kernel, or a disk that lies: the file is cut. The start goes on, nothing is lost.

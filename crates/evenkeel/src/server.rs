@@ -97,14 +97,13 @@ impl Server {
     /// # Errors
     /// Whatever hinders the start, with what to do about it; nothing is left running.
     pub(crate) fn start(setup: Setup) -> anyhow::Result<Self> {
-        let process = Process { started: now() };
         raise_open_files();
         let runtime = control_runtime()?;
         // Before anything listens: whoever is asked to stop after that stops in order.
         let inside = runtime.enter();
         let signals = Signals::new()?;
         let identity = identity(&setup.config)?;
-        let data = open_data_dir(&setup.config, identity.as_ref())?;
+        let (data, secrets) = open_data_dir(&setup.config, identity.as_ref())?;
         let config = Arc::new(setup.config);
         let token = token(&config)?;
         let overrides = data.load_overrides()?;
@@ -115,6 +114,7 @@ impl Server {
             threads: threads(&config),
             snapshot: core.snapshot().clone(),
             managed_dir: data.managed(),
+            secrets,
             events,
         })?);
         let admin = bind_admin(config.admin.listen)?;
@@ -124,7 +124,7 @@ impl Server {
         let shared = Arc::new(Shared {
             dataplane: dataplane.clone(),
             view,
-            process,
+            process: Process { started: now() },
             ready: AtomicBool::new(true),
         });
         let (targets, targets_in) = watch::channel(Vec::new());
@@ -405,7 +405,8 @@ fn token(config: &Config) -> anyhow::Result<Option<Secret>> {
     }
 }
 
-fn open_data_dir(config: &Config, identity: Option<&Identity>) -> anyhow::Result<DataDir> {
+/// The data directory, and what to sign with where the config says nothing.
+fn open_data_dir(config: &Config, identity: Option<&Identity>) -> anyhow::Result<(DataDir, Vec<Secret>)> {
     let path = match &config.node.data_dir {
         Some(path) => path.clone(),
         None => {
@@ -421,6 +422,8 @@ fn open_data_dir(config: &Config, identity: Option<&Identity>) -> anyhow::Result
         }
     };
     let data = DataDir::open(&path)?;
+    // Before the directory is given away, so that what is made here is given away too.
+    let secrets = data.secrets()?;
     if let Some(identity) = identity {
         data.give_to(identity).with_context(|| {
             format!(
@@ -430,7 +433,7 @@ fn open_data_dir(config: &Config, identity: Option<&Identity>) -> anyhow::Result
             )
         })?;
     }
-    Ok(data)
+    Ok((data, secrets))
 }
 
 fn bind_admin(address: SocketAddr) -> anyhow::Result<TcpListener> {

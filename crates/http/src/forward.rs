@@ -132,10 +132,22 @@ fn begin_list(
 
 /// What a trusted peer says; of several, the last, which stands nearest to it.
 fn said<'a>(buf: &'a [u8], head: &RequestHead, via: &Via<'_>, kind: FieldKind) -> Option<&'a [u8]> {
+    match via.trusted {
+        true => last_value(buf, head, kind),
+        false => None,
+    }
+}
+
+fn last_value<'a>(buf: &'a [u8], head: &RequestHead, kind: FieldKind) -> Option<&'a [u8]> {
     let mut fields = head.fields.iter().rev();
     fields
-        .find(|field| via.trusted && field.kind == kind && !field.value.is_empty())
+        .find(|field| field.kind == kind && !field.value.is_empty())
         .map(|field| field.value.of(buf))
+}
+
+/// What a trusted peer says of the scheme that its client spoke (`X-Forwarded-Proto`).
+pub fn forwarded_proto<'a>(buf: &'a [u8], head: &RequestHead) -> Option<&'a [u8]> {
+    last_value(buf, head, FieldKind::XForwardedProto)
 }
 
 /// The client's address: the peer's, unless the peer is trusted; then the right-most address in
@@ -356,6 +368,7 @@ pub(crate) fn phrase(status: u16) -> &'static [u8] {
         414 => b"URI Too Long",
         417 => b"Expectation Failed",
         421 => b"Misdirected Request",
+        429 => b"Too Many Requests",
         431 => b"Request Header Fields Too Large",
         500 => b"Internal Server Error",
         501 => b"Not Implemented",

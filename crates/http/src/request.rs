@@ -439,11 +439,16 @@ impl RequestHead {
 
     /// First value of the cookie of this name (RFC 6265 section 4.2; names are case-sensitive).
     pub fn cookie<'a>(&self, buf: &'a [u8], name: &str) -> Option<&'a [u8]> {
+        self.cookies(buf, name).next()
+    }
+
+    /// All values of the cookie of this name, in the order sent, which says nothing (RFC 6265 section 4.2.2).
+    pub fn cookies<'a>(&self, buf: &'a [u8], name: &str) -> impl Iterator<Item = &'a [u8]> {
         self.fields
             .iter()
             .filter(|field| field.kind == FieldKind::Cookie)
             .flat_map(|field| field.value.of(buf).split(|&b| b == b';'))
-            .find_map(|pair| value_of(trim(pair), name))
+            .filter_map(move |pair| value_of(trim(pair), name))
     }
 
     /// First value of the query parameter of this name, as it stands in the target: not decoded.

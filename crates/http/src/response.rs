@@ -8,7 +8,7 @@ use model::reason::Reason;
 use crate::fields;
 use crate::message::{Field, FieldKind, Framing, Method, Parsed, Span, Version};
 use crate::scan::Lines;
-use crate::syntax::{decimal, is_value, list};
+use crate::syntax::{decimal, is_value, list, trim};
 
 /// Greatest response head in bytes.
 pub const MAX_HEAD_BYTES: usize = 64 * 1024;
@@ -234,6 +234,20 @@ impl ResponseHead {
     /// Takes away all fields of this name that would be forwarded as they stand.
     pub fn drop_fields(&mut self, buf: &[u8], name: &str) {
         fields::drop_named(buf, &mut self.fields, name.as_bytes());
+    }
+
+    /// The value that the response sets the cookie of this name to (RFC 6265 section 5.2); of several the last,
+    /// which is the one that a browser keeps.
+    pub fn set_cookie<'a>(&self, buf: &'a [u8], name: &str) -> Option<&'a [u8]> {
+        let fields = self.fields.iter().rev();
+        let set = fields.filter(|field| field.name.of(buf).eq_ignore_ascii_case(b"set-cookie"));
+        set.filter_map(|field| {
+            let pair = field.value.of(buf).split(|&b| b == b';').next()?;
+            let at = pair.iter().position(|&b| b == b'=')?;
+            let (key, value) = pair.split_at_checked(at)?;
+            (trim(key) == name.as_bytes()).then(|| trim(value.get(1..).unwrap_or_default()))
+        })
+        .next()
     }
 
     /// First value of the field of this name (any case) that is not dropped.

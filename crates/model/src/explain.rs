@@ -47,6 +47,10 @@ pub struct Explanation {
     /// How the route shared the request out, where it has a split.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub split: Option<String>,
+    /// What each rate limit of the route says, up to the one that refuses: `limit by client_address: passes, 9 of
+    /// 10 left`.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub limits: Vec<String>,
     /// What listener and route do besides choosing a pool, a line each.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub actions: Vec<String>,
@@ -56,6 +60,10 @@ pub struct Explanation {
     pub algorithm: Option<String>,
     /// The hash key used, in words, where the algorithm has one: `header x-user = "7"`.
     pub hash_key: Option<String>,
+    /// The session that the request belongs to, in words, where the pool is sticky: `cookie evk: the session is at
+    /// 10.0.0.1:9001`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub session: Option<String>,
     /// All members of the pool.
     pub candidates: Vec<Candidate>,
     /// The backend taken.

@@ -66,6 +66,7 @@ reasons! {
     TargetTooLong "target_too_long" 414 Client false "The request target is over `limits.target_bytes`.";
     ExpectationFailed "expectation_failed" 417 Client false "Expect holds something other than `100-continue` (RFC 9110 section 10.1.1).";
     MisdirectedRequest "misdirected_request" 421 Client true "The request is for another host than the TLS connection was opened for, and that host has another certificate, or clients must show theirs (RFC 9110 section 15.5.20).";
+    RateLimited "rate_limited" 429 Client true "A rate limit of the route (`rate_limit`) has no token left for this request; `Retry-After` says when.";
     HeaderTooLarge "header_too_large" 431 Client false "The header is over `limits.header_bytes`.";
     TooManyHeaders "too_many_headers" 431 Client false "The header has more fields than `limits.header_fields`.";
     UnknownTransferCoding "unknown_transfer_coding" 501 Client false "Transfer-Encoding names a coding other than `chunked`.";
@@ -89,6 +90,8 @@ reasons! {
     StreamLimit "stream_limit" 503 Proxy true "Every HTTP/2 connection to the backend carries as many requests as it may (`http2` of the pool).";
     BackendTruncated "backend_truncated" 502 Backend true "The backend closed in the middle of the response; the client's connection is closed too.";
     FirstByteTimeout "first_byte_timeout" 504 Backend true "The response header took longer than `timeouts.first_byte`.";
+    TryTimeout "try_timeout" 504 Backend true "An attempt took longer than `retries.per_try_timeout`.";
+    BackendStatus "backend_status" 502 Backend true "The backend answered with a status that `retries.on` tries elsewhere, and nobody else answered.";
     BackendStreamTimeout "backend_stream_timeout" 504 Backend true "The backend paused longer than `timeouts.stream_idle` within a body.";
     TotalTimeout "total_timeout" 504 Backend true "The request took longer than `timeouts.total`.";
     BadResponse "bad_response" 502 Backend false "The backend's response is malformed or its length ambiguous.";
@@ -123,6 +126,7 @@ impl Reason {
             Self::BackendTruncated => "connection closed within a response",
             Self::StreamRefused => "stream refused",
             Self::FirstByteTimeout => "first byte timeout",
+            Self::TryTimeout => "attempt timeout",
             Self::BackendStreamTimeout => "stream timeout",
             Self::TotalTimeout => "total timeout",
             Self::BadResponse | Self::ResponseHeaderTooLarge => "bad response",

@@ -255,9 +255,11 @@ fn explain(query: &ExplainQuery) -> Result<Explanation, String> {
         }),
         actions: Vec::new(),
         split: (!refused).then(|| "default 5; at random".to_owned()),
+        limits: Vec::new(),
         pool: (!refused).then(|| name("default")),
         algorithm: (!refused).then(|| "round_robin".to_owned()),
         hash_key: query.headers.first().map(|(n, v)| format!("header {n} = {v:?}")),
+        session: None,
         candidates: vec![Candidate {
             address: "10.0.0.1:9001".parse().unwrap(),
             eligible: true,

@@ -31,6 +31,7 @@ use crate::relay::Broken;
 use crate::request_body::{Sink, UploadError};
 use crate::serving::BackendCell;
 use crate::timers::{Expired, Timer};
+use crate::tries::Tries;
 
 /// A request that was sent: both halves of its stream.
 struct Sent {
@@ -44,7 +45,7 @@ struct Sent {
 pub(super) async fn run(
     request: &Request<'_>,
     (cell, index): (&Arc<BackendCell>, usize),
-    settings: &BackendHttp2,
+    (settings, tries): (&BackendHttp2, &Tries),
     client: &mut Client<'_>,
     scratch: &mut Scratch<'_>,
 ) -> Attempt {
@@ -60,11 +61,13 @@ pub(super) async fn run(
     });
     let mut exchange = Exchange {
         request,
+        tries,
         cell,
         index,
         timer: client.timer,
         reply: &mut client.reply,
         scratch,
+        try_began_us: shard.timers.recent_us(),
         began_us: shard.timers.recent_us(),
         latency_us: 0,
     };
@@ -115,10 +118,12 @@ impl Exchange<'_, '_, '_, '_> {
         timer.disarm();
         let upload_timer = shard.timers.timer().await;
         upload_timer.limit(limits.total);
-        let mut upload = pin!(upload(request, body, &outgoing, &upload_timer));
+        let replayable =
+            Cell::new(body.is_replayable(request.pool.config.retries.replay_bytes, Retry::IfIdempotent));
+        let mut upload = pin!(upload(request, body, &outgoing, &upload_timer, &replayable));
         let mut uploaded = None;
         let head_timeout = Cell::new(Duration::ZERO);
-        let first_byte = limits.first_byte;
+        let first_byte = self.head_timeout(shard.timers.recent_us());
         let ends = |result: &Uploaded| {
             head_timeout.set(first_byte);
             timer.arm(first_byte);
@@ -137,6 +142,9 @@ impl Exchange<'_, '_, '_, '_> {
             Err(attempt) => return attempt,
         };
         self.note_head();
+        if self.declines(replayable.get()) {
+            return self.decline(buffer).0;
+        }
         let limit = limits.idle;
         let sent_whole = matches!(uploaded, Some(Ok(())));
         if let Some((attempt, _)) = self.intercept(sent_whole, buffer).await {
@@ -183,11 +191,11 @@ impl Exchange<'_, '_, '_, '_> {
                 Err(Expired) => {
                     let reason = match self.timer.limit_passed() {
                         true => Reason::TotalTimeout,
-                        false => Reason::FirstByteTimeout,
+                        false => self.late(),
                     };
                     return Err(NoHead {
                         reason,
-                        begun: true,
+                        begun,
                         refused: false,
                     });
                 }
@@ -327,14 +335,23 @@ fn outward(head: &Onward<'_>, scheme: &str) -> Option<Outward<()>> {
 }
 
 /// Sends the body.
-async fn upload(request: &Request<'_>, body: &mut Body<'_>, outgoing: &Outgoing, timer: &Timer) -> Uploaded {
+async fn upload(
+    request: &Request<'_>,
+    body: &mut Body<'_>,
+    outgoing: &Outgoing,
+    timer: &Timer,
+    replayable: &Cell<bool>,
+) -> Uploaded {
     let stream_idle = request.pool.config.timeouts.stream_idle;
     let length = match body {
         Body::Whole(length) => *length,
         Body::Streaming(body) => {
             let sink = Sink::Http2(outgoing);
             let (listener, timers) = (request.listener, &request.shard.timers);
-            return body.upload(sink, listener, stream_idle, timer, timers).await;
+            let replay = (request.pool.config.retries.replay_bytes, replayable);
+            return body
+                .upload(sink, listener, stream_idle, (timer, timers), replay)
+                .await;
         }
     };
     if length == 0 {

@@ -76,6 +76,9 @@ fn render(query: &ExplainQuery, explanation: &Explanation, paint: Paint) -> Stri
     if let Some(split) = &explanation.split {
         let _ = writeln!(out, "  split: {}", paint.text(Tone::Plain, split));
     }
+    for limit in &explanation.limits {
+        let _ = writeln!(out, "  limit {}", paint.text(Tone::Plain, limit));
+    }
     for action in &explanation.actions {
         let _ = writeln!(out, "  {}", paint.text(Tone::Plain, action));
     }
@@ -86,6 +89,9 @@ fn render(query: &ExplainQuery, explanation: &Explanation, paint: Paint) -> Stri
             let _ = write!(out, " of {}", paint.text(Tone::Plain, key));
         }
         out.push('\n');
+    }
+    if let Some(session) = &explanation.session {
+        let _ = writeln!(out, "  session: {}", paint.text(Tone::Plain, session));
     }
     if !explanation.candidates.is_empty() {
         out.push_str(&candidates(explanation).render(4, paint));
@@ -177,9 +183,11 @@ mod tests {
             geography: None,
             split: None,
             actions: Vec::new(),
+            limits: vec!["limit by client_address: passes, 9 of 10 left".into()],
             pool: Some(name("default")),
             algorithm: Some("consistent_hash".into()),
             hash_key: Some("header x-user = \"7\"".into()),
+            session: Some("no session yet, by cookie evk: the algorithm chooses".into()),
             candidates: vec![
                 candidate(9001, true, "up: status 200"),
                 candidate(9002, false, "drain by alice"),
@@ -200,7 +208,9 @@ GET /cart?id=7 on shop/http
   routing sees host shop.example, path /cart
   route api: passed over: path /cart is not below /api
   route default: taken: matches everything
+  limit limit by client_address: passes, 9 of 10 left
   pool default: consistent_hash of header x-user = \"7\"
+  session: no session yet, by cookie evk: the algorithm chooses
     BACKEND        CANDIDATE  WEIGHT  IN FLIGHT  SCORE  WHY
     10.0.0.1:9001  yes          1.00          2         up: status 200
     10.0.0.1:9002  no           0.00          2         drain by alice

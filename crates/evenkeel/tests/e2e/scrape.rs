@@ -45,7 +45,7 @@ key_pem = """
 fn the_scrape_is_what_the_reference_says() {
     let (one, two) = (Backend::named("one"), Backend::named("two"));
     two.kill();
-    let more = "passive = { consecutive_failures = 1 }\nmax_requests = 100\ncircuit_breaker.window = \"10s\"\nhealth = { interval = \"100ms\", fast_interval = \"50ms\" }\n";
+    let more = "sticky = { client_address = true }\nroutes = [{ pool = \"default\", rate_limit = { requests = 1000 } }]\npassive = { consecutive_failures = 1 }\nmax_requests = 100\ncircuit_breaker.window = \"10s\"\nhealth = { interval = \"100ms\", fast_interval = \"50ms\" }\n";
     let evenkeel = Evenkeel::start(&(shop(&[&one, &two], more) + &secure(&one)));
     evenkeel.wait_for_state(two.address, "down");
     let shop = evenkeel.listener("shop", "http");
