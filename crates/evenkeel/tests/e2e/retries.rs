@@ -1,6 +1,6 @@
 //! When a request is tried elsewhere, and when it must not be.
 
-use crate::support::{Backend, Evenkeel, Message, QUIET, pattern, shop};
+use crate::support::{Backend, Evenkeel, Gate, Message, QUIET, pattern, shop};
 
 const OK: &str = "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok";
 
@@ -206,4 +206,157 @@ fn a_response_that_has_begun_is_not_repeated() {
     let answer = evenkeel.client().get("/");
     assert_eq!((answer.status(), answer.reason()), (502, "backend_reset"));
     assert_eq!(bad.count(), 1);
+}
+
+// ---- on status, on timeout, by attempt ----
+
+const BUSY: &str = "HTTP/1.1 503 Service Unavailable\r\nContent-Length: 4\r\n\r\nbusy";
+const ON_503: &str = "retries = { on = [\"connect\", \"reset\", 503] }\n";
+
+/// A GET that one backend answers with 503 is answered by the other; the client sees nothing of it.
+#[test]
+fn a_status_is_tried_elsewhere() {
+    let (bad, good) = (Backend::saying(BUSY), Backend::saying(OK));
+    let evenkeel = Evenkeel::start(&shop(&[&bad, &good], &format!("{QUIET}{ON_503}")));
+    let answer = until_it_meets(&evenkeel, &bad, b"GET / HTTP/1.1\r\nHost: a\r\n\r\n");
+    assert_eq!((answer.status(), answer.text()), (200, "ok"));
+    let by_status = [("cause", "status")];
+    assert_eq!(evenkeel.metric("evenkeel_pool_retries_total", &by_status), 1.0);
+    assert_eq!(evenkeel.metric("evenkeel_pool_retries_total", &[]), 1.0);
+}
+
+/// Where all answer so, the client gets the last answer as it is, with its body.
+#[test]
+fn the_last_answer_is_passed_on() {
+    let (bad, worse) = (Backend::saying(BUSY), Backend::saying(BUSY));
+    let evenkeel = Evenkeel::start(&shop(&[&bad, &worse], &format!("{QUIET}{ON_503}")));
+    let answer = evenkeel.client().get("/");
+    assert_eq!(
+        (answer.status(), answer.reason(), answer.text()),
+        (503, "", "busy")
+    );
+    assert_eq!(bad.count() + worse.count(), 2);
+    let alone = Evenkeel::start(&shop(&[&bad], &format!("{QUIET}{ON_503}")));
+    assert_eq!(alone.client().get("/").text(), "busy", "nobody else to ask");
+}
+
+/// A status that is not named is an answer like any other.
+#[test]
+fn other_statuses_are_answers() {
+    let (bad, good) = (Backend::saying(BUSY), Backend::saying(OK));
+    for on in ["", "retries = { on = [502, 504] }\n"] {
+        let evenkeel = Evenkeel::start(&shop(&[&bad, &good], &format!("{QUIET}{on}")));
+        let answer = until_it_meets(&evenkeel, &bad, b"GET / HTTP/1.1\r\nHost: a\r\n\r\n");
+        assert_eq!(answer.status(), 503);
+    }
+    let all = "retries = { on = [\"5xx\"] }\n";
+    let evenkeel = Evenkeel::start(&shop(&[&bad, &good], &format!("{QUIET}{all}")));
+    assert!((0..6).all(|_| evenkeel.client().get("/").status() == 200));
+}
+
+/// A POST that was answered with 503 may have been done: repeated only where its client allows it.
+#[test]
+fn a_post_is_not_repeated_on_a_status_without_a_key() {
+    let (bad, good) = (Backend::saying(BUSY), Backend::saying(OK));
+    let evenkeel = Evenkeel::start(&shop(&[&bad, &good], &format!("{QUIET}{ON_503}")));
+    assert_eq!(until_it_meets(&evenkeel, &bad, &post(b"buy", "")).status(), 503);
+    let with_key = post(b"buy", "Idempotency-Key: \"8e03978e\"\r\n");
+    assert_eq!(until_it_meets(&evenkeel, &bad, &with_key).status(), 200);
+    assert_eq!(good.last().body, b"buy");
+}
+
+/// A body that is kept is sent again after a status; one over the bound is not, and that is counted.
+#[test]
+fn a_body_over_the_bound_is_not_sent_again_and_that_is_told() {
+    let (bad, good) = (Backend::saying(BUSY), Backend::saying(OK));
+    let more = format!("{QUIET}retries = {{ on = [503], replay_bytes = \"16KiB\" }}\n");
+    let evenkeel = Evenkeel::start(&shop(&[&bad, &good], &more));
+    let gone = || evenkeel.metric("evenkeel_pool_retries_body_gone_total", &[]);
+    let small = request("PUT", &pattern(16 * 1024), "");
+    assert_eq!(until_it_meets(&evenkeel, &bad, &small).status(), 200);
+    assert!(good.last().body == pattern(16 * 1024));
+    assert_eq!(gone(), 0.0);
+    let large = request("PUT", &pattern(100_000), "");
+    assert_eq!(until_it_meets(&evenkeel, &bad, &large).status(), 503);
+    assert_eq!(gone(), 1.0);
+}
+
+/// A backend that hangs: the attempt is given up after its own time and another one answers, long before
+/// `first_byte`.
+#[test]
+fn an_attempt_has_its_own_time() {
+    let gate = Gate::default();
+    let go = gate.clone();
+    let slow = Backend::answering(move |_| {
+        go.pass();
+        OK.into()
+    });
+    let good = Backend::named("good");
+    let more = format!(
+        "{QUIET}retries = {{ on = [\"timeout\"], per_try_timeout = \"200ms\" }}\ntimeouts = {{ first_byte = \"10m\" }}\n"
+    );
+    let evenkeel = Evenkeel::start(&shop(&[&slow, &good], &more));
+    let mut client = evenkeel.client();
+    for _ in 0..4 {
+        assert_eq!(client.get("/").text(), "good");
+    }
+    assert!(slow.count() >= 1);
+    assert!(evenkeel.metric("evenkeel_pool_retries_total", &[("cause", "timeout")]) >= 1.0);
+    gate.open();
+}
+
+/// All hang: the last attempt's time ends the request, with a reason of its own.
+#[test]
+fn the_last_attempt_ends_the_request() {
+    let gate = Gate::default();
+    let hanging = |gate: &Gate| {
+        let go = gate.clone();
+        Backend::answering(move |_| {
+            go.pass();
+            OK.into()
+        })
+    };
+    let (one, two) = (hanging(&gate), hanging(&gate));
+    let more = format!("{QUIET}retries = {{ on = [\"timeout\"], per_try_timeout = \"100ms\" }}\n");
+    let evenkeel = Evenkeel::start(&shop(&[&one, &two], &more));
+    let answer = evenkeel.client().get("/");
+    assert_eq!((answer.status(), answer.reason()), (504, "try_timeout"));
+    assert_eq!((one.count(), two.count()), (1, 1));
+    gate.open();
+}
+
+/// Without `timeout` in `on` a slow backend is waited for no longer than `first_byte`, and nobody else is asked; a
+/// route may have another `first_byte` and `total` than its pool.
+#[test]
+fn a_route_has_its_own_timeouts() {
+    let gate = Gate::default();
+    let go = gate.clone();
+    let slow = Backend::answering(move |_| {
+        go.pass();
+        OK.into()
+    });
+    let more = format!(
+        "{QUIET}timeouts = {{ first_byte = \"10m\" }}\n\
+         [[load_balancers.shop.routes]]\nmatch = {{ path_prefix = \"/first\" }}\npool = \"default\"\n\
+         timeouts = {{ first_byte = \"100ms\" }}\n\
+         [[load_balancers.shop.routes]]\nmatch = {{ path_prefix = \"/total\" }}\npool = \"default\"\n\
+         timeouts = {{ total = \"100ms\" }}\n"
+    );
+    let evenkeel = Evenkeel::start(&shop(&[&slow], &more));
+    assert_eq!(evenkeel.client().get("/first").reason(), "first_byte_timeout");
+    assert_eq!(evenkeel.client().get("/total").reason(), "total_timeout");
+    assert_eq!(slow.count(), 2, "tried once each");
+    gate.open();
+}
+
+/// A cause that is not named is not tried elsewhere.
+#[test]
+fn only_named_causes_are_tried_elsewhere() {
+    let (bad, good) = (closing(), Backend::saying(OK));
+    let more = format!("{QUIET}retries = {{ on = [\"connect\"] }}\n");
+    let evenkeel = Evenkeel::start(&shop(&[&bad, &good], &more));
+    let answer = until_it_meets(&evenkeel, &bad, b"GET / HTTP/1.1\r\nHost: a\r\n\r\n");
+    assert_eq!((answer.status(), answer.reason()), (502, "backend_reset"));
+    bad.kill();
+    assert!((0..4).all(|_| evenkeel.client().get("/").status() == 200));
 }
