@@ -2,7 +2,7 @@
 //! both, and what is told about it.
 //!
 //! A handshake runs on the shard that accepted the connection; certificates, keys of tickets and sessions are
-//! shared by all shards. Files are read by whoever changes the config, and by [`watch`], never by a shard.
+//! shared by all shards. Files are read by whoever changes the config, and by [`watch()`], never by a shard.
 
 mod accept;
 mod backend;
