@@ -167,7 +167,8 @@ pub(crate) async fn run(
         After::Close => shard.buffers.give(buffer),
         After::Keep => {
             shard.buffers.give(buffer);
-            let learned = scratch.response.keep_alive_timeout;
+            let bodiless = scratch.response.framing == Framing::None;
+            let learned = (scratch.response.keep_alive_timeout, bodiless);
             shard
                 .upstreams
                 .keep(shard, cell, upstream.stream, &pool.config.connections, learned);

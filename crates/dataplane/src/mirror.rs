@@ -136,7 +136,8 @@ async fn exchange(shard: &Shard, copy: &Copy, timer: &Timer) -> Option<()> {
     }
     let whole = actions::is_whole(&head, behind);
     if whole && head.keep_alive {
-        let (limits, learned) = (&copy.pool.config.connections, head.keep_alive_timeout);
+        let limits = &copy.pool.config.connections;
+        let learned = (head.keep_alive_timeout, head.framing == Framing::None);
         shard
             .upstreams
             .keep(shard, &copy.backend, stream, limits, learned);

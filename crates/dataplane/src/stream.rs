@@ -222,6 +222,17 @@ impl Stream {
     }
 }
 
+impl Stream {
+    /// The same, asking the kernel of what it has not reported yet. What stands in a record of TLS may be no message
+    /// to us, so over TLS this is [`Stream::is_quiet`].
+    pub(crate) fn is_silent(&self) -> bool {
+        if let Kind::Plain(tcp) = &*self.0.borrow() {
+            return net::is_silent(tcp);
+        }
+        self.is_quiet()
+    }
+}
+
 fn holds_plaintext(tls: &mut TlsStream<TcpStream>) -> bool {
     // Without new packets this only reports; an error shows when it is read.
     let state = match tls {
@@ -229,4 +240,33 @@ fn holds_plaintext(tls: &mut TlsStream<TcpStream>) -> bool {
         TlsStream::Server(server) => server.get_mut().1.process_new_packets(),
     };
     state.is_ok_and(|state| state.plaintext_bytes_to_read() > 0 || state.peer_has_closed())
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+    use super::*;
+    use std::io::Write;
+
+    /// Bytes that have come since the runtime last looked: it does not know of them, the kernel does. So a response
+    /// where there may be none would be taken for the next request's.
+    #[test]
+    fn the_kernel_knows_of_bytes_that_the_runtime_has_not_heard_of() {
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()
+            .unwrap();
+        runtime.block_on(async {
+            let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+            let tcp = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
+            let (mut peer, _) = listener.accept().unwrap();
+            let stream = Stream::plain(tcp);
+            // What the runtime believed before it ever looked is settled.
+            assert!(stream.is_quiet() && stream.is_silent());
+            peer.write_all(b"HTTP/1.1 200 OK\r\n").unwrap();
+            // Over loopback they are there once written.
+            assert!(!stream.is_silent(), "the kernel has them");
+            assert!(stream.is_quiet(), "the runtime has not looked since");
+        });
+    }
 }

@@ -32,6 +32,8 @@ struct Idle {
     stream: Stream,
     since_ms: u64,
     keep_ms: u64,
+    /// Its last response had no body.
+    bodiless: bool,
 }
 
 /// Idle connections of a shard by backend.
@@ -62,21 +64,24 @@ impl Upstreams {
         while taken.is_none()
             && let Some(candidate) = stack.connections.pop()
         {
-            taken = candidate.usable(now_ms).then_some(candidate.stream);
+            // A backend that sends a body where there may be none (204, 304, HEAD) sends it close behind the head,
+            // before the runtime hears of it: only then the question is worth a system call.
+            let silent = !candidate.bodiless || candidate.stream.is_silent();
+            taken = (silent && candidate.usable(now_ms)).then_some(candidate.stream);
         }
         stack.count(shard.index);
         taken
     }
 
     /// Keeps a connection whose last exchange ended cleanly, unless its backend takes no more requests.
-    /// `learned_s` is the backend's own `Keep-Alive: timeout`.
+    /// `learned_s` is the backend's own `Keep-Alive: timeout`; `bodiless`: its last response had no body.
     pub(crate) fn keep(
         &self,
         shard: &Shard,
         cell: &Arc<BackendCell>,
         stream: Stream,
         limits: &Connections,
-        learned_s: Option<u32>,
+        (learned_s, bodiless): (Option<u32>, bool),
     ) {
         let configured = u64::try_from(limits.idle_timeout.as_millis()).unwrap_or(u64::MAX);
         let learned = learned_s.map_or(u64::MAX, |s| {
@@ -97,6 +102,7 @@ impl Upstreams {
                 stream,
                 since_ms: shard.timers.now_ms(),
                 keep_ms,
+                bodiless,
             });
         }
         stack.count(shard.index);
@@ -187,7 +193,11 @@ pub(crate) async fn connect(
     let counters = cell.counters.of(shard.index);
     let timeouts = &pool.config.timeouts;
     let started = shard.timers.now_us();
-    timer.arm(timeouts.connect);
+    let per_try = pool.config.retries.per_try_timeout;
+    timer.arm(match per_try.is_zero() {
+        true => timeouts.connect,
+        false => timeouts.connect.min(per_try),
+    });
     let counted = connection_cap::count(cell, timer).await?;
     let connected = timer.bound(TcpStream::connect(cell.id.address)).await;
     timer.disarm();

@@ -7,7 +7,20 @@ pub mod listen;
 pub mod privileges;
 pub mod splice;
 
+use std::io::ErrorKind;
+use std::mem::MaybeUninit;
+use std::os::fd::AsFd;
+
 use nix::errno::Errno;
+use socket2::SockRef;
+
+/// Whether the kernel holds nothing that has come on this non-blocking socket: neither bytes nor the end. Asks it,
+/// whatever a runtime has heard so far.
+pub fn is_silent(socket: &impl AsFd) -> bool {
+    let mut byte = [MaybeUninit::uninit()];
+    let peeked = SockRef::from(socket).peek(&mut byte);
+    peeked.is_err_and(|error| error.kind() == ErrorKind::WouldBlock)
+}
 
 /// Whether `error` says that the process or the system has no file descriptor or socket buffer left.
 pub fn is_out_of_descriptors(error: &std::io::Error) -> bool {
