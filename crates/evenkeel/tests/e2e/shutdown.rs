@@ -45,7 +45,7 @@ fn sigterm_finishes_what_runs() {
     let answer = slow.response();
     assert!(answer.text() == "ok" && answer.closes(), "{}", answer.head);
     assert_eq!(evenkeel.wait_for_end().code(), Some(0));
-    assert!(evenkeel.log().contains("stopped"));
+    wait_until("the log says so", || evenkeel.log().contains("stopped"));
 }
 
 /// What does not finish is cut at the deadline; exit 0 all the same.
