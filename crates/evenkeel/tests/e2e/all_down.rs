@@ -24,7 +24,7 @@ fn fail_open() {
     for _ in 0..10 {
         assert_eq!(client.get("/").text(), "fine");
     }
-    assert_eq!(evenkeel.metric("evenkeel_pool_all_down", &[]), 1.0);
+    evenkeel.wait_for_metric("evenkeel_pool_all_down", &[], 1.0);
     assert_eq!(evenkeel.events("pool_all_down").len(), 1);
     assert!(
         evenkeel

@@ -384,10 +384,7 @@ fn a_truncated_answer_is_seen_as_such() {
             );
             evenkeel.wait_for_failures("backend_truncated", 1);
             let label = one.address.to_string();
-            assert_eq!(
-                evenkeel.metric("evenkeel_backend_failures_total", &[("backend", &label)]),
-                1.0
-            );
+            evenkeel.wait_for_metric("evenkeel_backend_failures_total", &[("backend", &label)], 1.0);
         }
     }
 }

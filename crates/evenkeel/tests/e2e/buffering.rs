@@ -81,7 +81,7 @@ fn what_is_over_the_buffers_is_refused() {
     assert_eq!(one.count(), 0);
     for process in [evenkeel, full] {
         let outcome = [("outcome", "refused")];
-        assert_eq!(process.metric("evenkeel_buffered_bodies_total", &outcome), 1.0);
+        process.wait_for_metric("evenkeel_buffered_bodies_total", &outcome, 1.0);
     }
 }
 
@@ -172,6 +172,6 @@ fn a_shadow_that_hangs_delays_nobody() {
         assert_eq!(client.get("/").text(), "live");
     }
     let busy = [("outcome", "busy")];
-    assert_eq!(evenkeel.metric("evenkeel_mirrored_requests_total", &busy), 47.0);
+    evenkeel.wait_for_metric("evenkeel_mirrored_requests_total", &busy, 47.0);
     wait_until("three copies", || shadow.count() == 3);
 }

@@ -47,7 +47,7 @@ fn curl_decodes_each_coding_to_the_same_bytes() {
     }
     let before = evenkeel.metric("evenkeel_compression_input_bytes_total", &[]);
     let after = evenkeel.metric("evenkeel_compression_output_bytes_total", &[]);
-    assert_eq!(evenkeel.metric("evenkeel_compressed_responses_total", &[]), 6.0);
+    evenkeel.wait_for_metric("evenkeel_compressed_responses_total", &[], 6.0);
     assert!(
         before == 6.0 * text.len() as f64 && after < before / 4.0,
         "{before} {after}"

@@ -115,14 +115,8 @@ fn backend_connections_are_reused() {
         }
     }
     assert_eq!(one.accepted(), 1);
-    assert_eq!(
-        evenkeel.metric("evenkeel_backend_connections_opened_total", &[]),
-        1.0
-    );
-    assert_eq!(
-        evenkeel.metric("evenkeel_backend_connections_reused_total", &[]),
-        14.0
-    );
+    evenkeel.wait_for_metric("evenkeel_backend_connections_opened_total", &[], 1.0);
+    evenkeel.wait_for_metric("evenkeel_backend_connections_reused_total", &[], 14.0);
     wait_until("one is kept", || {
         evenkeel.backend(one.address)["idle_connections"] == 1
     });

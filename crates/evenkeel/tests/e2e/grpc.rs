@@ -283,5 +283,5 @@ fn an_upgrade_towards_a_backend_of_http2_is_refused() {
         .client()
         .ask("GET / HTTP/1.1\r\nHost: a\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n");
     assert_eq!(answer.status(), 501);
-    assert_eq!(evenkeel.failures("upgrade_unsupported"), 1.0);
+    evenkeel.wait_for_failures("upgrade_unsupported", 1);
 }

@@ -86,7 +86,7 @@ fn curl_is_served_beside_http_1() {
     assert!(head.contains("content-length: 3000000"), "{head}");
     assert!(!head.contains("connection:"), "{head}");
     assert_eq!(evenkeel.client().get("/").status(), 200);
-    assert_eq!(evenkeel.metric("evenkeel_http2_streams_total", &[]), 3.0);
+    evenkeel.wait_for_metric("evenkeel_http2_streams_total", &[], 3.0);
 }
 
 /// Without `http2` the preface is what it was: a request of a version that is not spoken.
@@ -220,10 +220,7 @@ print(int(broken["reset"]), after["body"].decode())
     );
     assert_eq!(out, "2 ok\n");
     evenkeel.wait_for_failures("backend_truncated", 1);
-    assert_eq!(
-        evenkeel.metric("evenkeel_http2_resets_total", &[("cause", "backend")]),
-        1.0
-    );
+    evenkeel.wait_for_metric("evenkeel_http2_resets_total", &[("cause", "backend")], 1.0);
 }
 
 /// What cannot be served is answered by its reason, as over HTTP/1.
@@ -297,5 +294,5 @@ fn nothing_fails_under_load_while_the_pool_changes() {
         out.contains("4000 succeeded, 0 failed, 0 errored, 0 timeout"),
         "{out}"
     );
-    assert_eq!(evenkeel.metric("evenkeel_http2_streams_total", &[]), 4000.0);
+    evenkeel.wait_for_metric("evenkeel_http2_streams_total", &[], 4000.0);
 }

@@ -53,10 +53,7 @@ fn drain() {
     answers.sort();
     assert_eq!(answers, ["one", "two"], "what ran was finished");
     wait_until("no connection is kept", || one.open_connections() == 0);
-    assert_eq!(
-        evenkeel.metric("evenkeel_backend_state", &[("state", "draining")]),
-        1.0
-    );
+    evenkeel.wait_for_metric("evenkeel_backend_state", &[("state", "draining")], 1.0);
     let table = evenkeel.cli_ok(&["status"]);
     assert!(
         table.contains("draining") && table.contains("drain by alice"),

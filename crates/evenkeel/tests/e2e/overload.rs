@@ -71,8 +71,8 @@ fn a_cap_holds_exactly_over_all_shards() {
     assert_eq!((one.gate.came(), two.gate.came()), (4, 4));
     let backend = one.backend.address.to_string();
     let of_one = [("backend", backend.as_str())];
-    assert_eq!(evenkeel.metric("evenkeel_backend_in_flight", &of_one), 4.0);
-    assert_eq!(evenkeel.metric("evenkeel_backend_max_in_flight", &of_one), 4.0);
+    evenkeel.wait_for_metric("evenkeel_backend_in_flight", &of_one, 4.0);
+    evenkeel.wait_for_metric("evenkeel_backend_max_in_flight", &of_one, 4.0);
     one.gate.open();
     two.gate.open();
     for client in clients {
@@ -81,7 +81,7 @@ fn a_cap_holds_exactly_over_all_shards() {
     assert_eq!((one.most.load(SeqCst), two.most.load(SeqCst)), (4, 4));
     assert_eq!(one.backend.count() + two.backend.count(), 1000);
     assert_eq!(waiting(&evenkeel), 0);
-    assert_eq!(evenkeel.metric("evenkeel_backend_in_flight", &of_one), 0.0);
+    evenkeel.wait_for_metric("evenkeel_backend_in_flight", &of_one, 0.0);
 }
 
 /// A backend's own cap is in force instead of the pool's.
@@ -151,11 +151,8 @@ fn the_queue_is_in_order_and_bounded() {
         .collect();
     assert_eq!(order, ["/0", "/1", "/2", "/3"]);
     let full = [("why", "full")];
-    assert_eq!(evenkeel.metric("evenkeel_pool_queue_shed_total", &full), 1.0);
-    assert_eq!(
-        evenkeel.metric("evenkeel_pool_queue_wait_seconds_count", &[]),
-        3.0
-    );
+    evenkeel.wait_for_metric("evenkeel_pool_queue_shed_total", &full, 1.0);
+    evenkeel.wait_for_metric("evenkeel_pool_queue_wait_seconds_count", &[], 3.0);
 }
 
 /// Nobody waits longer than promised, and the backend never hears of who did.
@@ -205,7 +202,7 @@ fn departed_clients_leave_the_queue_at_once() {
     let answer = half_closed.response();
     assert_eq!((answer.status(), answer.reason()), (503, "queue_abandoned"));
     let departed = [("why", "departed")];
-    assert_eq!(evenkeel.metric("evenkeel_pool_queue_shed_total", &departed), 4.0);
+    evenkeel.wait_for_metric("evenkeel_pool_queue_shed_total", &departed, 4.0);
     one.gate.open();
     assert_eq!(served.response().text(), "/0");
     assert_eq!(one.backend.count(), 1);
@@ -307,7 +304,7 @@ fn the_circuit_breaker_opens_tries_and_closes() {
     assert_eq!((refused.status(), refused.reason()), (503, "circuit_open"));
     assert_eq!(refused.field("retry-after"), Some("1"));
     assert!(!refused.closes());
-    assert_eq!(evenkeel.metric("evenkeel_pool_circuit_opened_total", &[]), 1.0);
+    evenkeel.wait_for_metric("evenkeel_pool_circuit_opened_total", &[], 1.0);
     wait_until("it is told", || evenkeel.events("circuit_opened").len() == 1);
     // One that tries fails: open again.
     wait_until("it tries and fails", || {

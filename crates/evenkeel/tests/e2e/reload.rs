@@ -221,10 +221,7 @@ fn a_bad_file_is_refused_and_changes_nothing() {
     let good = shop_on(&listen, &[one.address], QUIET);
     let evenkeel = Evenkeel::start(&good);
     let mut client = evenkeel.client();
-    assert_eq!(
-        evenkeel.metric("evenkeel_config_last_reload_successful", &[]),
-        1.0
-    );
+    evenkeel.wait_for_metric("evenkeel_config_last_reload_successful", &[], 1.0);
     let bad = good.replace("backend_servers", "backend_server") + "algorithm = \"fastest\"\n";
     let answer = evenkeel.try_reload(&bad);
     assert_eq!(answer.status(), 422, "{}", answer.text());
@@ -266,10 +263,7 @@ fn a_bad_file_is_refused_and_changes_nothing() {
 
     evenkeel.reload(&(good.clone() + "algorithm = \"random\"\n"));
     assert_eq!(evenkeel.revision(), 2);
-    assert_eq!(
-        evenkeel.metric("evenkeel_config_last_reload_successful", &[]),
-        1.0
-    );
+    evenkeel.wait_for_metric("evenkeel_config_last_reload_successful", &[], 1.0);
     assert_eq!(client.get("/").text(), "one");
 }
 

@@ -208,7 +208,7 @@ fn gauges_follow() {
     wait_until("in flight is none", || {
         evenkeel.metric("evenkeel_backend_in_flight", &[]) == 0.0
     });
-    assert_eq!(evenkeel.metric("evenkeel_backend_connections_idle", &[]), 4.0);
+    evenkeel.wait_for_metric("evenkeel_backend_connections_idle", &[], 4.0);
     wait_until("the clients are gone", || {
         evenkeel.metric("evenkeel_listener_connections", &[]) == 0.0
     });

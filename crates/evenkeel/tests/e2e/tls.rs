@@ -101,10 +101,7 @@ fn a_version_below_the_least_is_refused_and_counted() {
     let refused = openssl(&["s_client", "-connect", &at, "-tls1_2"]);
     assert!(refused.contains("alert protocol version"), "{refused}");
     let failures = [("reason", "version")];
-    assert_eq!(
-        evenkeel.metric("evenkeel_tls_handshake_failures_total", &failures),
-        1.0
-    );
+    evenkeel.wait_for_metric("evenkeel_tls_handshake_failures_total", &failures, 1.0);
 }
 
 /// Scenario: partners come with certificates, and somebody tries to pass for one by header fields.
@@ -280,7 +277,7 @@ fn a_new_certificate_is_taken_under_load_and_a_bad_one_is_not() {
         events[0].contains("does not belong to the certificate"),
         "{events:?}"
     );
-    assert_eq!(evenkeel.metric("evenkeel_certificate_refused_total", &[]), 1.0);
+    evenkeel.wait_for_metric("evenkeel_certificate_refused_total", &[], 1.0);
     let status = evenkeel.cli_ok(&["status"]);
     assert!(status.contains("NOT RELOADED: the key in"), "{status}");
 }
@@ -317,7 +314,7 @@ fn a_session_resumes_on_every_shard() {
     ]);
     assert_eq!(text.matches("Reused, TLSv1.2").count(), 5, "{text}");
     let resumed = [("version", "1.2"), ("resumed", "true")];
-    assert_eq!(evenkeel.metric("evenkeel_tls_handshakes_total", &resumed), 5.0);
+    evenkeel.wait_for_metric("evenkeel_tls_handshakes_total", &resumed, 5.0);
 }
 
 /// Scenario: a start and a reload with certificates that cannot be served.

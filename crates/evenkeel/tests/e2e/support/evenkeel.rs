@@ -212,6 +212,12 @@ impl Evenkeel {
         self.metrics().sum(name, labels)
     }
 
+    /// Waits until a metric has this value: what is counted at the end of a request may come after its response.
+    pub(crate) fn wait_for_metric(&self, name: &str, labels: &[(&str, &str)], value: f64) {
+        let what = format!("{name} {labels:?} to be {value}");
+        wait_until(&what, || self.metric(name, labels) == value);
+    }
+
     /// Failures counted for a reason.
     pub(crate) fn failures(&self, reason: &str) -> f64 {
         self.metric("evenkeel_request_failures_total", &[("reason", reason)])
