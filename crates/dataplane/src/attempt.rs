@@ -314,7 +314,6 @@ impl<'a> Exchange<'a, '_, '_, '_> {
         } = *self.request;
         let (timer, timeouts, stale) = (self.timer, &pool.config.timeouts, upstream.reused);
         self.write_head();
-        body.write_replay(self.scratch.to_backend);
         timer.arm(timeouts.stream_idle);
         if let Err(failure) = send(&upstream.stream, self.scratch.to_backend, timer, stale).await {
             return (Attempt::Failed(failure), After::Close);
@@ -356,7 +355,10 @@ impl<'a> Exchange<'a, '_, '_, '_> {
         }
         self.note_head();
         if self.declines(replayable.get()) {
-            return self.decline(buffer);
+            let (attempt, after) = self.decline(buffer);
+            // A backend that was sent half a request would take the next one for the other half.
+            let sent_whole = matches!(uploaded, Some(Ok(())));
+            return (attempt, if sent_whole { after } else { After::Close });
         }
         self.relay_beside(upstream, upload, uploaded, buffer).await
     }

@@ -62,6 +62,9 @@ pub(crate) struct Rest {
     pub(crate) outgoing: RequestHead,
 }
 
+/// Most bytes of a buffer that is kept from request to request: what it takes to relay in pieces.
+const KEPT_BYTES: usize = 64 * 1024;
+
 impl Default for Work {
     fn default() -> Self {
         Self::with_buffer(BUFFER_BYTES)
@@ -83,6 +86,15 @@ impl Work {
                 story: Story::default(),
                 outgoing: RequestHead::new(),
             },
+        }
+    }
+
+    /// Lets go of buffers that grew for a message taken whole.
+    pub(crate) fn slim(&mut self) {
+        for buffer in [&mut self.out, &mut self.rest.to_backend] {
+            if buffer.capacity() > KEPT_BYTES {
+                *buffer = Vec::with_capacity(4096);
+            }
         }
     }
 }
@@ -576,16 +588,11 @@ async fn forward(request: &Request<'_>, client: &mut Client<'_>, scratch: &mut S
         shard, pool, story, ..
     } = *request;
     let key = key_of(request);
-    let limits = Limits::of(request, client.reply.is_call());
-    client.timer.limit(limits.total);
-    if let Body::Streaming(body) = &mut client.body
-        && client.reply.is_call()
-    {
-        body.may_pause(limits.idle);
-    }
+    set_limits(request, client);
     let budget = pool.config.retries.budget;
     pool.balancer.pool().note_request(request.started_us, budget);
     let mut tries = Tries::default();
+    let fields = scratch.response_extra.len();
     loop {
         let wanted = tries.wanted(request, key, shard.timers.recent_us());
         let (index, in_flight) = match slot::take(request, client, wanted).await {
@@ -617,6 +624,8 @@ async fn forward(request: &Request<'_>, client: &mut Client<'_>, scratch: &mut S
                     record_failure(request, index, reason);
                 }
                 if sent == 0 && reason.fault() == Fault::Backend {
+                    // What was to be said of its response is not true of ours.
+                    scratch.response_extra.truncate(fields);
                     return give_up(request, client, scratch, reason).await;
                 }
                 return Ended {
@@ -638,6 +647,17 @@ async fn forward(request: &Request<'_>, client: &mut Client<'_>, scratch: &mut S
         if over || !tries.again(request, &client.body, index, failure, now_us) {
             return give_up(request, client, scratch, failure.reason).await;
         }
+    }
+}
+
+/// Puts the time that the request has in force.
+fn set_limits(request: &Request<'_>, client: &mut Client<'_>) {
+    let limits = Limits::of(request, client.reply.is_call());
+    client.timer.limit(limits.total);
+    if let Body::Streaming(body) = &mut client.body
+        && client.reply.is_call()
+    {
+        body.may_pause(limits.idle);
     }
 }
 

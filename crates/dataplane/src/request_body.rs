@@ -20,6 +20,9 @@ use crate::timers::{Expired, Timer, Timers};
 /// Waiting time before the minimum rate counts: a client may start slowly.
 const RATE_GRACE: Duration = Duration::from_secs(5);
 
+/// Most bytes of what was kept that are sent at once.
+const KEPT_PIECE: usize = 64 * 1024;
+
 /// A body being forwarded.
 #[derive(Debug)]
 pub(crate) struct RequestBody<'a> {
@@ -35,7 +38,9 @@ pub(crate) struct RequestBody<'a> {
     may_pause: Option<Duration>,
     /// Greatest body, where the route has a limit of its own.
     limit: Option<u64>,
-    /// What follows `replay` of a body that was taken whole first.
+    /// It was taken whole before anything was sent: it can be sent as often as needed.
+    whole: bool,
+    /// What follows `replay` of a body that was taken whole.
     spool: Option<Box<Spool>>,
     done: bool,
     received: u64,
@@ -83,6 +88,28 @@ impl Sink<'_> {
                 Ok(())
             }
             Self::Http2(outgoing) => outgoing.write(std::mem::take(bytes).into()).await,
+        }
+    }
+}
+
+/// Who gets a body, and how long each write may take.
+struct Backend<'a> {
+    sink: Sink<'a>,
+    stream_idle: Duration,
+    timer: &'a Timer,
+}
+
+impl Backend<'_> {
+    /// Sends these bytes, if there are any; none are left.
+    async fn send(&self, encoded: &mut Vec<u8>) -> Result<(), UploadError> {
+        if encoded.is_empty() {
+            return Ok(());
+        }
+        self.timer.arm(self.stream_idle);
+        match self.timer.bound(self.sink.write(encoded)).await {
+            Ok(Ok(())) => Ok(()),
+            Ok(Err(Stopped)) => Err(UploadError::Backend),
+            Err(Expired) => Err(UploadError::BackendTimeout),
         }
     }
 }
@@ -137,6 +164,7 @@ impl<'a> RequestBody<'a> {
             in_chunks: true,
             may_pause: None,
             limit: None,
+            whole: false,
             spool: None,
             done: false,
             received: 0,
@@ -164,19 +192,10 @@ impl<'a> RequestBody<'a> {
         self.received
     }
 
-    /// Whether all that was taken so far can be sent again.
-    /// `most` bytes are kept for that.
+    /// Whether all that was taken so far can be sent again. `most` bytes are kept for that, unless it was taken
+    /// whole.
     pub(crate) fn is_replayable(&self, most: u32) -> bool {
-        self.replayable && self.replay.len() <= most as usize
-    }
-
-    /// Writes what was taken so far, in the coding of the forwarded request.
-    pub(crate) fn write_replay(&mut self, out: &mut Vec<u8>) {
-        self.in_chunks = true;
-        self.encode(out, &self.replay);
-        if self.done && self.spool.is_none() {
-            self.encode_end(out);
-        }
+        self.replayable && (self.whole || self.replay.len() <= most as usize)
     }
 
     /// The buffer with the bytes that follow the body: the next request's.
@@ -190,8 +209,8 @@ impl<'a> RequestBody<'a> {
         }
     }
 
-    /// Forwards what is left of the body to `sink`: over HTTP/1 what [`RequestBody::write_replay`] has not written,
-    /// over HTTP/2 all of it. Whether what was taken can be sent again is told all along.
+    /// Forwards the body to `sink`: what was taken before, then what comes. Whether what was taken can be sent again is
+    /// told all along. May be given up at any time and begun anew with another sink.
     pub(crate) async fn upload(
         &mut self,
         sink: Sink<'_>,
@@ -201,31 +220,20 @@ impl<'a> RequestBody<'a> {
         (replay_bytes, replayable): (u32, &Cell<bool>),
     ) -> Result<(), UploadError> {
         let mut encoded = Vec::new();
-        if let Sink::Http2(_) = sink {
-            self.in_chunks = false;
-            encoded.extend_from_slice(&self.replay);
-        }
-        if let Some(spool) = self.spool.take() {
-            let sent = self
-                .upload_spool(&spool, &sink, &mut encoded, stream_idle, timer)
-                .await;
-            self.spool = Some(spool);
-            sent?;
-        }
+        self.in_chunks = matches!(sink, Sink::Http1(_));
+        let backend = Backend {
+            sink,
+            stream_idle,
+            timer,
+        };
+        self.upload_kept(&backend, &mut encoded).await?;
         loop {
             // Once done, an earlier attempt took all of it; what was kept is sent.
             if !self.done {
                 self.take(&mut encoded, listener).map_err(UploadError::Client)?;
                 replayable.set(self.is_replayable(replay_bytes));
             }
-            if !encoded.is_empty() {
-                timer.arm(stream_idle);
-                match timer.bound(sink.write(&mut encoded)).await {
-                    Ok(Ok(())) => {}
-                    Ok(Err(Stopped)) => return Err(UploadError::Backend),
-                    Err(Expired) => return Err(UploadError::BackendTimeout),
-                }
-            }
+            backend.send(&mut encoded).await?;
             if let Source::Http2(incoming) = &mut self.source {
                 incoming.release();
             }
@@ -244,31 +252,27 @@ impl<'a> RequestBody<'a> {
         }
     }
 
-    /// Sends what is on disk; the end is left in `encoded`.
-    async fn upload_spool(
-        &self,
-        spool: &Spool,
-        sink: &Sink<'_>,
-        encoded: &mut Vec<u8>,
-        stream_idle: Duration,
-        timer: &Timer,
-    ) -> Result<(), UploadError> {
+    /// Sends what was kept in memory and on disk, in pieces, each in its own time; where that is all, the end is left
+    /// in `encoded`.
+    async fn upload_kept(&self, backend: &Backend<'_>, encoded: &mut Vec<u8>) -> Result<(), UploadError> {
+        for piece in self.replay.chunks(KEPT_PIECE) {
+            self.encode(encoded, piece);
+            backend.send(encoded).await?;
+        }
         let mut at = 0;
-        loop {
+        while let Some(spool) = &self.spool {
             let piece = spool.read(at).await.map_err(UploadError::Client)?;
             if piece.is_empty() {
-                self.encode_end(encoded);
-                return Ok(());
+                break;
             }
             at += piece.len() as u64;
             self.encode(encoded, &piece);
-            timer.arm(stream_idle);
-            match timer.bound(sink.write(encoded)).await {
-                Ok(Ok(())) => {}
-                Ok(Err(Stopped)) => return Err(UploadError::Backend),
-                Err(Expired) => return Err(UploadError::BackendTimeout),
-            }
+            backend.send(encoded).await?;
         }
+        if self.done {
+            self.encode_end(encoded);
+        }
+        Ok(())
     }
 
     /// Takes the body whole: `memory` bytes of it are kept here, the rest on disk, as far as there is room. It can
@@ -305,6 +309,7 @@ impl<'a> RequestBody<'a> {
             }
             if self.done {
                 timer.disarm();
+                self.whole = true;
                 return Ok(self.spool.is_some());
             }
             self.fill(listener, timer, timers).await?;

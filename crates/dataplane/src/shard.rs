@@ -309,6 +309,7 @@ impl Shard {
         let mut works = self.works.borrow_mut();
         if works.len() < MAX_KEPT && work.buffer.capacity() == BUFFER_BYTES {
             work.buffer.clear();
+            work.slim();
             works.push(work);
         }
     }
@@ -324,6 +325,7 @@ impl Shard {
         let mut works = self.stream_works.borrow_mut();
         if works.len() < MAX_KEPT && work.buffer.capacity() <= STREAM_BUFFER_BYTES {
             work.buffer.clear();
+            work.slim();
             works.push(work);
         }
     }

@@ -30,6 +30,18 @@ impl FieldList {
         self.fields.is_empty()
     }
 
+    /// How many fields there are.
+    pub fn len(&self) -> usize {
+        self.fields.len()
+    }
+
+    /// Forgets what was added when there were more than `len` fields.
+    pub fn truncate(&mut self, len: usize) {
+        self.fields.truncate(len);
+        let end = self.fields.last().map_or(0, |(_, value)| value.end as usize);
+        self.bytes.truncate(end);
+    }
+
     /// Adds a field. The caller answers for the name being a token and the value holding no CR, LF or NUL
     /// (RFC 9110 section 5): both come from the config or from parsed messages.
     pub fn push(&mut self, name: &[u8], value: &[u8]) {

@@ -42,4 +42,5 @@ mod tls;
 mod tls_backends;
 mod traces;
 mod websocket;
+mod whole_bodies;
 mod why;
