@@ -32,8 +32,8 @@ use crate::tunnel::Tunnel;
 /// How long a connection without a request keeps the state it serves requests with.
 const BUSY_LINGER: Duration = Duration::from_millis(100);
 
-/// After a response that ends a connection early: how long and how much of the client's bytes we still take, so
-/// that a reset does not destroy the response before it is read (RFC 9112 section 9.6).
+/// After a response or an alert that ends a connection early: how long and how much of the client's bytes we still take, so
+/// that a reset does not destroy what we said before it is read (RFC 9112 section 9.6).
 const LINGER_TIME: Duration = Duration::from_secs(2);
 const LINGER_BYTES: usize = 1024 * 1024;
 
@@ -88,7 +88,11 @@ pub(crate) async fn run(
                 let client = Client::new(Stream::plain(stream), timer, Origin::new(peer, None));
                 return Box::pin(refuse_plain(&shard, &serving, client)).await;
             }
-            Accepted::Failed => return,
+            Accepted::Failed(None) => return,
+            Accepted::Failed(Some(stream)) => {
+                let mut client = Client::new(Stream::plain(stream), timer, Origin::new(peer, None));
+                return Box::pin(linger(&shard, &mut client)).await;
+            }
         },
     };
     drop(serving);

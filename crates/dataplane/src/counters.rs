@@ -131,6 +131,16 @@ impl PoolCounters {
     }
 }
 
+/// What one shard counts about one route.
+#[derive(Debug, Default)]
+pub(crate) struct RouteCounters {
+    /// By [`CLASSES`].
+    pub(crate) classes: [Counter; CLASSES.len()],
+}
+
+/// What all shards count about one route.
+pub(crate) type RouteTotals = PerShard<RouteCounters>;
+
 /// Where bodies taken whole are, or why they are not.
 pub(crate) const BUFFERED: [&str; 4] = ["memory", "disk", "refused", "failed"];
 

@@ -450,7 +450,13 @@ impl Rest {
 /// Enters a request into the counters of its load balancer.
 fn account(shard: &Shard, lb: &LbCell, ended: &Told<'_>) {
     let counters = lb.counters.of(shard.index);
-    if let Some(class) = counters.classes.get(class_of(ended.status)) {
+    let class = class_of(ended.status);
+    if let Some(class) = counters.classes.get(class) {
+        class.add(1);
+    }
+    let route = ended.story.route.get();
+    let of_route = route.and_then(|r| ended.serving.lb.route_counters.get(r));
+    if let Some(class) = of_route.and_then(|c| c.of(shard.index).classes.get(class)) {
         class.add(1);
     }
     if let Some(reason) = ended.reason {

@@ -49,6 +49,7 @@ macro_rules! metrics {
 
 metrics! {
     REQUESTS "evenkeel_requests_total" "counter" "load_balancer, class" "Requests answered, by class of the status sent to the client; class none: no response could be sent";
+    ROUTE_REQUESTS "evenkeel_route_requests_total" "counter" "load_balancer, route, class" "Requests that the route took, by class of the status sent to the client; those that no route took are in evenkeel_requests_total alone";
     FAILURES "evenkeel_request_failures_total" "counter" "load_balancer, reason" "Requests refused or failed, by reason code (docs/reasons.md)";
     DURATION "evenkeel_request_duration_seconds" "histogram" "load_balancer" "Time from a request's head to the end of its response";
     RECEIVED "evenkeel_received_bytes_total" "counter" "load_balancer" "Bytes of requests received with their heads";
@@ -83,6 +84,7 @@ metrics! {
     HANDSHAKE_FAILURES "evenkeel_tls_handshake_failures_total" "counter" "load_balancer, listener, reason" "TLS handshakes with clients that failed, by what went wrong";
     HANDSHAKE_DURATION "evenkeel_tls_handshake_seconds" "histogram" "load_balancer, listener" "Time from accepting a connection to the end of its TLS handshake";
     CERTIFICATE_EXPIRY "evenkeel_certificate_expiry_timestamp_seconds" "gauge" "load_balancer, listener, certificate" "When the certificate in use ends, in seconds since 1970";
+    OCSP_EXPIRY "evenkeel_certificate_ocsp_expiry_timestamp_seconds" "gauge" "load_balancer, listener, certificate" "When the certificate's OCSP response is out of date and left out, in seconds since 1970";
     CERTIFICATE_REFUSED "evenkeel_certificate_refused_total" "counter" "load_balancer, listener, certificate" "Changed files that could not be used; the certificate before stayed";
     BACKEND_TLS "evenkeel_backend_tls_handshakes_total" "counter" "load_balancer, pool, backend, version, resumed" "TLS handshakes with the backend";
     BACKEND_TLS_FAILURES "evenkeel_backend_tls_failures_total" "counter" "load_balancer, pool, backend, reason" "TLS handshakes with the backend that failed, by what went wrong";

@@ -22,7 +22,9 @@ use tls::ChallengeStore;
 use crate::acting::RouteCell;
 use crate::actions;
 use crate::connection_cap::ConnectionCap;
-use crate::counters::{BackendCounters, Http2Counters, LoadBalancerCounters, PerShard, PoolCounters};
+use crate::counters::{
+    BackendCounters, Http2Counters, LoadBalancerCounters, PerShard, PoolCounters, RouteTotals,
+};
 use crate::limits::LimitCell;
 use crate::observe::Observing;
 use crate::routing::{self, Target};
@@ -62,6 +64,8 @@ pub(crate) struct LbServing {
     pub(crate) targets: Vec<Target>,
     /// Rate limits of each route.
     pub(crate) route_limits: Vec<Vec<Arc<LimitCell>>>,
+    /// What is counted about each route for as long as it exists under its name.
+    pub(crate) route_counters: Vec<Arc<RouteTotals>>,
     /// Orders in force for its routes.
     orders: BTreeMap<Name, Arc<RouteOrder>>,
     /// Whether each route does anything besides choosing a pool.
@@ -154,6 +158,7 @@ pub(crate) struct Registry {
     load_balancers: Mutex<HashMap<Name, Weak<LbCell>>>,
     listeners: Mutex<HashMap<(Name, Name), Weak<ListenerCell>>>,
     limits: Mutex<HashMap<LimitId, Weak<LimitCell>>>,
+    routes: Mutex<HashMap<(Name, Name), Weak<RouteTotals>>>,
     sessions: Mutex<HashMap<(Name, Name, Learned), Weak<Sessions>>>,
 }
 
@@ -173,6 +178,7 @@ impl Registry {
             load_balancers: Mutex::default(),
             listeners: Mutex::default(),
             limits: Mutex::default(),
+            routes: Mutex::default(),
             sessions: Mutex::default(),
         }
     }
@@ -250,6 +256,10 @@ impl Registry {
         find_or(&self.limits, id, new)
     }
 
+    fn route_counters(&self, key: &(Name, Name)) -> Arc<RouteTotals> {
+        find_or(&self.routes, key, || PerShard::new(self.shards))
+    }
+
     fn sessions(&self, id: &(Name, Name, Learned)) -> Arc<Sessions> {
         let (lb, pool, learned) = id;
         let new = || Sessions::new(learned, self.seed(&format!("sessions {lb} {pool}")));
@@ -269,6 +279,7 @@ impl Registry {
         prune(&self.load_balancers);
         prune(&self.listeners);
         prune(&self.limits);
+        prune(&self.routes);
         prune(&self.sessions);
     }
 }
@@ -484,6 +495,7 @@ fn build_lb(
         router: same_config.map_or_else(|| Arc::new(Router::new(config)), |before| before.router.clone()),
         targets,
         route_limits: route_limits(config, registry),
+        route_counters: route_counters(config, registry),
         orders,
         acting: config.routes.iter().map(actions::acts).collect(),
         route_cells: config.routes.iter().map(|_| Arc::default()).collect(),
@@ -501,6 +513,13 @@ fn route_limits(config: &LoadBalancer, registry: &Registry) -> Vec<Vec<Arc<Limit
             .collect()
     };
     config.routes.iter().map(of_route).collect()
+}
+
+fn route_counters(config: &LoadBalancer, registry: &Registry) -> Vec<Arc<RouteTotals>> {
+    let routes = config.routes.iter();
+    routes
+        .map(|route| registry.route_counters(&(config.name.clone(), route.name.clone())))
+        .collect()
 }
 
 fn build_pool(

@@ -52,12 +52,9 @@ pub struct RequestRecord {
     pub target: String,
     /// `HTTP/1.1` and the like.
     pub protocol: String,
-    /// Version of TLS, where the client speaks it.
+    /// The client's TLS, where it speaks it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub tls_version: Option<String>,
-    /// Name that the client asked for in TLS.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub sni: Option<String>,
+    pub tls: Option<TlsRecord>,
     /// Load balancer.
     pub load_balancer: Name,
     /// Listener.
@@ -96,6 +93,29 @@ pub struct RequestRecord {
     /// How many further members there were.
     #[serde(default, skip_serializing_if = "is_zero")]
     pub more_candidates: usize,
+}
+
+/// TLS of the connection that a request came over.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TlsRecord {
+    /// `TLSv1.2` or `TLSv1.3`.
+    pub version: String,
+    /// Cipher suite, as IANA registers it.
+    pub cipher: String,
+    /// Group that the key was agreed in; absent where a session was resumed without a new agreement.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub group: Option<String>,
+    /// Whether a session was resumed; else it was a full handshake.
+    pub resumed: bool,
+    /// Protocol chosen by ALPN.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub alpn: Option<String>,
+    /// Name that the client asked for.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub sni: Option<String>,
+    /// Distinguished name of the client's certificate, verified; cut when long.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub client_subject: Option<String>,
 }
 
 /// A wait in a queue.

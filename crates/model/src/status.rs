@@ -189,7 +189,7 @@ pub struct BackendLive {
 pub struct Event {
     /// When.
     pub at: Timestamp,
-    /// What kind: `backend_up`, `backend_down`, `backend_ejected`, `backend_returned`, `order`, `reload`, `reload_refused`, `listener_open`, `listener_closed`, `listener_failed`, `pool_all_down`, `pool_recovered`, `circuit_opened`, `circuit_closed`, `certificate_reloaded`, `certificate_refused`, `certificate_expires`, `geoip_loaded`, `geoip_failed`.
+    /// What kind: `backend_up`, `backend_down`, `backend_ejected`, `backend_returned`, `order`, `reload`, `reload_refused`, `listener_open`, `listener_closed`, `listener_failed`, `pool_all_down`, `pool_recovered`, `circuit_opened`, `circuit_closed`, `certificate_reloaded`, `certificate_refused`, `certificate_expires`, `ocsp_stale`, `geoip_loaded`, `geoip_failed`.
     pub kind: String,
     /// About what: `shop/default/10.0.0.1:9001`.
     pub subject: String,

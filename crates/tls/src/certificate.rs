@@ -26,6 +26,8 @@ pub struct Loaded {
     pub not_before: i64,
     /// Until when it is valid, in seconds since 1970.
     pub not_after: i64,
+    /// When the OCSP response in its file is out of date, in seconds since 1970, if there is one that says so.
+    pub ocsp_until: Option<i64>,
     /// What is odd about it, though it can be used.
     pub warnings: Vec<String>,
 }
@@ -33,6 +35,24 @@ pub struct Loaded {
 impl Loaded {
     pub(crate) fn is_rsa(&self) -> bool {
         self.certified.key.algorithm() == SignatureAlgorithm::RSA
+    }
+
+    /// Whether an OCSP response is sent along with it.
+    pub fn is_stapled(&self) -> bool {
+        self.certified.ocsp.is_some()
+    }
+
+    /// The same without its OCSP response, which is out of date.
+    #[must_use]
+    pub fn without_ocsp(&self) -> Self {
+        let mut certified = CertifiedKey::clone(&self.certified);
+        certified.ocsp = None;
+        Self {
+            certified: Arc::new(certified),
+            names: self.names.clone(),
+            warnings: self.warnings.clone(),
+            ..*self
+        }
     }
 
     /// Whether it is not valid at this time, and why.
@@ -79,11 +99,17 @@ pub fn load(certificate: &Certificate, now_s: i64) -> Result<Loaded, LoadError> 
             "{cert_name} names no host (subject alternative name), so no client will accept it for one"
         ));
     }
+    let mut ocsp_until = None;
     if let Some(path) = &certificate.ocsp {
-        match ocsp::read(path, now_s) {
-            Ok(response) => certified.ocsp = Some(response),
-            Err(ocsp::Unusable::Wrong(error)) => return Err(error),
-            Err(ocsp::Unusable::Stale(warning)) => warnings.push(warning),
+        let response = ocsp::read(path)?;
+        ocsp_until = response.until;
+        if ocsp_until.is_some_and(|end| end < now_s) {
+            warnings.push(format!(
+                "the OCSP response in {} is out of date and not sent",
+                path.display()
+            ));
+        } else {
+            certified.ocsp = Some(response.bytes);
         }
     }
     let validity = leaf.validity();
@@ -91,6 +117,7 @@ pub fn load(certificate: &Certificate, now_s: i64) -> Result<Loaded, LoadError> 
         names,
         not_before: validity.not_before.timestamp(),
         not_after: validity.not_after.timestamp(),
+        ocsp_until,
         warnings,
         certified: Arc::new(certified),
     })
@@ -114,6 +141,7 @@ pub fn placeholder(names: &[String]) -> Result<Loaded, LoadError> {
         names: names.to_vec(),
         not_before: 0,
         not_after: PLACEHOLDER_END,
+        ocsp_until: None,
         warnings: Vec::new(),
     })
 }

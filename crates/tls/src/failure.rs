@@ -131,9 +131,9 @@ fn of_tls(error: &rustls::Error) -> Failure {
         | E::PeerIncompatible(PeerIncompatible::Tls12NotOfferedOrEnabled)
         | E::PeerIncompatible(PeerIncompatible::Tls13RequiredForQuic)
         | E::PeerIncompatible(PeerIncompatible::SupportedVersionsExtensionRequired)
-        | E::PeerIncompatible(PeerIncompatible::ServerTlsVersionIsDisabledByOurConfig) => {
-            FailureKind::Version
-        }
+        | E::PeerIncompatible(PeerIncompatible::ServerTlsVersionIsDisabledByOurConfig)
+        // What clients before 1.2 do not send is looked for before their version is.
+        | E::PeerIncompatible(PeerIncompatible::SignatureAlgorithmsExtensionRequired) => FailureKind::Version,
         E::PeerIncompatible(_) => FailureKind::NoCommonAlgorithm,
         E::NoApplicationProtocol => FailureKind::Alpn,
         // Raised when the resolver has nothing to show.

@@ -30,7 +30,7 @@ pub use failure::{Failure, FailureKind};
 pub use identity::ClientIdentity;
 pub use pem::{LoadError, Stamp, files_of_backend, files_of_certificate, files_of_clients};
 pub use resolver::Resolver;
-pub use server::{Tickets, client_verifier, server_config};
+pub use server::{TICKET_KEY_LIFE, Tickets, client_verifier, server_config};
 
 /// The cryptography in use.
 fn provider() -> Arc<CryptoProvider> {

@@ -7,28 +7,22 @@ use x509_parser::asn1_rs::{Any, FromDer, GeneralizedTime, OctetString};
 
 use crate::pem::{self, LoadError};
 
-/// Why a response is not sent.
-pub(crate) enum Unusable {
-    /// It is none.
-    Wrong(LoadError),
-    /// It was one, until lately.
-    Stale(String),
+/// A response, as it is sent.
+pub(crate) struct Response {
+    pub(crate) bytes: Vec<u8>,
+    /// When it is out of date, in seconds since 1970, if it says so.
+    pub(crate) until: Option<i64>,
 }
 
-pub(crate) fn read(path: &Path, now_s: i64) -> Result<Vec<u8>, Unusable> {
-    let bytes = pem::read(path).map_err(Unusable::Wrong)?;
+pub(crate) fn read(path: &Path) -> Result<Response, LoadError> {
+    let bytes = pem::read(path)?;
     let name = path.display();
-    let Some(next_update) = next_update(&bytes) else {
-        return Err(Unusable::Wrong(LoadError(format!(
+    let until = next_update(&bytes).ok_or_else(|| {
+        LoadError(format!(
             "{name} is not a successful OCSP response in DER, as `openssl ocsp -respout` writes it"
-        ))));
-    };
-    match next_update {
-        Some(end) if end < now_s => Err(Unusable::Stale(format!(
-            "the OCSP response in {name} is out of date and not sent"
-        ))),
-        _ => Ok(bytes),
-    }
+        ))
+    })?;
+    Ok(Response { bytes, until })
 }
 
 /// When the response is out of date, if it says so. `None`: it is no successful basic response.

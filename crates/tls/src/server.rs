@@ -1,10 +1,13 @@
 //! TLS towards clients.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use model::config::{ClientCertificates, ListenerTls};
+use rustls::crypto::GetRandomFailed;
 use rustls::server::danger::ClientCertVerifier;
 use rustls::server::{ProducesTickets, ServerSessionMemoryCache, WebPkiClientVerifier};
+use rustls::ticketer::TicketRotator;
 use rustls::{RootCertStore, ServerConfig};
 
 use crate::pem::{self, LoadError};
@@ -14,8 +17,10 @@ use crate::{provider, versions};
 /// Sessions of TLS 1.2 clients without tickets that are remembered; beyond, the oldest is forgotten.
 const SESSIONS: usize = 1024;
 
-/// What lets a client resume its session: keys for tickets that change by themselves every six hours, the same for
-/// all shards. A session resumes only with the tickets that it was begun with, so that what was not verified then
+/// How long tickets are made with one key; they are taken for as long again after that.
+pub const TICKET_KEY_LIFE: Duration = Duration::from_secs(6 * 60 * 60);
+
+/// What lets a client resume its session: keys for tickets that change by themselves, the same for all shards. A session resumes only with the tickets that it was begun with, so that what was not verified then
 /// is not skipped later: other rules for client certificates need other tickets. `rustls` binds each ticket to
 /// the name asked for besides.
 #[derive(Clone)]
@@ -28,14 +33,53 @@ impl std::fmt::Debug for Tickets {
 }
 
 impl Tickets {
-    /// New keys.
+    /// New keys, which change when they have made tickets for `life`, in whole seconds.
     ///
     /// # Errors
     /// When the system gives no random numbers.
-    pub fn new() -> Result<Self, LoadError> {
-        rustls::crypto::aws_lc_rs::Ticketer::new()
-            .map(Self)
-            .map_err(|error| LoadError(format!("no keys for session tickets: {error}")))
+    pub fn new(life: Duration) -> Result<Self, LoadError> {
+        let life_s = u32::try_from(life.as_secs()).unwrap_or(u32::MAX);
+        let rotating = TicketRotator::new(life_s, Key::fresh)
+            .map_err(|error| LoadError(format!("no keys for session tickets: {error}")))?;
+        Ok(Self(Arc::new(rotating)))
+    }
+
+    /// Changes the keys when it is time. Handshakes do so too; without this, the key of a listener that nobody
+    /// visits would stay for as long.
+    pub fn refresh(&self) {
+        // No ticket at all: what is of interest is that it looks at the time first.
+        self.0.decrypt(&[]);
+    }
+}
+
+/// One key. What `rustls` makes them with would rotate by itself, later than it is ever kept.
+#[derive(Debug)]
+struct Key(Arc<dyn ProducesTickets>);
+
+impl Key {
+    fn fresh() -> Result<Box<dyn ProducesTickets>, GetRandomFailed> {
+        match rustls::crypto::aws_lc_rs::Ticketer::new() {
+            Ok(key) => Ok(Box::new(Self(key))),
+            Err(_) => Err(GetRandomFailed),
+        }
+    }
+}
+
+impl ProducesTickets for Key {
+    fn enabled(&self) -> bool {
+        self.0.enabled()
+    }
+
+    fn lifetime(&self) -> u32 {
+        self.0.lifetime()
+    }
+
+    fn encrypt(&self, plain: &[u8]) -> Option<Vec<u8>> {
+        self.0.encrypt(plain)
+    }
+
+    fn decrypt(&self, cipher: &[u8]) -> Option<Vec<u8>> {
+        self.0.decrypt(cipher)
     }
 }
 

@@ -8,7 +8,7 @@ use evenkeel_console::{Console, OrderError, OrderRequest, ReloadRequest, Weights
 use model::config::{AllDown, Name, Secret};
 use model::explain::{Candidate, Chosen, ExplainQuery, Explanation, Refusal, RouteStep};
 use model::geography::{Code, Geography};
-use model::record::{AttemptRecord, QueueRecord, RecordQuery, RequestRecord};
+use model::record::{AttemptRecord, QueueRecord, RecordQuery, RequestRecord, TlsRecord};
 use model::state::{Ejection, Health, Mode, OrderAction, Override, RouteOrder, Timestamp};
 use model::status::{
     BackendLive, BackendStatus, CertificateStatus, ConfigStatus, Event, ListenerStatus, LoadBalancerStatus,
@@ -322,8 +322,15 @@ fn record(full: bool) -> RequestRecord {
         host: "shop.example".to_owned(),
         target: "/".to_owned(),
         protocol: "HTTP/1.1".to_owned(),
-        tls_version: full.then(|| "TLSv1.3".to_owned()),
-        sni: full.then(|| "shop.example".to_owned()),
+        tls: full.then(|| TlsRecord {
+            version: "TLSv1.3".to_owned(),
+            cipher: "TLS_AES_256_GCM_SHA384".to_owned(),
+            group: Some("X25519MLKEM768".to_owned()),
+            resumed: false,
+            alpn: Some("h2".to_owned()),
+            sni: Some("shop.example".to_owned()),
+            client_subject: Some("CN=alice".to_owned()),
+        }),
         load_balancer: name("shop"),
         listener: name("http"),
         route: full.then(|| name("default")),

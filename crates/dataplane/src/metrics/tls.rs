@@ -7,8 +7,8 @@ use tls::FailureKind;
 
 use super::{
     BACKEND_TLS, BACKEND_TLS_DURATION, BACKEND_TLS_FAILURES, CERTIFICATE_EXPIRY, CERTIFICATE_REFUSED,
-    Description, HANDSHAKE_DURATION, HANDSHAKE_FAILURES, HANDSHAKES, Labels, backend_labels, counter, family,
-    gauge, histogram,
+    Description, HANDSHAKE_DURATION, HANDSHAKE_FAILURES, HANDSHAKES, Labels, OCSP_EXPIRY, backend_labels,
+    counter, family, gauge, histogram,
 };
 use crate::counters::HistogramTotal;
 use crate::serving::Serving;
@@ -88,28 +88,28 @@ fn certificates(encoder: &mut DescriptorEncoder<'_>, serving: &Serving) -> fmt::
         for slot in &tls.state().certificates {
             let of = (listener.lb.cell.name.as_str(), listener.config.name.as_str());
             let end = slot.loaded.as_ref().map(|loaded| loaded.not_after);
-            rows.push((of, slot.label.clone(), end, slot.refused));
+            let stale = slot.loaded.as_ref().and_then(|loaded| loaded.ocsp_until);
+            rows.push((of, slot.label.clone(), [end, stale], slot.refused));
         }
     }
-    let mut metric = family(encoder, CERTIFICATE_EXPIRY)?;
-    for ((lb, listener), certificate, end, _) in &rows {
-        if let Some(end) = end {
-            let labels = vec![
-                ("load_balancer", *lb),
-                ("listener", *listener),
-                ("certificate", certificate.as_str()),
-            ];
-            gauge(&mut metric, &labels, *end)?;
+    let labels = |(lb, listener), certificate| {
+        vec![
+            ("load_balancer", lb),
+            ("listener", listener),
+            ("certificate", certificate),
+        ]
+    };
+    for (which, description) in [CERTIFICATE_EXPIRY, OCSP_EXPIRY].into_iter().enumerate() {
+        let mut metric = family(encoder, description)?;
+        for (of, certificate, ends, _) in &rows {
+            if let Some(end) = ends.get(which).copied().flatten() {
+                gauge(&mut metric, &labels(*of, certificate.as_str()), end)?;
+            }
         }
     }
     let mut metric = family(encoder, CERTIFICATE_REFUSED)?;
-    for ((lb, listener), certificate, _, refused) in &rows {
-        let labels = vec![
-            ("load_balancer", *lb),
-            ("listener", *listener),
-            ("certificate", certificate.as_str()),
-        ];
-        counter(&mut metric, &labels, *refused)?;
+    for (of, certificate, _, refused) in &rows {
+        counter(&mut metric, &labels(*of, certificate.as_str()), *refused)?;
     }
     Ok(())
 }

@@ -1,22 +1,41 @@
-//! Retries, sessions and rate limits.
+//! Routes, retries, sessions and rate limits.
 
 use std::fmt;
 
 use prometheus_client::encoding::DescriptorEncoder;
 
 use super::{
-    BODY_GONE, LIMIT_DISPLACED, LIMIT_REQUESTS, Labels, RETRIES, SESSION_REQUESTS, SESSIONS_DISPLACED,
-    counter, family, pool_labels,
+    BODY_GONE, LIMIT_DISPLACED, LIMIT_REQUESTS, Labels, RETRIES, ROUTE_REQUESTS, SESSION_REQUESTS,
+    SESSIONS_DISPLACED, counter, family, pool_labels,
 };
-use crate::counters::{Counter, RETRY_CAUSES, SESSIONS};
+use crate::counters::{CLASSES, Counter, RETRY_CAUSES, SESSIONS};
 use crate::limits::LimitCell;
 use crate::serving::{LbServing, Serving};
 use crate::sticky::StickyServing;
 
 pub(super) fn encode(encoder: &mut DescriptorEncoder<'_>, serving: &Serving) -> fmt::Result {
+    routes(encoder, serving)?;
     retries(encoder, serving)?;
     sessions(encoder, serving)?;
     limits(encoder, serving)
+}
+
+fn routes(encoder: &mut DescriptorEncoder<'_>, serving: &Serving) -> fmt::Result {
+    let mut metric = family(encoder, ROUTE_REQUESTS)?;
+    for lb in serving.load_balancers.values() {
+        for (route, counters) in lb.config.routes.iter().zip(&lb.route_counters) {
+            for (index, class) in CLASSES.iter().enumerate() {
+                let parts = counters.all().filter_map(|c| c.classes.get(index));
+                let labels = vec![
+                    ("load_balancer", lb.cell.name.as_str()),
+                    ("route", route.name.as_str()),
+                    ("class", *class),
+                ];
+                counter(&mut metric, &labels, parts.map(Counter::get).sum())?;
+            }
+        }
+    }
+    Ok(())
 }
 
 fn retries(encoder: &mut DescriptorEncoder<'_>, serving: &Serving) -> fmt::Result {

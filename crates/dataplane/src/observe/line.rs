@@ -12,6 +12,7 @@ use model::reason::Reason;
 
 use super::clock::WallClock;
 use super::escape;
+use crate::tls::TlsFacts;
 
 /// No line is longer than this: the bounds below, all at once, with the names of all fields.
 pub(super) const MAX_LINE: usize = 8 * 1024;
@@ -57,8 +58,60 @@ pub(crate) struct Line<'a> {
     pub(crate) total_us: u64,
     pub(crate) received: u64,
     pub(crate) sent: u64,
-    pub(crate) tls_version: Option<&'a str>,
+    pub(crate) tls: Option<TlsLine<'a>>,
+}
+
+/// What a line tells of the client's TLS.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct TlsLine<'a> {
+    pub(crate) version: &'static str,
+    pub(crate) cipher: &'static str,
+    pub(crate) group: Option<&'static str>,
+    pub(crate) resumed: bool,
+    pub(crate) alpn: Option<&'static str>,
     pub(crate) sni: Option<&'a str>,
+    pub(crate) client_subject: Option<&'a str>,
+}
+
+impl<'a> TlsLine<'a> {
+    pub(super) fn of(facts: &'a TlsFacts) -> Self {
+        Self {
+            version: facts.version,
+            cipher: facts.cipher,
+            group: facts.group,
+            resumed: facts.resumed,
+            alpn: facts.alpn,
+            sni: facts.sni.as_deref(),
+            client_subject: facts.client_subject(),
+        }
+    }
+
+    fn write_json(&self, out: &mut Vec<u8>) {
+        plain(out, b",\"tls_version\":\"", self.version.as_bytes());
+        plain(out, b"\",\"tls_cipher\":\"", self.cipher.as_bytes());
+        for (name, value) in [
+            (&b"\",\"tls_group\":\""[..], self.group),
+            (b"\",\"alpn\":\"", self.alpn),
+        ] {
+            if let Some(value) = value {
+                plain(out, name, value.as_bytes());
+            }
+        }
+        let resumed: &[u8] = match self.resumed {
+            true => b"\",\"tls_resumed\":true",
+            false => b"\",\"tls_resumed\":false",
+        };
+        out.extend_from_slice(resumed);
+        for (name, value) in [
+            (&b",\"sni\":\""[..], self.sni),
+            (b",\"client_subject\":\"", self.client_subject),
+        ] {
+            if let Some(value) = value {
+                text(out, name, value.as_bytes(), MAX_TEXT);
+                out.push(b'"');
+            }
+        }
+    }
 }
 
 impl Line<'_> {
@@ -115,13 +168,11 @@ impl Line<'_> {
         self.write_timers(out);
         number(out, b",\"received_bytes\":", self.received);
         number(out, b",\"sent_bytes\":", self.sent);
-        if let Some(version) = self.tls_version {
-            plain(out, b",\"tls_version\":\"", version.as_bytes());
-            out.push(b'"');
+        if let Some(tls) = &self.tls {
+            tls.write_json(out);
         }
         for (name, value) in [
-            (&b",\"sni\":\""[..], self.sni.unwrap_or_default().as_bytes()),
-            (b",\"user_agent\":\"", self.user_agent),
+            (&b",\"user_agent\":\""[..], self.user_agent),
             (b",\"referer\":\"", self.referer),
         ] {
             if !value.is_empty() {
@@ -242,8 +293,7 @@ mod tests {
             total_us: 2_001,
             received: 80,
             sent: 1234,
-            tls_version: None,
-            sni: None,
+            tls: None,
         }
     }
 
@@ -280,12 +330,55 @@ mod tests {
         );
     }
 
+    #[test]
+    fn what_is_known_of_tls_is_told() {
+        let id = RequestId::accept(b"abc").unwrap();
+        let full = TlsLine {
+            version: "TLSv1.3",
+            cipher: "TLS_AES_256_GCM_SHA384",
+            group: Some("X25519MLKEM768"),
+            resumed: false,
+            alpn: Some("h2"),
+            sni: Some("shop.example"),
+            client_subject: Some("CN=alice"),
+        };
+        let bare = TlsLine {
+            version: "TLSv1.2",
+            group: None,
+            resumed: true,
+            alpn: None,
+            sni: None,
+            client_subject: None,
+            ..full
+        };
+        let told = |tls| {
+            let line = Line {
+                tls: Some(tls),
+                ..line(&id)
+            };
+            let written = written(&line, LogFormat::Json);
+            serde_json::from_str::<serde_json::Value>(&written).unwrap();
+            let at = written.find("\"tls_version\"").unwrap();
+            written[at..].to_owned()
+        };
+        assert_eq!(
+            told(full),
+            "\"tls_version\":\"TLSv1.3\",\"tls_cipher\":\"TLS_AES_256_GCM_SHA384\",\
+             \"tls_group\":\"X25519MLKEM768\",\"alpn\":\"h2\",\"tls_resumed\":false,\
+             \"sni\":\"shop.example\",\"client_subject\":\"CN=alice\"}\n"
+        );
+        assert_eq!(
+            told(bare),
+            "\"tls_version\":\"TLSv1.2\",\"tls_cipher\":\"TLS_AES_256_GCM_SHA384\",\"tls_resumed\":true}\n"
+        );
+    }
+
     /// Everything there is, as long and as hostile as it gets: still one line, within the bound, and JSON.
     #[test]
     fn nothing_breaks_a_line_or_its_bound() {
         let id = RequestId::accept(&[b'x'; 128]).unwrap();
         let hostile: Vec<u8> = (0..=u8::MAX).cycle().take(100_000).collect();
-        let name = "n".repeat(63);
+        let (name, subject) = ("n".repeat(63), "\\C3".repeat(400));
         let line = Line {
             trace: TraceContext::parse(b"00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"),
             client: "2001:db8:1111:2222:3333:4444:5555:6666".parse().unwrap(),
@@ -309,8 +402,15 @@ mod tests {
             total_us: u64::MAX,
             received: u64::MAX,
             sent: u64::MAX,
-            tls_version: Some("TLSv1.3"),
-            sni: Some("sni.example\"\n"),
+            tls: Some(TlsLine {
+                version: "TLSv1.3",
+                cipher: "TLS_CHACHA20_POLY1305_SHA256",
+                group: Some("X25519MLKEM768"),
+                resumed: false,
+                alpn: Some("http/1.1"),
+                sni: Some("sni.example\"\n"),
+                client_subject: Some(&subject),
+            }),
             ..line(&id)
         };
         let json = written(&line, LogFormat::Json);

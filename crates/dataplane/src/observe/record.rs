@@ -15,12 +15,13 @@ use http::route::Facts;
 use model::config::{Name, Recorder as Config};
 use model::explain::{Candidate, RouteStep};
 use model::reason::{Fault, Reason};
-use model::record::{AttemptRecord, QueueRecord, RecordQuery, RequestRecord};
+use model::record::{AttemptRecord, QueueRecord, RecordQuery, RequestRecord, TlsRecord};
 use model::state::Timestamp;
 
 use super::Told;
 use crate::shard::Shard;
 use crate::story::{Queued, Trace, Try};
+use crate::tls::TlsFacts;
 
 /// Attempts that a record holds: all that a request may make.
 const MAX_TRIES: usize = 8;
@@ -63,12 +64,11 @@ pub(super) struct Record {
     pub(super) client: IpAddr,
     pub(super) method: Text<24>,
     pub(super) host: Text<128>,
-    pub(super) target: Text<384>,
-    pub(super) user_agent: Text<128>,
+    pub(super) target: Text<304>,
+    pub(super) user_agent: Text<80>,
     pub(super) protocol: &'static str,
-    /// Version of TLS, where it is spoken.
-    pub(super) tls_version: Option<&'static str>,
-    sni: Text<64>,
+    /// TLS, where it is spoken.
+    pub(super) tls: Option<RecordTls>,
     pub(super) load_balancer: Name,
     pub(super) listener: Name,
     pub(super) route: Option<Name>,
@@ -80,6 +80,45 @@ pub(super) struct Record {
     pub(super) received: u64,
     pub(super) sent: u64,
     details: Option<Box<Details>>,
+}
+
+/// What is remembered of the client's TLS.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct RecordTls {
+    pub(super) version: &'static str,
+    pub(super) cipher: &'static str,
+    group: Option<&'static str>,
+    pub(super) resumed: bool,
+    alpn: Option<&'static str>,
+    sni: Text<64>,
+    client_subject: Text<96>,
+}
+
+impl RecordTls {
+    fn of(facts: &TlsFacts) -> Self {
+        Self {
+            version: facts.version,
+            cipher: facts.cipher,
+            group: facts.group,
+            resumed: facts.resumed,
+            alpn: facts.alpn,
+            sni: Text::cut(facts.sni.as_deref().unwrap_or_default().as_bytes()),
+            client_subject: Text::cut(facts.client_subject().unwrap_or_default().as_bytes()),
+        }
+    }
+
+    fn tell(&self) -> TlsRecord {
+        let shown = |text: String| Some(text).filter(|text| !text.is_empty());
+        TlsRecord {
+            version: self.version.to_owned(),
+            cipher: self.cipher.to_owned(),
+            group: self.group.map(str::to_owned),
+            resumed: self.resumed,
+            alpn: self.alpn.map(str::to_owned),
+            sni: shown(self.sni.to_text()),
+            client_subject: shown(self.client_subject.to_text()),
+        }
+    }
 }
 
 /// The decisions behind a failure.
@@ -210,7 +249,6 @@ impl Record {
         for (to, from) in tries.iter_mut().zip(story.tries().iter()) {
             *to = Some(*from);
         }
-        let sni = told.origin.tls.as_ref().and_then(|tls| tls.sni.as_deref());
         let target = told.target();
         let shown = match query {
             true => target,
@@ -228,8 +266,7 @@ impl Record {
             target: Text::cut(shown),
             user_agent: Text::cut(told.field("user-agent")),
             protocol: told.protocol,
-            tls_version: told.origin.tls.as_ref().map(|tls| tls.version),
-            sni: Text::cut(sni.unwrap_or_default().as_bytes()),
+            tls: told.origin.tls.as_deref().map(RecordTls::of),
             load_balancer: lb.config.name.clone(),
             listener: told.serving.config.name.clone(),
             route: route.map(|route| route.name.clone()),
@@ -260,8 +297,7 @@ impl Record {
             host: self.host.to_text(),
             target: self.target.to_text(),
             protocol: self.protocol.to_owned(),
-            tls_version: self.tls_version.map(str::to_owned),
-            sni: Some(self.sni.to_text()).filter(|name| !name.is_empty()),
+            tls: self.tls.as_ref().map(RecordTls::tell),
             load_balancer: self.load_balancer.clone(),
             listener: self.listener.clone(),
             route: self.route.clone(),

@@ -7,7 +7,7 @@ use http::RequestId;
 
 use super::access_log::ShardLog;
 use super::clock::WallClock;
-use super::line::Line;
+use super::line::{Line, TlsLine};
 use super::record::{Recall, Record, Recorder};
 use super::{Observing, Told};
 use crate::shard::Shard;
@@ -134,7 +134,6 @@ fn line_of<'a>(told: &Told<'a>, id: &'a RequestId, unix_us: u64, query: bool) ->
         total_us: told.ended_us.saturating_sub(told.started_us),
         received: told.received,
         sent: told.sent,
-        tls_version: told.origin.tls.as_ref().map(|tls| tls.version),
-        sni: told.origin.tls.as_ref().and_then(|tls| tls.sni.as_deref()),
+        tls: told.origin.tls.as_deref().map(TlsLine::of),
     }
 }

@@ -54,7 +54,7 @@ fn server_span(record: &Record, trace: &Trace) -> Value {
     let target = record.target.to_text();
     let (path, query) = target.split_once('?').unwrap_or((&target, ""));
     attributes.push(text("url.path", path));
-    let scheme = record.tls_version.map_or("http", |_| "https");
+    let scheme = record.tls.map_or("http", |_| "https");
     let host = record.host.to_text();
     let (address, port) = host_and_port(&host);
     for (key, value) in [
@@ -76,10 +76,12 @@ fn server_span(record: &Record, trace: &Trace) -> Value {
         }
     }
     attributes.extend(port.map(|port| number("server.port", port.into())));
-    let tls = record
-        .tls_version
-        .map(|version| version.trim_start_matches("TLSv"));
-    attributes.extend(tls.map(|version| text("tls.protocol.version", version)));
+    if let Some(tls) = &record.tls {
+        let version = tls.version.trim_start_matches("TLSv");
+        attributes.push(text("tls.protocol.version", version));
+        attributes.push(text("tls.cipher", tls.cipher));
+        attributes.push(flag("tls.resumed", tls.resumed));
+    }
     attributes.extend([
         text("url.scheme", scheme),
         text("client.address", &record.client.to_string()),

@@ -22,8 +22,8 @@ pub(crate) enum Accepted {
     Tls(Stream, TlsFacts),
     /// A client that speaks HTTP in the clear; it can be told so.
     PlainHttp(TcpStream),
-    /// Counted, and over.
-    Failed,
+    /// Counted, and over; where the client was told why, the connection is left so that it can read that.
+    Failed(Option<TcpStream>),
 }
 
 /// Makes the handshake. Whatever fails is counted; nobody is answered but by TLS alerts.
@@ -35,10 +35,13 @@ pub(crate) async fn accept(
     timer: &Timer,
 ) -> Accepted {
     let counters = serving.cell.tls.of(shard.index);
-    let failed = |failure: Failure| {
+    let count = |failure: Failure| {
         counters.fail(failure.kind);
         tracing::debug!(listener = %serving.config.name, reason = failure.kind.as_str(), "TLS handshake failed: {}", failure.words);
-        Accepted::Failed
+    };
+    let failed = |failure: Failure| {
+        count(failure);
+        Accepted::Failed(None)
     };
     let Some(config) = tls.server() else {
         return failed(Failure::new(
@@ -71,7 +74,11 @@ pub(crate) async fn accept(
     }
     match timer.bound(handshake(config, tcp, tls.asks_clients())).await {
         Err(Expired) => failed(too_long()),
-        Ok(Err(failure)) => failed(failure),
+        Ok(Err((failure, tcp))) => {
+            let told = !matches!(failure.kind, FailureKind::Closed | FailureKind::Alert);
+            count(failure);
+            Accepted::Failed(told.then_some(tcp))
+        }
         Ok(Ok((stream, facts))) => {
             let time_us = shard.timers.now_us().saturating_sub(began_us);
             counters.complete(facts.is_1_3(), facts.resumed, time_us);
@@ -94,9 +101,9 @@ async fn handshake(
     config: Arc<ServerConfig>,
     tcp: TcpStream,
     asks: bool,
-) -> Result<(Stream, TlsFacts), Failure> {
-    let stream = TlsAcceptor::from(config).accept(tcp).await;
-    let stream = stream.map_err(|error| Failure::of(&error))?;
+) -> Result<(Stream, TlsFacts), (Failure, TcpStream)> {
+    let stream = TlsAcceptor::from(config).accept(tcp).into_fallible().await;
+    let stream = stream.map_err(|(error, tcp)| (Failure::of(&error), tcp))?;
     let facts = TlsFacts::of(stream.get_ref().1, asks);
     Ok((Stream::tls(stream.into()), facts))
 }

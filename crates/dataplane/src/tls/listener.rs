@@ -62,6 +62,8 @@ pub(crate) struct Slot {
     pub(crate) refused: u64,
     /// Days before its end that were last warned of.
     pub(crate) warned_days: Option<i64>,
+    /// Whether it was told that the OCSP response is out of date.
+    pub(crate) told_stale: bool,
 }
 
 /// Who may show which client certificates.
@@ -239,7 +241,7 @@ impl ListenerTls {
         };
         let tickets = match state.tickets.take() {
             Some(tickets) => tickets,
-            None => Tickets::new()?,
+            None => Tickets::new(tls::TICKET_KEY_LIFE)?,
         };
         let tickets = state.tickets.insert(tickets);
         tls::server_config(
@@ -249,6 +251,13 @@ impl ListenerTls {
             tickets,
             protocols,
         )
+    }
+
+    /// Changes the keys of tickets when it is time.
+    pub(crate) fn refresh_tickets(&self) {
+        if let Some(tickets) = &self.state().tickets {
+            tickets.refresh();
+        }
     }
 
     /// Forgets the keys of tickets: what was verified before no longer counts.
@@ -268,6 +277,7 @@ impl Slot {
             files: Watched::default(),
             refused: 0,
             warned_days: None,
+            told_stale: false,
         }
     }
 

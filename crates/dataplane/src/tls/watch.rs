@@ -1,5 +1,6 @@
 //! Looks after the files behind TLS: what has changed is read again and used from the next handshake on; what
-//! cannot be used leaves what is there, and says why. And tells in time that a certificate ends.
+//! cannot be used leaves what is there, and says why. And tells in time that a certificate ends, and lets the keys of
+//! tickets change on listeners that nobody visits.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -39,6 +40,8 @@ pub enum CertificateChange {
     Refused,
     /// It ends soon, or has ended.
     Expires,
+    /// Its OCSP response is out of date.
+    Stale,
 }
 
 /// Looks after all files until the data plane is gone.
@@ -92,6 +95,7 @@ fn look(dataplane: &Dataplane) -> Vec<CertificateNews> {
 fn look_at_listener(listener: &ListenerServing, tls: &ListenerTls, news: &mut Vec<CertificateNews>) {
     let place = format!("{}/{}", listener.lb.config.name, listener.config.name);
     let (mut shows, mut serves) = (false, false);
+    tls.refresh_tickets();
     let mut state = tls.state();
     for slot in &mut state.certificates {
         let subject = format!("{place}/{}", slot.label);
@@ -103,7 +107,11 @@ fn look_at_listener(listener: &ListenerServing, tls: &ListenerTls, news: &mut Ve
             slot.refused += u64::from(replaced.is_err());
             news.push(told(replaced.map(|()| in_use(slot)), subject.clone()));
         }
-        news.extend(expiry(slot, subject));
+        news.extend(expiry(slot, subject.clone()));
+        if let Some(stale) = staleness(slot, subject) {
+            news.push(stale);
+            shows = true;
+        }
     }
     if let Some(clients) = &mut state.clients {
         let stamp = clients.stamp();
@@ -182,5 +190,22 @@ fn expiry(slot: &mut Slot, subject: String) -> Option<CertificateNews> {
         change: CertificateChange::Expires,
         subject,
         message,
+    })
+}
+
+/// News when the OCSP response has become out of date; it is sent no longer.
+fn staleness(slot: &mut Slot, subject: String) -> Option<CertificateNews> {
+    let loaded = slot.loaded.as_ref()?;
+    let is_stale = loaded.ocsp_until.is_some_and(|end| end < now_s());
+    if is_stale && loaded.is_stapled() {
+        slot.loaded = Some(Arc::new(loaded.without_ocsp()));
+    }
+    if std::mem::replace(&mut slot.told_stale, is_stale) || !is_stale {
+        return None;
+    }
+    Some(CertificateNews {
+        change: CertificateChange::Stale,
+        subject,
+        message: "its OCSP response is out of date and not sent any more: clients must ask the authority themselves".to_owned(),
     })
 }

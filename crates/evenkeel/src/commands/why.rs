@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use anyhow::Context;
 use model::reason::Reason;
-use model::record::{AttemptRecord, Records, RequestRecord};
+use model::record::{AttemptRecord, Records, RequestRecord, TlsRecord};
 
 use crate::cli::WhyArgs;
 use crate::client::Client;
@@ -100,16 +100,10 @@ fn told(record: &RequestRecord, paint: Paint) -> String {
     if let Some(trace) = &record.trace_id {
         let _ = writeln!(out, "  trace id {}", paint.text(Tone::Plain, trace));
     }
-    let tls = record.tls_version.as_ref().map(|version| {
-        let name = record.sni.as_ref().map(|name| format!(" for {name}"));
-        format!(", {version}{}", name.unwrap_or_default())
-    });
-    let tls = paint.text(Tone::Plain, &tls.unwrap_or_default());
-    let _ = writeln!(
-        out,
-        "  listener {}/{}{tls}",
-        record.load_balancer, record.listener
-    );
+    let _ = writeln!(out, "  listener {}/{}", record.load_balancer, record.listener);
+    if let Some(tls) = &record.tls {
+        encryption(&mut out, tls, paint);
+    }
     routing(&mut out, record, paint);
     if let Some(queued) = record.queued {
         let _ = writeln!(
@@ -131,6 +125,28 @@ fn told(record: &RequestRecord, paint: Paint) -> String {
     }
     verdict(&mut out, record, paint);
     out
+}
+
+fn encryption(out: &mut String, tls: &TlsRecord, paint: Paint) {
+    let mut facts = tls.version.clone();
+    if let Some(name) = &tls.sni {
+        let _ = write!(facts, " for {name}");
+    }
+    let _ = write!(facts, ": {}", tls.cipher);
+    if let Some(group) = &tls.group {
+        let _ = write!(facts, ", {group}");
+    }
+    facts.push_str(match tls.resumed {
+        true => ", session resumed",
+        false => ", full handshake",
+    });
+    if let Some(protocol) = &tls.alpn {
+        let _ = write!(facts, ", ALPN {protocol}");
+    }
+    let _ = writeln!(out, "  {}", paint.text(Tone::Plain, &facts));
+    if let Some(subject) = &tls.client_subject {
+        let _ = writeln!(out, "  client certificate {}", paint.text(Tone::Plain, subject));
+    }
 }
 
 fn routing(out: &mut String, record: &RequestRecord, paint: Paint) {
@@ -285,8 +301,15 @@ mod tests {
             host: "shop.example".into(),
             target: "/cart\u{1b}[31m".into(),
             protocol: "HTTP/1.1".into(),
-            tls_version: Some("TLSv1.3".into()),
-            sni: Some("shop.example".into()),
+            tls: Some(TlsRecord {
+                version: "TLSv1.3".into(),
+                cipher: "TLS_AES_256_GCM_SHA384".into(),
+                group: Some("X25519MLKEM768".into()),
+                resumed: false,
+                alpn: Some("h2".into()),
+                sni: Some("shop.example".into()),
+                client_subject: Some("CN=alice".into()),
+            }),
             load_balancer: name("shop"),
             listener: name("http"),
             route: Some(name("default")),
@@ -326,7 +349,9 @@ mod tests {
 GET shop.example/cart?[31m HTTP/1.1 from 203.0.113.7, 2026-11-21 07:30:00Z
   request id abc
   trace id 0af7651916cd43dd8448eb211c80319c
-  listener shop/http, TLSv1.3 for shop.example
+  listener shop/http
+  TLSv1.3 for shop.example: TLS_AES_256_GCM_SHA384, X25519MLKEM768, full handshake, ALPN h2
+  client certificate CN=alice
   route default: taken: matches every request
   pool web
   waited 1.5 ms in the pool's queue, at place 3 on arrival

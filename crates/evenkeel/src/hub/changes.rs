@@ -38,6 +38,7 @@ pub(crate) enum Kind {
     CertificateReloaded,
     CertificateRefused,
     CertificateExpires,
+    OcspStale,
     GeoipLoaded,
     GeoipFailed,
     CircuitOpened,
@@ -65,6 +66,7 @@ impl Kind {
             Self::CertificateReloaded => "certificate_reloaded",
             Self::CertificateRefused => "certificate_refused",
             Self::CertificateExpires => "certificate_expires",
+            Self::OcspStale => "ocsp_stale",
             Self::GeoipLoaded => "geoip_loaded",
             Self::GeoipFailed => "geoip_failed",
             Self::CircuitOpened => "circuit_opened",
@@ -83,6 +85,7 @@ impl Kind {
             Self::CertificateNotIssued,
             Self::CertificateRefused,
             Self::CertificateExpires,
+            Self::OcspStale,
             Self::GeoipFailed,
             Self::CircuitOpened,
         ];
@@ -125,6 +128,7 @@ pub(super) fn certificate(news: CertificateNews) -> Change {
         CertificateChange::Reloaded => Kind::CertificateReloaded,
         CertificateChange::Refused => Kind::CertificateRefused,
         CertificateChange::Expires => Kind::CertificateExpires,
+        CertificateChange::Stale => Kind::OcspStale,
     };
     (kind, news.subject, news.message)
 }

@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::path::Path;
 
-use crate::support::{Backend, Client, Evenkeel, Gate, Load, QUIET, shop, wait_until};
+use crate::support::{Authority, Backend, Client, Evenkeel, Gate, Load, QUIET, shop, wait_until};
 
 /// Names in the tables of the reference.
 fn documented() -> BTreeSet<String> {
@@ -17,8 +17,10 @@ fn documented() -> BTreeSet<String> {
 }
 
 /// A second load balancer that speaks TLS on both sides.
-fn secure(backend: &Backend) -> String {
-    let made = rcgen::generate_simple_self_signed(["localhost".to_owned()]).unwrap();
+fn secure(backend: &Backend, authority: &Authority) -> String {
+    authority.issue("shop", &["localhost"]);
+    let file = |name: &str| authority.file(name);
+    std::fs::write(file("ocsp"), authority.ocsp_response("shop", 4_000_000_000)).unwrap();
     format!(
         r#"
 [load_balancers.secure]
@@ -29,14 +31,14 @@ tls = {{ insecure = true }}
 address = "127.0.0.1:0"
 protocol = "https"
 [[load_balancers.secure.listeners.tls.certificates]]
-cert_pem = """
-{}"""
-key_pem = """
-{}"""
+cert = "{}"
+key = "{}"
+ocsp = "{}"
 "#,
         backend.address,
-        made.cert.pem(),
-        made.signing_key.serialize_pem()
+        file("shop.pem"),
+        file("shop.key"),
+        file("ocsp"),
     )
 }
 
@@ -46,7 +48,8 @@ fn the_scrape_is_what_the_reference_says() {
     let (one, two) = (Backend::named("one"), Backend::named("two"));
     two.kill();
     let more = "sticky = { client_address = true }\nroutes = [{ pool = \"default\", rate_limit = { requests = 1000 } }]\npassive = { consecutive_failures = 1 }\nmax_requests = 100\ncircuit_breaker.window = \"10s\"\nhealth = { interval = \"100ms\", fast_interval = \"50ms\" }\n";
-    let evenkeel = Evenkeel::start(&(shop(&[&one, &two], more) + &secure(&one)));
+    let authority = Authority::new();
+    let evenkeel = Evenkeel::start(&(shop(&[&one, &two], more) + &secure(&one, &authority)));
     evenkeel.wait_for_state(two.address, "down");
     let shop = evenkeel.listener("shop", "http");
     assert_eq!(Client::connect(shop).get("/").status(), 200);
