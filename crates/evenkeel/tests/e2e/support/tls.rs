@@ -142,8 +142,8 @@ impl Authority {
         let said = openssl(&[&["ocsp"][..], &sign, &answer].concat());
         let mut bytes = std::fs::read(&response).unwrap_or_else(|_| panic!("{said}"));
         // Tag and length of a GeneralizedTime, and its century; the last one is nextUpdate.
-        let times = (0..bytes.len()).filter(|i| bytes[*i..].starts_with(b"\x18\x0f20"));
-        let at = times.last().expect("a time") + 2;
+        let mut times = (0..bytes.len()).filter(|i| bytes[*i..].starts_with(b"\x18\x0f20"));
+        let at = times.next_back().expect("a time") + 2;
         bytes[at..at + 15].copy_from_slice(generalized_time(end_s).as_bytes());
         bytes
     }
