@@ -66,7 +66,7 @@ Examples:
 Signals: SIGHUP reads the file again (so does changing it), SIGUSR1 opens the access log again,
 SIGTERM and SIGINT finish what runs and end; a second one ends at once. Without a file the load balancer is named `default`.")]
 pub(crate) struct RunArgs {
-    /// Config file (TOML)
+    /// Config file: TOML, or JSON where its name ends in `.json`
     #[arg(long, short, value_name = "FILE", required_unless_present = "listen")]
     pub(crate) config: Option<PathBuf>,
     /// Address to listen on; `:8080` is every IPv4 address [repeatable]
@@ -115,7 +115,7 @@ Examples:
 
 Exit codes: 0 valid, 1 invalid or unreadable.")]
 pub(crate) struct CheckArgs {
-    /// Config file (TOML)
+    /// Config file: TOML, or JSON where its name ends in `.json`
     pub(crate) file: PathBuf,
     /// Print the full form with every default filled in
     #[arg(long)]
@@ -177,8 +177,8 @@ Examples:
   evenkeel route weight shop all blue=95 green=5 --for 10m
   evenkeel route reset shop all
 
-The first is blue/green in one command: everybody to green at once. An order replaces the one before it and survives
-a restart; `reset` ends it.")]
+The first is blue/green in one command: everybody to green at once. An order replaces the one
+before it and survives a restart; `reset` ends it.")]
 pub(crate) enum RouteCommand {
     /// Other weights than the configured ones; a pool of the split that is not named gets no requests
     Weight(RouteWeightArgs),
@@ -302,8 +302,9 @@ Examples:
   evenkeel why
   evenkeel why --last 100 --all
 
-The id of a request is in its `X-Request-Id`, which every answer carries, and in the access log. Failures and
-refusals are remembered until newer ones take their place, successes by sample: see [recorder] in the config.")]
+The id of a request is in its `X-Request-Id`, which every answer carries, and in the access log.
+Failures and refusals are remembered until newer ones take their place, successes by sample: see
+[recorder] in the config.")]
 pub(crate) struct WhyArgs {
     /// Id of the request
     #[arg(value_name = "REQUEST_ID")]

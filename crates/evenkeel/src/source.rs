@@ -105,25 +105,44 @@ pub(crate) fn parse(text: &[u8], source: &Source, flags: &Flags) -> Result<Confi
     flags.apply(checked.config).map_err(|error| vec![error])
 }
 
-/// Text to a valid config. A file whose name ends in `.json` is JSON, everything else TOML.
+/// Text to a valid config.
 ///
 /// # Errors
 /// Every error with its place.
 pub(crate) fn diagnose(text: &str, source: &Source) -> Result<Checked, Vec<Diagnostic>> {
-    let name = source.to_string();
-    let mut checked = match source {
-        Source::File(path) if path.extension().is_some_and(|e| e == "json") => {
-            model::parse::check_json(text, &name)
-        }
-        _ => model::parse::check_toml(text, &name),
-    }?;
-    let problems = checked.config.load_files(read_page);
+    let (checked, problems) = with_pages(text, source)?;
     match problems.is_empty() {
         true => Ok(checked),
-        false => Err(problems
-            .into_iter()
-            .map(|(key, cause)| Diagnostic::about_key(&name, &key, cause))
-            .collect()),
+        false => Err(source.placed(text, problems)),
+    }
+}
+
+/// Text to a valid config, and which of the files could not be read whose content is a part of it.
+///
+/// # Errors
+/// Every error with its place.
+pub(crate) fn with_pages(text: &str, source: &Source) -> Result<(Checked, Problems), Vec<Diagnostic>> {
+    let name = source.to_string();
+    let mut checked = match source.is_json() {
+        true => model::parse::check_json(text, &name),
+        false => model::parse::check_toml(text, &name),
+    }?;
+    let problems = checked.config.load_files(read_page);
+    Ok((checked, problems))
+}
+
+/// What is wrong outside of the text: paths of keys, each with the cause.
+pub(crate) type Problems = Vec<(String, String)>;
+
+impl Source {
+    /// A file whose name ends in `.json` is JSON, everything else TOML.
+    fn is_json(&self) -> bool {
+        matches!(self, Self::File(path) if path.extension().is_some_and(|e| e == "json"))
+    }
+
+    /// The problems in their places of the text that was read from here.
+    pub(crate) fn placed(&self, text: &str, problems: Problems) -> Vec<Diagnostic> {
+        model::parse::place(text, self.is_json(), &self.to_string(), problems)
     }
 }
 

@@ -5,6 +5,7 @@
 
 mod action;
 mod backend_http2;
+mod country;
 mod http2;
 mod observe;
 mod overload;
@@ -31,6 +32,7 @@ pub use action::{
     MAX_HEADER_RULES, MAX_PAGE_BYTES, Mirror, PathRewrite, Redirect, Respond, Rewrite,
 };
 pub use backend_http2::{BackendHttp2, GrpcCheck};
+pub use country::{country_meant, is_country};
 pub use http2::Http2;
 pub use observe::{
     AccessLog, DEFAULT_REQUEST_ID_HEADER, DEFAULT_SERVICE_NAME, DEFAULT_SYSLOG_SOCKET, DEFAULT_TRACE_QUEUE,

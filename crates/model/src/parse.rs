@@ -12,6 +12,7 @@ mod limits;
 mod load_balancer;
 mod observe;
 mod overload;
+mod place;
 mod pool;
 mod route;
 mod section;
@@ -29,6 +30,7 @@ use std::sync::Arc;
 use crate::config::{Admin, Config, LoadBalancer, Name, Node, Observe, Secret};
 use crate::diagnostic::{Diagnostic, Fault, Source};
 use crate::schema;
+pub use place::place;
 use section::{Findings, Section, narrow};
 use tree::Value;
 

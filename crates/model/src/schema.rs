@@ -222,6 +222,8 @@ impl Key {
     pub(crate) fn example(&self) -> Option<String> {
         let value = match (&self.default, &self.kind) {
             (Default::Is(value), _) => (*value).to_owned(),
+            (_, Kind::Text(Form::File)) => format!("\"{}\"", example_file(self.name)),
+            (_, Kind::Text(Form::Name)) if self.name == "pool" => "\"default\"".to_owned(),
             (_, kind) => kind.example()?,
         };
         Some(format!("{} = {value}", self.name))
@@ -297,6 +299,22 @@ impl Kind {
             Self::Conditions { .. } => Some("{ \"X-Beta\" = \"1\" }".to_owned()),
             Self::Table(_) | Self::TableOrFalse(_) | Self::Named(_) => None,
         }
+    }
+}
+
+/// A file to show for the key of this name.
+fn example_file(key: &str) -> &'static str {
+    match key {
+        "cert" => "/etc/evenkeel/shop.pem",
+        "key" => "/etc/evenkeel/shop.key",
+        "ca" | "directory_ca" => "/etc/evenkeel/ca.pem",
+        "crl" => "/etc/evenkeel/revoked.pem",
+        "ocsp" => "/etc/evenkeel/shop.ocsp",
+        "geoip" => "/var/lib/evenkeel/GeoLite2-Country.mmdb",
+        "data_dir" => "/var/lib/evenkeel",
+        "body_file" => "/etc/evenkeel/closed.html",
+        "headers_file" => "/etc/evenkeel/collector-headers",
+        _ => "/etc/evenkeel/token",
     }
 }
 

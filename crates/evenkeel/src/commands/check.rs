@@ -17,8 +17,7 @@ pub(crate) fn run(args: &CheckArgs) -> anyhow::Result<ExitCode> {
     let text = String::from_utf8(text)
         .map_err(|error| anyhow::anyhow!("{file}: byte {} is not UTF-8", error.utf8_error().valid_up_to()))?;
     let name = Source::File(args.file.clone());
-    let result = source::diagnose(&text, &name);
-    let result = with_files(result, &name.to_string());
+    let result = with_files(&text, &name);
     if args.json {
         super::print(&format!("{}\n", serde_json::to_string_pretty(&as_json(&result))?))?;
         return Ok(exit_code(&result));
@@ -47,26 +46,25 @@ fn exit_code(result: &Result<Checked, Vec<Diagnostic>>) -> ExitCode {
     }
 }
 
-/// A valid config and what the files say that it names: errors make it invalid, the rest are warnings.
-fn with_files(result: Result<Checked, Vec<Diagnostic>>, file: &str) -> Result<Checked, Vec<Diagnostic>> {
-    let mut checked = result?;
+/// The config and what the files say that it names: errors make it invalid, the rest are warnings.
+fn with_files(text: &str, source: &Source) -> Result<Checked, Vec<Diagnostic>> {
+    let (mut checked, mut errors) = source::with_pages(text, source)?;
     let now_s = i64::try_from(crate::now().0 / 1000).unwrap_or(i64::MAX);
-    let (errors, warnings): (Vec<_>, Vec<_>) = tls::check(&checked.config, now_s)
-        .into_iter()
-        .partition(|problem| problem.is_error);
-    let told = |problems: Vec<tls::Problem>| {
-        let each = problems.into_iter();
-        each.map(|p| Diagnostic::about_key(file, &p.key, p.cause))
-            .collect::<Vec<_>>()
-    };
-    let mut errors = told(errors);
+    let mut warnings = source::Problems::new();
+    for problem in tls::check(&checked.config, now_s) {
+        let told = match problem.is_error {
+            true => &mut errors,
+            false => &mut warnings,
+        };
+        told.push((problem.key, problem.cause));
+    }
     let geoip = checked.config.node.geoip.as_deref();
     let geoip = geoip.and_then(|path| dataplane::check_geoip(path).err());
-    errors.extend(geoip.map(|cause| Diagnostic::about_key(file, "node.geoip", cause)));
+    errors.extend(geoip.map(|cause| ("node.geoip".to_owned(), cause)));
     if !errors.is_empty() {
-        return Err(errors);
+        return Err(source.placed(text, errors));
     }
-    checked.warnings.extend(told(warnings));
+    checked.warnings.extend(source.placed(text, warnings));
     Ok(checked)
 }
 

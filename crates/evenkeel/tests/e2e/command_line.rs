@@ -59,6 +59,53 @@ fn check_lists_every_error() {
     );
 }
 
+/// The files that a config names are looked at too, all of them at once, and what is wrong with one stands at the
+/// line that names it; what is valid and probably not meant is a warning.
+#[test]
+fn check_reads_the_files_that_are_named() {
+    let place = Place::new(
+        "[node]\ngeoip = \"/nonexistent/countries.mmdb\"\n[load_balancers.shop]\n\
+         backend_servers = [\"10.0.0.1:9001\"]\ntls = { ca = \"/nonexistent/ca.pem\" }\n\
+         [[load_balancers.shop.listeners]]\naddress = \"127.0.0.1:8443\"\nprotocol = \"https\"\n\
+         tls.certificates = [{ cert = \"/nonexistent/a.pem\", key = \"/nonexistent/a.key\" }]\n\
+         [[load_balancers.shop.routes]]\npool = \"default\"\nmatch = { path_prefix = \"/api/*\" }\n\
+         error_pages = { \"404\" = \"/nonexistent/404.html\" }\n\
+         [[load_balancers.shop.routes]]\nrespond = { body_file = \"/nonexistent/closed.html\" }\n",
+    );
+    let file = place.config();
+    let output = run(&["check", "--json", file.to_str().unwrap()]);
+    assert_eq!(output.status.code(), Some(1));
+    let result: Value = serde_json::from_slice(&output.stdout).unwrap();
+    let told: Vec<(u64, &str)> = result["errors"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|error| (error["line"].as_u64().unwrap(), error["cause"].as_str().unwrap()))
+        .collect();
+    for ((line, cause), (at, names)) in told.iter().zip([
+        (2, "countries.mmdb"),
+        (5, "ca.pem"),
+        (9, "a.pem"),
+        (13, "404.html"),
+        (15, "closed.html"),
+    ]) {
+        assert!(*line == at && cause.contains(names), "{told:?}");
+    }
+    assert_eq!(told.len(), 5, "{told:?}");
+
+    let place = Place::new(
+        "[load_balancers.shop]\nbackend_servers = [\"10.0.0.1:9001\"]\n[[load_balancers.shop.routes]]\n\
+         pool = \"default\"\nmatch = { path_prefix = \"/api/*\" }\n",
+    );
+    let output = run(&["check", place.config().to_str().unwrap()]);
+    let (said, warned) = (text(&output.stdout), text(&output.stderr));
+    assert!(
+        output.status.success() && said.ends_with("1 warning)\n"),
+        "{said}"
+    );
+    assert!(warned.contains(":5:25: `*` stands for itself"), "{warned}");
+}
+
 /// A valid file; its full form means the same and is its own full form.
 #[test]
 fn check_effective_is_a_round_trip() {
@@ -378,7 +425,7 @@ fn version_and_help() {
         format!("evenkeel {}\n", env!("CARGO_PKG_VERSION"))
     );
     for command in [
-        "run", "check", "schema", "status", "backend", "explain", "reload", "demo",
+        "run", "check", "schema", "status", "backend", "route", "explain", "why", "reload", "demo",
     ] {
         let output = run(&[command, "--help"]);
         assert!(

@@ -180,6 +180,15 @@ impl ErrorPages {
             .find(|((first, last), _)| (*first..=*last).contains(&status))
             .map(|(_, page)| page)
     }
+
+    /// The statuses of a page as they are written: `404`, `5xx`.
+    pub fn written(statuses: (u16, u16)) -> String {
+        match statuses {
+            (400, 499) => "4xx".to_owned(),
+            (500, 599) => "5xx".to_owned(),
+            (status, _) => status.to_string(),
+        }
+    }
 }
 
 /// Where copies of requests go.

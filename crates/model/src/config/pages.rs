@@ -6,14 +6,14 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use super::{Config, Content, LoadBalancer, MAX_PAGE_BYTES, RouteTarget};
+use super::{Config, Content, ErrorPages, LoadBalancer, MAX_PAGE_BYTES, RouteTarget};
 
 /// What was read of a file so far: the same file is read once, however many routes name it.
 type Known = BTreeMap<PathBuf, Result<Arc<[u8]>, String>>;
 
 impl Config {
     /// Reads every file with `read`, which gives at most a byte more than [`MAX_PAGE_BYTES`], or what hinders.
-    /// Returns what hindered, each with the path of its key.
+    /// Returns what hindered, each with the path of its key, in which routes go by their names.
     pub fn load_files(
         &mut self,
         mut read: impl FnMut(&Path) -> Result<Vec<u8>, String>,
@@ -25,8 +25,8 @@ impl Config {
                 continue;
             }
             let balancer = Arc::make_mut(balancer);
-            for (i, route) in balancer.routes.iter_mut().enumerate() {
-                let place = format!("load_balancers.{}.routes[{i}]", balancer.name);
+            for route in &mut balancer.routes {
+                let place = format!("load_balancers.{}.routes.{}", balancer.name, route.name);
                 if let RouteTarget::Respond(respond) = &mut route.target {
                     let loaded = load(&mut respond.body, &mut known, &mut read);
                     problems.extend(
@@ -38,9 +38,10 @@ impl Config {
                 if route.actions.error_pages.pages.is_empty() {
                     continue;
                 }
-                for (_, page) in &mut Arc::make_mut(&mut route.actions.error_pages).pages {
+                for (statuses, page) in &mut Arc::make_mut(&mut route.actions.error_pages).pages {
+                    let key = || format!("{place}.error_pages.{}", ErrorPages::written(*statuses));
                     let loaded = load(page, &mut known, &mut read);
-                    problems.extend(loaded.err().map(|why| (format!("{place}.error_pages"), why)));
+                    problems.extend(loaded.err().map(|why| (key(), why)));
                 }
             }
         }
@@ -116,9 +117,9 @@ mod tests {
         assert_eq!(
             told,
             [
-                "load_balancers.x.routes[0].respond.body_file: cannot read a.html",
-                "load_balancers.x.routes[1].error_pages: b.html is greater than 1 MiB",
-                "load_balancers.x.routes[1].error_pages: cannot read a.html",
+                "load_balancers.x.routes.route-2.respond.body_file: cannot read a.html",
+                "load_balancers.x.routes.default.error_pages.502: b.html is greater than 1 MiB",
+                "load_balancers.x.routes.default.error_pages.5xx: cannot read a.html",
             ]
         );
     }

@@ -130,11 +130,7 @@ fn write_error_pages(w: &mut Writer, error_pages: &ErrorPages) {
         return;
     }
     let pages = pages.iter().map(|(statuses, content)| {
-        let status = match statuses {
-            (400, 499) => "4xx".to_owned(),
-            (500, 599) => "5xx".to_owned(),
-            (status, _) => status.to_string(),
-        };
+        let status = ErrorPages::written(*statuses);
         let file = content.file.as_ref().map(|path| path.display().to_string());
         format!("{} = {}", quoted(&status), quoted(&file.unwrap_or_default()))
     });

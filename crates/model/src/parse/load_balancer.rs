@@ -14,7 +14,7 @@ use super::tree::Value;
 use super::{MAX_LISTENERS, text};
 use crate::config::{
     DEFAULT_HTTPS_PORT, DEFAULT_LISTEN_PORT, DEFAULT_MAX_CONNECTIONS, DEFAULT_UPGRADES, Http2, IpNet,
-    Listener, ListenerLimits, ListenerTimeouts, LoadBalancer, Name, Pool, Route,
+    Listener, ListenerLimits, ListenerTimeouts, LoadBalancer, Name, Pool,
 };
 use crate::diagnostic::Fault;
 use crate::schema;
@@ -28,8 +28,7 @@ pub(super) fn load_balancer(f: &mut Findings<'_>, name: &Name, s: &Section<'_>) 
         Some(_) => pools_in_full(f, s)?,
         None => default_pool(f, s)?,
     };
-    let routes = routes(f, s, &declared.names);
-    report_unfit_mirrors(f, s, routes.as_deref().unwrap_or_default(), &declared.pools);
+    let routes = routes(f, s, &declared.names, &declared.pools);
     let access_log = s.boolean(f, "access_log").unwrap_or(true);
     let default_language = s.text(f, "default_language", text::language);
     let pools = declared
@@ -44,22 +43,6 @@ pub(super) fn load_balancer(f: &mut Findings<'_>, name: &Name, s: &Section<'_>) 
         access_log,
         default_language,
     })
-}
-
-/// Copies are sent over HTTP/1.
-fn report_unfit_mirrors(f: &mut Findings<'_>, s: &Section<'_>, routes: &[Route], pools: &[Pool]) {
-    for route in routes {
-        let mirror = route.actions.mirror.as_ref();
-        let pool = mirror.and_then(|mirror| pools.iter().find(|pool| pool.name == mirror.pool));
-        if let Some(pool) = pool.filter(|pool| pool.http2.is_some()) {
-            let fault = Fault::new(format!(
-                "the route `{}` mirrors to the pool `{}`, which speaks HTTP/2: copies are sent over HTTP/1",
-                route.name, pool.name
-            ))
-            .suggest("mirror to a pool of the same backends without `protocol = \"http2\"`");
-            f.report(s.span.clone(), &s.path_of("routes"), fault);
-        }
-    }
 }
 
 // ---- listeners ----

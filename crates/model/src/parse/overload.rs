@@ -1,7 +1,7 @@
 //! Caps, queue and circuit breaker of a pool.
 
 use super::section::{Findings, Section, narrow};
-use crate::config::{Caps, CircuitBreaker, DEFAULT_QUEUE_TARGET, Overload, Queue};
+use crate::config::{Backend, Caps, CircuitBreaker, DEFAULT_QUEUE_TARGET, Overload, Queue};
 use crate::diagnostic::Fault;
 use crate::units::format_duration;
 
@@ -20,6 +20,24 @@ pub(super) fn caps(f: &mut Findings<'_>, s: &Section<'_>) -> Caps {
     Caps {
         max_requests: s.integer(f, "max_requests").map(narrow),
         max_connections: s.integer(f, "max_connections").map(narrow),
+    }
+}
+
+/// Warns of a queue in which nothing ever waits.
+pub(super) fn warn_of_idle_queue(
+    f: &mut Findings<'_>,
+    s: &Section<'_>,
+    overload: &Overload,
+    backends: &[Backend],
+) {
+    let Some(entry) = s.entry("queue").filter(|_| overload.queue != Queue::default()) else {
+        return;
+    };
+    let mut caps = backends.iter().map(|backend| backend.caps).chain([overload.caps]);
+    if caps.all(|caps| caps == Caps::default()) {
+        let fault = Fault::new("nothing ever waits in this `queue`, because no backend has a cap");
+        let fault = fault.suggest("add for example `max_requests = 100`: what is beyond it waits");
+        f.warn(entry.key_span.clone(), &s.path_of("queue"), fault);
     }
 }
 

@@ -6,7 +6,7 @@ use std::net::SocketAddr;
 use super::backend_http2::backend_http2;
 use super::health::health;
 use super::limits::retries;
-use super::overload::{caps, overload};
+use super::overload::{caps, overload, warn_of_idle_queue};
 use super::section::{Findings, Section, narrow, parsed};
 use super::sticky::sticky;
 use super::tls::backend_tls;
@@ -39,10 +39,12 @@ pub(super) fn pool(f: &mut Findings<'_>, name: Name, s: &Section<'_>) -> Option<
     let retries = s.section(f, "retries").map(|s| retries(f, &s));
     let sticky = s.section(f, "sticky").and_then(|s| sticky(f, &s));
     let overload = overload(f, s);
+    let backends = backends(f, s)?;
+    warn_of_idle_queue(f, s, &overload, &backends);
     Some(Pool {
         name,
         algorithm,
-        backends: backends(f, s)?,
+        backends,
         health,
         passive,
         slow_start,
@@ -94,6 +96,10 @@ fn backends(f: &mut Findings<'_>, s: &Section<'_>) -> Option<Vec<Backend>> {
         ));
         f.report(entry.key_span.clone(), &s.path_of("backend_servers"), fault);
         return None;
+    }
+    if let Some(entry) = s.entry("backend_servers").filter(|_| items.is_empty()) {
+        let fault = Fault::new("there is no backend: every request is answered 503 `no_backend`");
+        f.warn(entry.key_span.clone(), &s.path_of("backend_servers"), fault);
     }
     let mut lines: BTreeMap<SocketAddr, usize> = BTreeMap::new();
     let mut backends = Vec::with_capacity(items.len());

@@ -11,7 +11,8 @@ use super::text;
 use super::tree::{Node, Value};
 use crate::config::{
     Actions, HostMatch, MAX_CONDITIONS, MAX_MATCH_DEPTH, MAX_PATTERNS, MAX_ROUTES, MAX_SPLIT, Name,
-    PathMatch, Pattern, Route, RouteMatch, RouteTarget, RouteTimeouts, Split, SplitPart, ValueMatch,
+    PathMatch, Pattern, Pool, Route, RouteMatch, RouteTarget, RouteTimeouts, Split, SplitPart, ValueMatch,
+    country_meant, is_country,
 };
 use crate::diagnostic::Fault;
 use crate::schema::{self, Form};
@@ -28,6 +29,7 @@ pub(super) fn routes(
     f: &mut Findings<'_>,
     s: &Section<'_>,
     pools: &[(Name, Range<usize>)],
+    built: &[Pool],
 ) -> Option<Vec<Route>> {
     if s.entry("routes").is_none() {
         return route_to_the_only_pool(f, s, pools);
@@ -52,6 +54,7 @@ pub(super) fn routes(
             continue;
         };
         seen.report_second(f, &route, &section);
+        report_unfit_mirror(f, &section, &route, built);
         routes.push(Placed {
             route,
             span: section.span.clone(),
@@ -66,6 +69,24 @@ pub(super) fn routes(
     routes.sort_by_cached_key(|placed| placed.route.rank());
     warn_of_shadows(f, &routes);
     Some(routes.into_iter().map(|placed| placed.route).collect())
+}
+
+/// Copies are sent over HTTP/1.
+fn report_unfit_mirror(f: &mut Findings<'_>, s: &Section<'_>, route: &Route, pools: &[Pool]) {
+    let mirror = route.actions.mirror.as_ref();
+    let pool = mirror.and_then(|mirror| pools.iter().find(|pool| pool.name == mirror.pool));
+    let Some(pool) = pool.filter(|pool| pool.http2.is_some()) else {
+        return;
+    };
+    let fault = Fault::new(format!(
+        "the route `{}` mirrors to the pool `{}`, which speaks HTTP/2: copies are sent over HTTP/1",
+        route.name, pool.name
+    ))
+    .suggest("mirror to a pool of the same backends without `protocol = \"http2\"`");
+    let span = s
+        .entry("mirror")
+        .map_or_else(|| s.span.clone(), |entry| entry.key_span.clone());
+    f.report(span, &s.path_of("mirror"), fault);
 }
 
 fn report_left_over(
@@ -305,12 +326,42 @@ fn route_match(f: &mut Findings<'_>, s: &Section<'_>, depth: usize) -> Option<Ro
             None => None,
         },
     };
+    warn_of_stars(f, s);
+    if let Some(entry) = s
+        .entry("not")
+        .filter(|_| matches.not.as_deref() == Some(&RouteMatch::default()))
+    {
+        let fault = Fault::new("this never matches: `not` has no condition, so it excludes every request");
+        let fault =
+            fault.suggest("write what requests must not be, as in `not = { path_prefix = \"/admin\" }`");
+        f.warn(entry.key_span.clone(), &s.path_of("not"), fault);
+    }
     for key in ["country", "continent"] {
         if let (Some(entry), None) = (s.entry(key), &f.geography) {
             f.geography = Some((entry.key_span.clone(), s.path_of(key)));
         }
     }
     Some(matches)
+}
+
+/// Warns of a `*` in a path, which other proxies take for anything.
+fn warn_of_stars(f: &mut Findings<'_>, s: &Section<'_>) {
+    for (key, entry) in ["path", "path_prefix"].map(|key| (key, s.entry(key))) {
+        let Some((entry, text)) = entry.and_then(|entry| match &entry.node.value {
+            Value::Text(text) if text.contains('*') => Some((entry, text)),
+            _ => None,
+        }) else {
+            continue;
+        };
+        let fault = Fault::new(format!("`*` stands for itself in `{key}`, not for anything"));
+        let before = text.split('*').next().unwrap_or("").trim_end_matches('/');
+        let prefix = if before.is_empty() { "/" } else { before };
+        let fault = fault.suggest(match text.matches('*').count() == 1 && text.ends_with('*') {
+            true => format!("for all below `{prefix}`, write `path_prefix = \"{prefix}\"`"),
+            false => "use `path_regex`, where `.*` stands for anything".to_owned(),
+        });
+        f.warn(entry.node.span.clone(), &s.path_of(key), fault);
+    }
 }
 
 fn several(f: &mut Findings<'_>, s: &Section<'_>, key: &str, depth: usize) -> Option<Vec<RouteMatch>> {
@@ -451,6 +502,16 @@ fn host(text: &str) -> Result<HostMatch, Fault> {
     if text.contains('*') {
         return Err(fault().suggest("`*` stands for whole labels at the start, as in `*.example.com`"));
     }
+    if let Some((_, rest)) = text.split_once("://") {
+        let name = rest.split(['/', ':']).next().unwrap_or("");
+        return Err(match text::is_host(name) {
+            true => fault().suggest(format!("leave out the scheme and any path: `{name}`")),
+            false => fault(),
+        });
+    }
+    if !text.is_ascii() {
+        return Err(fault().suggest("write it as it is sent: in ASCII, as in `xn--bcher-kva.example`"));
+    }
     match text.rsplit_once(':') {
         Some((host, port)) if text::is_host(host) && port.bytes().all(|b| b.is_ascii_digit()) => {
             Err(fault().suggest(format!("leave out the port: `{host}`")))
@@ -516,12 +577,15 @@ fn query_value(text: &str) -> Result<String, Fault> {
 }
 
 fn country(text: &str) -> Result<String, Fault> {
-    let fits = text.len() == 2 && text.bytes().all(|b| b.is_ascii_alphabetic());
-    match fits {
-        true => Ok(text.to_ascii_uppercase()),
-        false => Err(Fault::new(format!("`{}` is not a country code", cut(text)))
-            .suggest("write the two letters of ISO 3166-1, such as `DE`")),
+    let upper = text.to_ascii_uppercase();
+    if is_country(&upper) {
+        return Ok(upper);
     }
+    let fault = Fault::new(format!("`{}` is not a country code", cut(text)));
+    Err(match country_meant(&upper) {
+        Some(meant) => fault.suggest(format!("did you mean `{meant}`?")),
+        None => fault.suggest("write the two letters of ISO 3166-1, such as `DE`"),
+    })
 }
 
 fn continent(text: &str) -> Result<String, Fault> {

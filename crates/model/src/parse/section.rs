@@ -376,6 +376,12 @@ impl<'t> Section<'t> {
             let known = || self.table.all_keys().map(|key| key.name);
             let suggestion = match closest(&entry.key, known()) {
                 Some(close) => format!("did you mean `{close}`?"),
+                None if self.path.is_empty() && is_load_balancer(&entry.node) => {
+                    format!(
+                        "load balancers stand under their heading: `[load_balancers.{}]`",
+                        cut(&entry.key)
+                    )
+                }
                 None => match schema::tables_with_key(&entry.key).as_slice() {
                     [] => format!("the keys here are: {}", known().collect::<Vec<_>>().join(", ")),
                     homes => format!("that key belongs to {}", homes.join(", or to ")),
@@ -500,6 +506,12 @@ impl Section<'_> {
     }
 }
 
+/// Whether a table looks like a load balancer: it says what is balanced against.
+fn is_load_balancer(node: &Node) -> bool {
+    let telling = ["backend_servers", "listen", "listeners", "pools"];
+    matches!(&node.value, Value::Table(entries) if entries.iter().any(|e| telling.contains(&e.key.as_str())))
+}
+
 /// Opens tables by name: the names must be [`Name`]s, and there must be one at least.
 pub(super) fn named<'t>(
     f: &mut Findings<'_>,
@@ -511,6 +523,10 @@ pub(super) fn named<'t>(
     let Value::Table(entries) = &node.value else {
         let found = node.value.kind();
         let fault = Fault::new(format!("{title} must be a table of tables by name, not {found}"));
+        let fault = match path {
+            "" => fault,
+            _ => fault.suggest(format!("give each a table with its name, as in `[{path}.NAME]`")),
+        };
         f.report(node.span.clone(), path, fault);
         return None;
     };
@@ -615,12 +631,44 @@ fn unit_fault(declared: &Key, text: &str, error: units::UnitError) -> Fault {
         units::UnitError::Percent(text) => units::UnitError::Percent(cut(&text)),
     };
     let fault = Fault::new(format!("`{key}`: {short}"));
+    if let Some(meant) = unit_meant(&declared.kind, text) {
+        return fault.suggest(format!("write `{key} = \"{meant}\"`"));
+    }
     match &declared.kind {
-        Kind::Duration { .. } if digits => fault.suggest(format!("add a unit, as in `{key} = \"{text}s\"`")),
+        Kind::Duration { .. } if digits => fault.suggest(format!(
+            "add a unit, as in `{key} = \"{text}s\"`, or leave out the quotes: a bare number is milliseconds"
+        )),
         Kind::Size { .. } if digits => fault.suggest(format!("add a unit, as in `{key} = \"{text}KiB\"`")),
         Kind::Percent { .. } if digits => fault.suggest(format!("add a percent sign: `{key} = \"{text}%\"`")),
         _ => fault,
     }
+}
+
+/// The value with the unit that another way of writing it means: `5 sec`, `64 kb`, `1 MB`.
+fn unit_meant(kind: &Kind, text: &str) -> Option<String> {
+    let compact: String = text.chars().take(20).filter(|c| !c.is_whitespace()).collect();
+    let at = compact.find(|c: char| !c.is_ascii_digit())?;
+    let (number, unit) = compact.split_at_checked(at)?;
+    let unit = unit.to_ascii_lowercase();
+    let meant = match (kind, unit.as_str()) {
+        (Kind::Duration { .. }, "ms" | "msec" | "msecs" | "millis" | "milliseconds") => "ms",
+        (Kind::Duration { .. }, "s" | "sec" | "secs" | "second" | "seconds") => "s",
+        (Kind::Duration { .. }, "m" | "min" | "mins" | "minute" | "minutes") => "m",
+        (Kind::Duration { .. }, "h" | "hr" | "hrs" | "hour" | "hours") => "h",
+        (Kind::Duration { .. }, "d" | "day" | "days") => {
+            return Some(format!("{}h", number.parse::<u32>().ok()?.checked_mul(24)?));
+        }
+        (Kind::Size { .. }, "b" | "byte" | "bytes") => "B",
+        (Kind::Size { .. }, "k" | "kib") => "KiB",
+        (Kind::Size { .. }, "m" | "mib") => "MiB",
+        (Kind::Size { .. }, "g" | "gib") => "GiB",
+        (Kind::Size { .. }, "kb") => "KB",
+        (Kind::Size { .. }, "mb") => "MB",
+        (Kind::Size { .. }, "gb") => "GB",
+        (Kind::Percent { .. }, "%" | "percent") => "%",
+        _ => return None,
+    };
+    (!number.is_empty()).then(|| format!("{number}{meant}"))
 }
 
 /// The known word nearest to a wrong one, when it is near enough to be meant.

@@ -215,6 +215,9 @@ pub(super) fn domain(text: &str) -> Result<String, Fault> {
             && !label.starts_with('-')
             && !label.ends_with('-')
     };
+    if text.parse::<std::net::IpAddr>().is_ok() {
+        return Err(Fault::new(format!("`{text}` is an IP address, not a DNS name")));
+    }
     if text.len() <= 253 && text.split('.').all(label) {
         return Ok(text.to_ascii_lowercase());
     }

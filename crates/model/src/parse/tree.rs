@@ -148,6 +148,11 @@ fn toml_error(source: &Source<'_>, tree: &Node, message: &str, span: Range<usize
         Fault::new(format!("not TOML: {message}"))
     };
     let bare = !found.is_empty() && found.chars().all(|c| !c.is_control() && c != '"');
+    let is_json = source.line(span.start) == 1 && source.line_text(1).trim_start().starts_with('{');
+    let fault = match is_json {
+        true => fault.suggest("this looks like JSON: give the file a name that ends in `.json`"),
+        false => fault,
+    };
     let fault = match message.starts_with("string values must be quoted") && bare {
         true => fault.suggest("put text in double quotes"),
         false => fault,

@@ -266,7 +266,7 @@ fn route_match() -> impl Strategy<Value = RouteMatch> {
         ),
         vec(network(), 0..3),
         words("[a-z]{2,3}(-[a-z0-9]{2,4})?"),
-        (words("[A-Z]{2}"), words("EU|AS|NA")),
+        (words("AT|CH|DE|FR|GB|US|XK|ZA"), words("EU|AS|NA")),
     )
         .prop_map(
             |(

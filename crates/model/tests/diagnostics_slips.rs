@@ -1,0 +1,191 @@
+//! What a person is told who moves over from another proxy and writes what that one would take, or who writes what
+//! is valid and does nothing: one test for each slip.
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+use evenkeel_model::diagnostic::Diagnostic;
+use evenkeel_model::parse::{check_toml, parse_toml};
+
+/// A load balancer with these lines and one backend.
+fn shop(lines: &str) -> String {
+    format!("[load_balancers.shop]\nbackend_servers = [\"10.0.0.1:9001\"]\n{lines}\n")
+}
+
+/// The same with one route.
+fn route(lines: &str) -> String {
+    shop(&format!(
+        "[[load_balancers.shop.routes]]\npool = \"default\"\n{lines}"
+    ))
+}
+
+/// The only error of a text.
+#[track_caller]
+fn error(text: &str) -> Diagnostic {
+    only(parse_toml(text, "evenkeel.toml").unwrap_err())
+}
+
+/// The only warning of a valid text.
+#[track_caller]
+fn warning(text: &str) -> Diagnostic {
+    only(check_toml(text, "evenkeel.toml").unwrap().warnings)
+}
+
+#[track_caller]
+fn only(mut found: Vec<Diagnostic>) -> Diagnostic {
+    assert_eq!(found.len(), 1, "{found:?}");
+    found.remove(0)
+}
+
+#[track_caller]
+fn says(diagnostic: &Diagnostic, text: &str, cause: &str, help: &str) {
+    assert_eq!(diagnostic.text, text, "{diagnostic}");
+    assert!(diagnostic.cause.contains(cause), "{diagnostic}");
+    let suggestion = diagnostic.suggestion.as_deref().unwrap_or("");
+    assert!(suggestion.contains(help), "{diagnostic}");
+}
+
+/// `/api/*` of Envoy and of an ALB would never match anything here.
+#[test]
+fn a_star_in_a_path_stands_for_itself() {
+    for (written, meant) in [
+        ("path_prefix = \"/api/*\"", "`path_prefix = \"/api\"`"),
+        ("path = \"/images/*\"", "`path_prefix = \"/images\"`"),
+        ("path = \"/*\"", "`path_prefix = \"/\"`"),
+        ("path = \"/*.png\"", "`path_regex`"),
+    ] {
+        let told = warning(&route(&format!("match = {{ {written} }}")));
+        let (_, text) = written.split_once(" = ").unwrap();
+        says(&told, text, "`*` stands for itself", meant);
+    }
+}
+
+#[test]
+fn a_route_that_excludes_everything() {
+    let told = warning(&route("match = { not = {} }"));
+    says(&told, "not", "this never matches", "not = {");
+}
+
+/// ISO 3166 knows no `UK`: a route for it would never match.
+#[test]
+fn countries_that_are_none() {
+    let head = "[node]\ngeoip = \"x.mmdb\"\n";
+    for (code, help) in [
+        ("UK", "`GB`"),
+        ("uk", "`GB`"),
+        ("EL", "`GR`"),
+        ("XX", "ISO 3166-1"),
+        ("DEU", "ISO"),
+    ] {
+        let told = error(&format!(
+            "{head}{}",
+            route(&format!("match.country = \"{code}\""))
+        ));
+        says(&told, &format!("\"{code}\""), "is not a country code", help);
+    }
+    let valid = route("match.country = [\"gb\", \"XK\"]");
+    parse_toml(&format!("{head}{valid}"), "x").unwrap();
+}
+
+#[test]
+fn hosts_as_they_stand_in_a_browser() {
+    for (host, help) in [
+        (
+            "https://shop.example/cart",
+            "leave out the scheme and any path: `shop.example`",
+        ),
+        ("http://shop.example:8080", "`shop.example`"),
+        ("bücher.example", "xn--"),
+    ] {
+        let told = error(&route(&format!("match.host = \"{host}\"")));
+        says(&told, &format!("\"{host}\""), "is not a host name", help);
+    }
+}
+
+/// Units as nginx, Envoy and people write them.
+#[test]
+fn units_of_others() {
+    for (line, help) in [
+        ("slow_start = \"5 sec\"", "write `slow_start = \"5s\"`"),
+        ("slow_start = \"1 minute\"", "write `slow_start = \"1m\"`"),
+        ("slow_start = \"2d\"", "write `slow_start = \"48h\"`"),
+        (
+            "retries = { replay_bytes = \"64k\" }",
+            "write `replay_bytes = \"64KiB\"`",
+        ),
+        (
+            "retries = { replay_bytes = \"1 mb\" }",
+            "write `replay_bytes = \"1MB\"`",
+        ),
+        ("slow_start = \"1000\"", "a bare number is milliseconds"),
+    ] {
+        let told = error(&shop(line));
+        let (_, text) = line.rsplit_once("= ").unwrap();
+        says(&told, text.trim_end_matches(" }"), " is not a ", help);
+    }
+    assert_eq!(error(&shop("slow_start = \"soon\"")).suggestion, None);
+}
+
+#[test]
+fn what_does_nothing() {
+    let empty = warning("[load_balancers.shop]\nbackend_servers = []\n");
+    says(&empty, "backend_servers", "there is no backend", "");
+    let idle = warning(&shop("queue = { size = 10 }"));
+    says(&idle, "queue", "nothing ever waits", "max_requests = 100");
+    let capped = shop("max_requests = 5\nqueue = { size = 10 }");
+    assert!(check_toml(&capped, "x").unwrap().warnings.is_empty());
+}
+
+/// A mirror that cannot work is marked itself, not its load balancer.
+#[test]
+fn a_mirror_that_speaks_another_protocol() {
+    let text = "[load_balancers.shop.pools.web]\nbackend_servers = [\"10.0.0.1:1\"]\n\
+                [load_balancers.shop.pools.copies]\nbackend_servers = [\"10.0.0.2:1\"]\nprotocol = \"http2\"\n\
+                [[load_balancers.shop.routes]]\npool = \"web\"\nmirror = { pool = \"copies\" }\n";
+    let told = error(text);
+    says(&told, "mirror", "which speaks HTTP/2", "without `protocol");
+    assert_eq!(told.line, 8);
+}
+
+/// What is shown to be written can be written.
+#[test]
+fn examples_fit_their_key() {
+    let listener = |tls: &str| {
+        format!(
+            "[load_balancers.shop]\nbackend_servers = [\"10.0.0.1:1\"]\n[[load_balancers.shop.listeners]]\n\
+             address = \"0.0.0.0:443\"\nprotocol = \"https\"\ntls = {tls}\n"
+        )
+    };
+    let key = error(&listener("{ certificates = [{ cert = \"a.pem\" }] }"));
+    says(
+        &key,
+        "{ cert = \"a.pem\" }",
+        "needs `key`",
+        "`key = \"/etc/evenkeel/shop.key\"`",
+    );
+    let ip = error(&listener("{ acme = { domains = [\"10.0.0.1\"] } }"));
+    says(&ip, "\"10.0.0.1\"", "is an IP address, not a DNS name", "");
+    let pool = error(&shop(
+        "[[load_balancers.shop.routes]]\nmatch.path = \"/a\"\n[[load_balancers.shop.routes]]\npool = \"default\"",
+    ));
+    says(
+        &pool,
+        "[[load_balancers.shop.routes]]",
+        "needs one of `pool`",
+        "`pool = \"default\"`",
+    );
+}
+
+/// A document of another form says which form it takes.
+#[test]
+fn documents_of_another_form() {
+    let json = parse_toml("{\"shop\": {\"backend_servers\": []}}", "evenkeel.toml").unwrap_err();
+    says(&json[0], "", "not TOML", "a name that ends in `.json`");
+    let list = parse_toml("[[load_balancers]]\nbackend_servers = []\n", "x").unwrap_err();
+    says(
+        &list[0],
+        "[[load_balancers]]",
+        "not a list",
+        "`[load_balancers.NAME]`",
+    );
+    let bare = parse_toml("[shop]\nbackend_servers = []\n", "x").unwrap_err();
+    says(&bare[1], "shop", "unknown key `shop`", "`[load_balancers.shop]`");
+}
