@@ -629,7 +629,7 @@ async fn forward(request: &Request<'_>, client: &mut Client<'_>, scratch: &mut S
                 if reason != Reason::TotalTimeout {
                     record_failure(request, index, reason);
                 }
-                if sent == 0 && reason.fault() == Fault::Backend {
+                if !client.reply.has_begun() && reason.fault() == Fault::Backend {
                     // What was to be said of its response is not true of ours.
                     scratch.response_extra.truncate(fields);
                     return give_up(request, client, scratch, reason).await;

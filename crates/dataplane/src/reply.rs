@@ -44,6 +44,8 @@ pub(crate) struct Reply<'a> {
     encoder: Option<Box<Encoder>>,
     /// Bytes sent so far.
     sent: u64,
+    /// Those of interim responses among them.
+    sent_interim: u64,
     /// The encoder failed: the body cannot be finished.
     failed: bool,
     /// Nothing is sent before there is this much, or [`Reply::release`] says so.
@@ -101,6 +103,7 @@ impl<'a> Reply<'a> {
             pages: None,
             encoder: None,
             sent: 0,
+            sent_interim: 0,
             failed: false,
             hold: 0,
         }
@@ -140,6 +143,11 @@ impl<'a> Reply<'a> {
         self.sent
     }
 
+    /// Whether something of the final response was sent.
+    pub(crate) fn has_begun(&self) -> bool {
+        self.sent > self.sent_interim
+    }
+
     /// Writes an interim response (1xx) of a backend and sends it; a client that does not know them gets none.
     pub(crate) async fn interim(&mut self, buffer: &[u8], response: &ResponseHead) -> Result<(), Broken> {
         if self.version == Version::Http10 {
@@ -148,10 +156,12 @@ impl<'a> Reply<'a> {
         if let Wire::Http2(responder) = &self.wire {
             let sent = responder.interim(buffer, response);
             self.sent += sent.map_err(|_| Broken::Client(Reason::ClientGone))?;
-            return Ok(());
+        } else {
+            forward::write_interim(self.out, buffer, response);
+            self.flush().await?;
         }
-        forward::write_interim(self.out, buffer, response);
-        self.flush().await
+        self.sent_interim = self.sent;
+        Ok(())
     }
 
     /// Writes the 101 with which the connection becomes a tunnel.

@@ -155,3 +155,23 @@ fn a_failure_says_nothing_of_the_response_that_it_stands_for() {
     }
     assert!(answer.text().starts_with("bad_response: "));
 }
+
+/// A client was allowed to send its body, then the response that was held breaks off: the client is told so.
+#[test]
+fn a_held_response_that_breaks_off_is_told_after_a_continue_too() {
+    let broken = Backend::scripted(|conversation| {
+        if let Some(mut request) = conversation.head()
+            && conversation.send("HTTP/1.1 100 Continue\r\n\r\n")
+            && conversation.body(&mut request)
+        {
+            conversation.send("HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\nhalf");
+        }
+    });
+    let config = buffering(&[&broken], "");
+    let evenkeel = Evenkeel::start(&format!("{config}buffer_responses = {{}}\n"));
+    let mut client = evenkeel.client();
+    client.send("POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 4\r\nExpect: 100-continue\r\n\r\n");
+    assert_eq!(client.head().status(), 100);
+    let answer = client.send("body").response();
+    assert_eq!((answer.status(), answer.reason()), (502, "backend_truncated"));
+}
