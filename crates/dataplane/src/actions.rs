@@ -266,7 +266,8 @@ pub(crate) fn intercept(
         return false;
     }
     for name in KEPT_BESIDE_PAGE {
-        if let Some(value) = response.field(answered, name) {
+        let removed = taken_away(&route.actions.response_headers).any(|n| n.eq_ignore_ascii_case(name));
+        for value in response.values(answered, name).filter(|_| !removed) {
             extra.push(name.as_bytes(), value);
         }
     }

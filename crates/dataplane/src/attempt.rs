@@ -509,6 +509,9 @@ impl<'a> Exchange<'a, '_, '_, '_> {
             counters.failures.add(1);
         }
         self.latency_us = latency_us;
+        if let Some(passage) = self.request.passage {
+            passage.answered(status);
+        }
         self.request.story.note_try(|this| {
             this.status = status;
             this.first_byte_us = Some(shard.timers.recent_us().saturating_sub(this.began_us));
@@ -632,7 +635,8 @@ impl<'a> Exchange<'a, '_, '_, '_> {
     /// Answers with an own page in the place of a failure that the backend answered; `None` when it is to be
     /// passed on.
     async fn intercept(&mut self, uploaded: bool, buffer: &[u8]) -> Option<(Attempt, After)> {
-        let route = self.request.route?;
+        // A call is answered in its own terms: by its backend here.
+        let route = self.request.route.filter(|_| !self.reply.is_call())?;
         let Scratch {
             response,
             response_extra,

@@ -16,7 +16,7 @@ use crate::acting;
 use crate::attempt::{self, Attempt, Body, Scratch};
 use crate::buffers::BUFFER_BYTES;
 use crate::call::{self, Limits};
-use crate::circuit;
+use crate::circuit::{self, Passage};
 use crate::counters::class_of;
 use crate::keys::Sender;
 use crate::limits;
@@ -146,6 +146,8 @@ pub(crate) struct Request<'a> {
     pub(crate) started_us: u64,
     /// The protocol that the connection is to switch to.
     pub(crate) upgrade: Option<&'a [u8]>,
+    /// By leave of the pool's circuit breaker, where there is one.
+    pub(crate) passage: Option<&'a Passage<'a>>,
     origin: &'a Origin,
     trusted: bool,
 }
@@ -372,6 +374,7 @@ async fn route(arrived: &Arrived<'_>, client: &mut Client<'_>, rest: &mut Rest) 
         story,
         started_us,
         upgrade,
+        passage: None,
         origin: client.origin,
         trusted,
     };
@@ -581,7 +584,11 @@ async fn guarded(request: &Request<'_>, client: &mut Client<'_>, scratch: &mut S
             return answer(client, Reason::CircuitOpen, Some(after_s), extra, close).await;
         }
     };
-    let ended = forward(request, client, scratch).await;
+    let permitted = Request {
+        passage: passage.as_ref(),
+        ..*request
+    };
+    let ended = forward(&permitted, client, scratch).await;
     if let Some(passage) = passage {
         passage.end(ended.status, ended.reason);
     }

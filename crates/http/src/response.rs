@@ -254,6 +254,13 @@ impl ResponseHead {
     pub fn field<'a>(&self, buf: &'a [u8], name: &str) -> Option<&'a [u8]> {
         fields::find(buf, &self.fields, name)
     }
+
+    /// All values of the field of this name (any case) that would be forwarded, in the order sent.
+    pub fn values<'a>(&'a self, buf: &'a [u8], name: &str) -> impl Iterator<Item = &'a [u8]> {
+        let forwarded = self.fields.iter().filter(|field| field.kind == FieldKind::Other);
+        let named = forwarded.filter(move |field| field.name.of(buf).eq_ignore_ascii_case(name.as_bytes()));
+        named.map(|field| field.value.of(buf))
+    }
 }
 
 /// Refuses what cannot become a status line, so that garbage does not wait for a timeout.

@@ -175,7 +175,10 @@ fn own_pages_stand_in_the_place_of_failures() {
     let one = Backend::answering(|request| {
         let (status, more) = match request.target() {
             "/intercepted/404" => ("404 Not Found", ""),
-            "/intercepted/401" => ("401 Unauthorized", "WWW-Authenticate: Basic\r\n"),
+            "/intercepted/401" => (
+                "401 Unauthorized",
+                "WWW-Authenticate: Basic\r\nSet-Cookie: a=1\r\nSet-Cookie: b=2\r\nAllow: GET\r\n",
+            ),
             "/plain/404" => ("404 Not Found", ""),
             _ => ("200 OK", ""),
         };
@@ -195,6 +198,7 @@ fn own_pages_stand_in_the_place_of_failures() {
     );
     let routes = format!(
         "[[load_balancers.shop.routes]]\nmatch.path_prefix = \"/intercepted\"\npool = \"default\"\n{pages}intercept_errors = true\n\
+         response_headers.remove = [\"Allow\"]\n\
          [[load_balancers.shop.routes]]\npool = \"default\"\n{pages}max_body = \"10B\"\n"
     );
     place.write(&routed(&one, &routes));
@@ -214,6 +218,15 @@ fn own_pages_stand_in_the_place_of_failures() {
     let own = client.get("/intercepted/401");
     assert_eq!((own.status(), own.text()), (401, "own 4xx.txt"));
     assert_eq!(own.field("www-authenticate"), Some("Basic"));
+    assert_eq!(
+        (own.all("set-cookie"), own.field("allow")),
+        (vec!["a=1", "b=2"], None)
+    );
+    // A call knows no pages.
+    let call = client.ask(
+        "POST /intercepted/404 HTTP/1.1\r\nHost: a\r\nContent-Type: application/grpc\r\nContent-Length: 0\r\n\r\n",
+    );
+    assert_eq!((call.status(), call.text()), (404, "inner"));
     assert_eq!(client.get("/plain/404").text(), "inner");
     let large = client.ask("POST /plain HTTP/1.1\r\nHost: a\r\nContent-Length: 11\r\n\r\n12345678901");
     assert_eq!(

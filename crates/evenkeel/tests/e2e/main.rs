@@ -12,6 +12,7 @@ mod algorithms;
 mod all_down;
 mod bodies;
 mod buffering;
+mod circuit;
 mod command_line;
 mod compression;
 mod connections;
