@@ -303,6 +303,22 @@ async fn admit(
     Some(answer(client, Reason::RateLimited, Some(wait_s), extra, close).await)
 }
 
+/// Asks the limits of the route and does what it does before a pool is asked; how the request ended, when it did.
+async fn before_pool(
+    arrived: &Arrived<'_>,
+    (route, acting): (Option<usize>, Option<&Route>),
+    client: &mut Client<'_>,
+    rest: &mut Rest,
+) -> Option<Ended> {
+    if let Some(ended) = admit(arrived, route, client, rest).await {
+        return Some(ended);
+    }
+    if acting.is_none() && !arrived.serving.acts() {
+        return None;
+    }
+    acting::act(arrived, acting, client, rest).await
+}
+
 /// What is decided without any route.
 async fn before_route(arrived: &Arrived<'_>, client: &mut Client<'_>, rest: &Rest) -> Option<Ended> {
     let host = arrived.head.host_name(arrived.bytes);
@@ -330,13 +346,8 @@ async fn route(arrived: &Arrived<'_>, client: &mut Client<'_>, rest: &mut Rest) 
     let lb = &serving.lb;
     let (route, pool) = routing::route(shard, serving, head, bytes, client.origin.peer.ip());
     rest.story.route.set(route);
-    if let Some(ended) = admit(arrived, route, client, rest).await {
-        return ended;
-    }
     let acting = route.and_then(|r| lb.acting(r));
-    if (acting.is_some() || serving.acts())
-        && let Some(ended) = acting::act(arrived, acting, client, rest).await
-    {
+    if let Some(ended) = before_pool(arrived, (route, acting), client, rest).await {
         return ended;
     }
     rest.story.pool.set(pool);
@@ -352,7 +363,7 @@ async fn route(arrived: &Arrived<'_>, client: &mut Client<'_>, rest: &mut Rest) 
         return refuse_read(arrived, client, Reason::NoRoute, response_extra).await;
     };
     let upgrade = head.upgrade(bytes);
-    if upgrade.is_some_and(|protocol| !may_switch(&serving.config, pool, head, protocol)) {
+    if upgrade.is_some_and(|to| !may_switch(&serving.config, pool, head, to)) {
         // Its client may have gone on in the other protocol already.
         return answer(client, Reason::UpgradeUnsupported, None, response_extra, true).await;
     }
@@ -378,12 +389,12 @@ async fn route(arrived: &Arrived<'_>, client: &mut Client<'_>, rest: &mut Rest) 
         origin: client.origin,
         trusted,
     };
-    let mut scratch = Scratch {
+    let scratch = &mut Scratch {
         to_backend,
         response,
         response_extra,
     };
-    guarded(&request, client, &mut scratch).await
+    guarded(&request, client, scratch).await
 }
 
 /// Answers a request that goes nowhere; the connection is kept when all of the request has come.
