@@ -652,6 +652,7 @@ async fn forward(request: &Request<'_>, client: &mut Client<'_>, scratch: &mut S
                     scratch.response_extra.truncate(fields);
                     return give_up(request, client, scratch, reason).await;
                 }
+                client.reply.break_off();
                 return Ended {
                     next: Next::Close,
                     status,

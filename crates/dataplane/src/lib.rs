@@ -8,6 +8,7 @@
 //! What it refuses: forwarding raw bytes (every message is parsed and written anew), holding memory for
 //! connections that wait, unbounded anything.
 
+mod accept_errors;
 mod acting;
 mod actions;
 mod attempt;
@@ -65,6 +66,7 @@ use model::state::{BackendId, CircuitMoved, Ejected};
 use model::status::{BackendLive, ListenerStatus};
 use tokio::sync::mpsc as async_mpsc;
 
+use crate::accept_errors::AcceptErrors;
 use crate::geo::Geo;
 use crate::observe::{Observing, Recall};
 use crate::serving::{Registry, Serving};
@@ -202,7 +204,7 @@ impl Dataplane {
             connections: 0.into(),
             max_connections: options.snapshot.config.node.max_connections.into(),
             refused_connections: 0.into(),
-            accept_errors: 0.into(),
+            accept_errors: AcceptErrors::default(),
             geo: Geo::default(),
             shards: threads,
             told: observe::Counters::default(),

@@ -137,7 +137,7 @@ impl Collector for Metrics {
         let serving = self.dataplane.serving();
         load_balancers(&mut encoder, &serving)?;
         listeners(&mut encoder, &serving)?;
-        let errors = self.dataplane.shared.accept_errors.load(Relaxed);
+        let errors = self.dataplane.shared.accept_errors.total();
         family(&mut encoder, ACCEPT_ERRORS)?.encode_counter::<NoLabelSet, _, f64>(&errors, None)?;
         let observe::Counters {
             log,

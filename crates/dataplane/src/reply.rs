@@ -203,6 +203,16 @@ impl<'a> Reply<'a> {
         close
     }
 
+    /// The body that was begun stays incomplete. Where nothing but the end of the connection ends it, that end is made
+    /// one that no client takes for the whole (RFC 9112 section 8).
+    pub(crate) fn break_off(&self) {
+        if let Wire::Http1(stream) = &self.wire
+            && self.framing == Framing::UntilClose
+        {
+            stream.reset_at_close();
+        }
+    }
+
     /// As [`Reply::head`], for a body that goes through `encoder`.
     pub(crate) fn encoded_head(
         &mut self,

@@ -16,6 +16,7 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{Notify, mpsc as async_mpsc};
 
 use crate::DataplaneEvent;
+use crate::accept_errors::AcceptErrors;
 use crate::buffers::{BUFFER_BYTES, Buffers};
 use crate::compress::Encoders;
 use crate::connection;
@@ -50,7 +51,7 @@ pub(crate) struct Shared {
     pub(crate) connections: AtomicU32,
     pub(crate) max_connections: AtomicU32,
     pub(crate) refused_connections: AtomicU64,
-    pub(crate) accept_errors: AtomicU64,
+    pub(crate) accept_errors: AcceptErrors,
     pub(crate) geo: Geo,
     /// Number of shards.
     pub(crate) shards: usize,
@@ -347,8 +348,9 @@ async fn accept(shard: Rc<Shard>, slot: Rc<Slot>, socket: TcpListener) {
                 Ok((stream, peer)) => begin(&shard, &slot, stream, peer),
                 Err(error) if is_clients_fault(&error) => {}
                 Err(error) => {
-                    shard.shared.accept_errors.fetch_add(1, Relaxed);
-                    tracing::warn!(%error, "accept failed");
+                    if let Some(failures) = shard.shared.accept_errors.note(shard.timers.now_ms()) {
+                        tracing::warn!(%error, failures, "accept failed: new connections wait");
+                    }
                     tokio::time::sleep(ACCEPT_PAUSE).await;
                 }
             }

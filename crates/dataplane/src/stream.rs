@@ -233,6 +233,16 @@ impl Stream {
     }
 }
 
+impl Stream {
+    /// Lets the end of the connection be a reset.
+    pub(crate) fn reset_at_close(&self) {
+        match &*self.0.borrow() {
+            Kind::Plain(tcp) => net::reset_at_close(tcp),
+            Kind::Tls(tls) => net::reset_at_close(tls.get_ref().0),
+        }
+    }
+}
+
 fn holds_plaintext(tls: &mut TlsStream<TcpStream>) -> bool {
     // Without new packets this only reports; an error shows when it is read.
     let state = match tls {

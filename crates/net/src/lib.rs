@@ -10,6 +10,7 @@ pub mod splice;
 use std::io::ErrorKind;
 use std::mem::MaybeUninit;
 use std::os::fd::AsFd;
+use std::time::Duration;
 
 use nix::errno::Errno;
 use socket2::SockRef;
@@ -20,6 +21,13 @@ pub fn is_silent(socket: &impl AsFd) -> bool {
     let mut byte = [MaybeUninit::uninit()];
     let peeked = SockRef::from(socket).peek(&mut byte);
     peeked.is_err_and(|error| error.kind() == ErrorKind::WouldBlock)
+}
+
+/// Lets the end of this socket be a reset: whoever reads from it can tell that not all has come. What was not sent yet
+/// is lost.
+pub fn reset_at_close(socket: &impl AsFd) {
+    // Refused only by a socket that is dead already.
+    let _ = SockRef::from(socket).set_linger(Some(Duration::ZERO));
 }
 
 /// Whether `error` says that the process or the system has no file descriptor or socket buffer left.

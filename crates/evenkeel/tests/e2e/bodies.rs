@@ -389,6 +389,34 @@ fn a_truncated_answer_is_seen_as_such() {
     }
 }
 
+/// The same for a client of HTTP/1.0, whose answer only the end of the connection ends: that end is a reset. One that
+/// comes whole ends in order.
+#[test]
+fn a_truncated_answer_of_http_1_0_ends_in_a_reset() {
+    for (whole, framing, body) in [
+        (false, "Transfer-Encoding: chunked", "5\r\nshort\r\n"),
+        (true, "Transfer-Encoding: chunked", "5\r\nshort\r\n0\r\n\r\n"),
+        (true, "Connection: close", "short"),
+    ] {
+        let one = Backend::scripted(move |conversation| {
+            conversation.request();
+            conversation.send(format!("HTTP/1.1 200 OK\r\n{framing}\r\n\r\n{body}"));
+        });
+        let evenkeel = Evenkeel::start(&shop(&[&one], QUIET));
+        let mut client = evenkeel.client();
+        client.send("GET / HTTP/1.0\r\nHost: a\r\n\r\n");
+        let mut answer = client.head();
+        assert_eq!((answer.status(), answer.is_chunked()), (200, false));
+        let end = client.body(&mut answer);
+        match whole {
+            true => assert!(end.is_ok() && answer.text() == "short", "{framing}: {end:?}"),
+            false => assert!(matches!(end, Err(Broken::Truncated(_))), "{end:?}"),
+        }
+        let truncated = if whole { 0 } else { 1 };
+        evenkeel.wait_for_failures("backend_truncated", truncated);
+    }
+}
+
 /// A malformed chunk within an answer that has begun: cut, not repaired. One that comes before the client has
 /// anything of the answer: 502.
 #[test]

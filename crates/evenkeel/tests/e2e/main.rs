@@ -18,6 +18,7 @@ mod compression;
 mod connections;
 mod death;
 mod demo;
+mod exhaustion;
 mod expectations;
 mod forwarding;
 mod grpc;

@@ -1,6 +1,6 @@
 //! Backends that answer garbage: 502 with the reason, and their connection is never used again.
 
-use crate::support::{Backend, Evenkeel, QUIET, shop, wait_until};
+use crate::support::{Backend, Evenkeel, Gate, QUIET, shop, wait_until};
 
 const MALFORMED: &[(&str, &str)] = &[
     ("not HTTP", "hello\r\n\r\n"),
@@ -155,5 +155,41 @@ fn a_204_with_a_length_is_not_believed() {
         let answer = client.get("/");
         assert_eq!((answer.status(), answer.field("content-length")), (204, None));
         assert_eq!(one.accepted(), turn);
+    }
+}
+
+/// A faulty backend sends a body where there may be none, later: what comes before the next request is never taken for
+/// its answer.
+#[test]
+fn late_bytes_after_an_answer_without_a_body_poison_nothing() {
+    for (method, head) in [
+        ("GET", "HTTP/1.1 304 Not Modified\r\nContent-Length: 5\r\n\r\n"),
+        ("GET", "HTTP/1.1 204 No Content\r\n\r\n"),
+        ("HEAD", "HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\n"),
+    ] {
+        let (late, sent) = (Gate::default(), Gate::default());
+        let (may, did) = (late.clone(), sent.clone());
+        let one = Backend::scripted(move |conversation| {
+            while let Some(request) = conversation.request() {
+                if request.target() != "/none" {
+                    conversation.send("HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\ngood");
+                    continue;
+                }
+                conversation.send(head);
+                may.pass();
+                conversation.send("HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\nevil");
+                did.pass();
+            }
+        });
+        let evenkeel = Evenkeel::start(&format!("[node]\nthreads = 1\n{}", shop(&[&one], QUIET)));
+        let mut client = evenkeel.client();
+        client.send(format!("{method} /none HTTP/1.1\r\nHost: a\r\n\r\n"));
+        client.head();
+        late.open();
+        wait_until("the late bytes are sent", || sent.came() == 1);
+        sent.open();
+        for _ in 0..5 {
+            assert_eq!(client.get("/").text(), "good", "{method} {head}");
+        }
     }
 }

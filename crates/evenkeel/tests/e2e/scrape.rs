@@ -232,3 +232,37 @@ fn what_leaves_the_config_leaves_the_metrics() {
         !evenkeel.metrics().text().contains(&label)
     });
 }
+
+/// A request that could not even be read is in every count that the others are in, with its bytes.
+#[test]
+fn what_is_refused_unread_is_counted_like_everything_else() {
+    let one = Backend::named("one");
+    let evenkeel = Evenkeel::start(&shop(&[&one], QUIET));
+    let request = "GET /a b HTTP/1.1\r\nHost: a\r\n\r\n";
+    let mut client = evenkeel.client();
+    client.send(request);
+    let answer = client.response();
+    assert_eq!((answer.status(), answer.reason()), (400, "bad_request_line"));
+    let of = [("load_balancer", "shop")];
+    wait_until("it is counted", || {
+        evenkeel.metric("evenkeel_requests_total", &of) == 1.0
+    });
+    for (name, labels, value) in [
+        ("evenkeel_requests_total", ("class", "4xx"), 1),
+        (
+            "evenkeel_request_failures_total",
+            ("reason", "bad_request_line"),
+            1,
+        ),
+        ("evenkeel_request_duration_seconds_count", of[0], 1),
+        ("evenkeel_received_bytes_total", of[0], request.len()),
+        (
+            "evenkeel_sent_bytes_total",
+            of[0],
+            answer.head.len() + 4 + answer.body.len(),
+        ),
+        ("evenkeel_route_requests_total", of[0], 0),
+    ] {
+        assert_eq!(evenkeel.metric(name, &[labels]), value as f64, "{name}");
+    }
+}
