@@ -2,7 +2,7 @@
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
-use balance::Rng;
+use balance::{Circuit, Rng};
 use http::route::Facts;
 use http::{Parsed, RequestHead};
 use model::explain::{Chosen, ExplainQuery, Explanation, Refusal};
@@ -49,7 +49,9 @@ pub(crate) fn explain(
     explanation.language = router.language(&facts);
     explanation.geography = router.asks_geography().then(|| facts.geography());
     let (route, pool) = routing::pick(&listener.lb, &head, &text, &facts, &mut Rng::new(SEED));
-    explanation.split = route
+    // A listener that sends everything to HTTPS asks no pool.
+    let target = route.filter(|_| listener.config.redirect_to_https.is_none());
+    explanation.split = target
         .and_then(|route| listener.lb.targets.get(route))
         .and_then(|target| target.words(&head, &text, client));
     let sender = Sender {
@@ -77,6 +79,9 @@ pub(crate) fn explain(
         explanation.refused = Some(refusal(Reason::NoRoute));
         return Ok(explanation);
     };
+    let route = route.and_then(|route| listener.lb.config.routes.get(route));
+    let patience = explain_actions::patience(route, &pool.config);
+    explanation.actions.extend(patience);
     choose(&mut explanation, pool, &sender, now_us);
     Ok(explanation)
 }
@@ -98,8 +103,14 @@ fn choose(explanation: &mut Explanation, pool: &PoolServing, sender: &Sender<'_>
         }
         explanation.session = Some(words);
     }
-    if chosen.is_none() && pool.balancer.anyone(&[], now_us) {
-        explanation.queue = Some(would_wait(pool));
+    if pool.balancer.pool().circuit(now_us) == Circuit::Open {
+        chosen = None;
+        explanation.refused = Some(refusal(Reason::CircuitOpen));
+    } else if chosen.is_none() && pool.balancer.anyone(&[], now_us) {
+        match would_wait(pool) {
+            Ok(words) => explanation.queue = Some(words),
+            Err(reason) => explanation.refused = Some(refusal(reason)),
+        }
     } else if chosen.is_none() {
         explanation.refused = Some(refusal(Reason::NoBackend));
     }
@@ -149,9 +160,18 @@ fn blank(listener: &ListenerServing) -> Explanation {
     }
 }
 
-fn would_wait(pool: &PoolServing) -> String {
+/// That a request would wait for a slot, in words.
+///
+/// # Errors
+/// There is no room to wait.
+fn would_wait(pool: &PoolServing) -> Result<String, Reason> {
     let (waiting, size) = (pool.balancer.pool().waiting(), pool.config.overload.queue.size);
-    format!("every backend is full: it would wait, {waiting} of at most {size} do now")
+    match waiting < size {
+        true => Ok(format!(
+            "every backend is full: it would wait, {waiting} of at most {size} do now"
+        )),
+        false => Err(Reason::QueueFull),
+    }
 }
 
 fn refusal(reason: Reason) -> Refusal {

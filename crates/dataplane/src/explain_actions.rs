@@ -1,11 +1,13 @@
-//! What listener and route would do with a request besides choosing a pool, in words.
+//! What listener and route would do with a request besides choosing a pool, in words, and how long they wait for it.
 
 use std::net::IpAddr;
+use std::time::Duration;
 
-use http::RequestHead;
 use http::template::{self, Values};
-use model::config::{HeaderRules, PathMatch, Route, RouteTarget};
+use http::{Framing, RequestHead};
+use model::config::{HeaderRules, PathMatch, Pool, RetryOn, Route, RouteTarget, Template};
 use model::reason::Reason;
+use model::units::{format_duration, format_size};
 
 use crate::actions;
 use crate::serving::ListenerServing;
@@ -30,7 +32,8 @@ pub(crate) fn tell(
         method: head.method_bytes(bytes),
         path: head.path(bytes),
         query: head.query(bytes),
-        request_id: b"",
+        // It has one only once it is there.
+        request_id: b"{request_id}",
         route: route.map_or("", |route| route.name.as_str()).as_bytes(),
         scheme: listener.tls.as_ref().map_or(b"http", |_| b"https"),
     };
@@ -42,11 +45,12 @@ pub(crate) fn tell(
         told.redirected(308, actions::https_address(port, &values));
         return told;
     }
+    told.limit_body(listener, route, head);
     let Some(route) = route else {
         return told;
     };
     match &route.target {
-        RouteTarget::Pool(_) | RouteTarget::Split(_) => told.for_backend(route, head, bytes),
+        RouteTarget::Pool(_) | RouteTarget::Split(_) => told.for_backend(route, head, bytes, &values),
         RouteTarget::Redirect(redirect) => {
             let mut out = Vec::new();
             let filled = template::location(&redirect.to, &values, &mut out);
@@ -59,8 +63,51 @@ pub(crate) fn tell(
             told.answers = Ok(true);
         }
     }
-    told.for_client(route);
+    told.for_client(route, &values);
     told
+}
+
+/// How long a backend may take, and what is tried again.
+pub(crate) fn patience(route: Option<&Route>, pool: &Pool) -> [String; 2] {
+    let own = route.map(|route| &route.timeouts);
+    let first_byte = own
+        .and_then(|own| own.first_byte)
+        .unwrap_or(pool.timeouts.first_byte);
+    let total = own.and_then(|own| own.total).unwrap_or(pool.timeouts.total);
+    let total = match total {
+        Duration::ZERO => "none".to_owned(),
+        total => format_duration(total),
+    };
+    let times = format!(
+        "timeouts: connect {}, first_byte {}, stream_idle {}, total {total}",
+        format_duration(pool.timeouts.connect),
+        format_duration(first_byte),
+        format_duration(pool.timeouts.stream_idle),
+    );
+    let retries = &pool.retries;
+    let again = match retries.attempts {
+        0 => "retries: none".to_owned(),
+        times => format!("retries: up to {times}, on {}", causes(&retries.on)),
+    };
+    [times, again]
+}
+
+fn causes(on: &RetryOn) -> String {
+    let named = [
+        (on.connect, "connect"),
+        (on.reset, "reset"),
+        (on.timeout, "timeout"),
+    ];
+    let named = named
+        .iter()
+        .filter(|(on, _)| *on)
+        .map(|(_, name)| (*name).to_owned());
+    let statuses = on.statuses.iter().map(|range| match range {
+        (400, 499) => "4xx".to_owned(),
+        (500, 599) => "5xx".to_owned(),
+        (status, _) => status.to_string(),
+    });
+    named.chain(statuses).collect::<Vec<_>>().join(", ")
 }
 
 impl Told {
@@ -72,7 +119,20 @@ impl Told {
         });
     }
 
-    fn for_backend(&mut self, route: &Route, head: &RequestHead, bytes: &[u8]) {
+    /// Refuses a body that is known to be too large for the route, or for what it takes whole.
+    fn limit_body(&mut self, listener: &ListenerServing, route: Option<&Route>, head: &RequestHead) {
+        let own = route.and_then(|route| route.actions.max_body);
+        let whole = route.and_then(|route| route.actions.buffer_requests.as_ref());
+        let whole = whole.map(|buffer| buffer.memory.saturating_add(buffer.disk));
+        let limits = own.or(listener.body_limit).into_iter().chain(whole);
+        if let (Framing::Length(length), Some(limit)) = (head.framing, limits.min())
+            && length > limit
+        {
+            self.answers = Err(Reason::BodyTooLarge);
+        }
+    }
+
+    fn for_backend(&mut self, route: &Route, head: &RequestHead, bytes: &[u8], values: &Values<'_>) {
         let actions = &route.actions;
         if let Some(rule) = actions.rewrite.as_ref().and_then(|rewrite| rewrite.path.as_ref()) {
             let prefix = match &route.matches.path {
@@ -94,7 +154,7 @@ impl Told {
         if let Some(host) = actions.rewrite.as_ref().and_then(|rewrite| rewrite.host.as_ref()) {
             self.lines.push(format!("asks the backend for the host {host}"));
         }
-        self.rules("request", &actions.request_headers);
+        self.rules("request", &actions.request_headers, values);
         if let Some(mirror) = &actions.mirror {
             let line = format!("copies {}% to the pool {}", mirror.share, mirror.pool);
             self.lines.push(line);
@@ -115,8 +175,8 @@ impl Told {
         }
     }
 
-    fn for_client(&mut self, route: &Route) {
-        self.rules("response", &route.actions.response_headers);
+    fn for_client(&mut self, route: &Route, values: &Values<'_>) {
+        self.rules("response", &route.actions.response_headers, values);
         let pages = &route.actions.error_pages;
         if !pages.pages.is_empty() {
             let whose = match pages.intercept {
@@ -126,13 +186,20 @@ impl Told {
             self.lines.push(format!("own pages {whose}"));
         }
         if let Some(bytes) = route.actions.max_body {
-            self.lines.push(format!("bodies up to {bytes} bytes"));
+            self.lines.push(format!("bodies up to {}", format_size(bytes)));
         }
     }
 
-    fn rules(&mut self, of: &str, rules: &HeaderRules) {
-        let fields = |fields: &[(String, model::config::Template)]| {
-            let fields = fields.iter().map(|(name, value)| format!("{name}: {value}"));
+    fn rules(&mut self, of: &str, rules: &HeaderRules, values: &Values<'_>) {
+        let filled = |value: &Template| {
+            let mut out = Vec::new();
+            template::fill(value, values, &mut out);
+            String::from_utf8_lossy(&out).into_owned()
+        };
+        let fields = |fields: &[(String, Template)]| {
+            let fields = fields
+                .iter()
+                .map(|(name, value)| format!("{name}: {}", filled(value)));
             fields.collect::<Vec<_>>().join(", ")
         };
         let done = [

@@ -16,6 +16,7 @@ mod route;
 mod sticky;
 mod template;
 mod tls;
+mod words;
 
 use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
@@ -468,6 +469,18 @@ pub enum HashKey {
     Path,
     /// The value of this query parameter.
     Query(String),
+}
+
+impl std::fmt::Display for HashKey {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::ClientAddress => f.write_str("client_address"),
+            Self::Header(name) => write!(f, "header:{name}"),
+            Self::Cookie(name) => write!(f, "cookie:{name}"),
+            Self::Path => f.write_str("path"),
+            Self::Query(name) => write!(f, "query:{name}"),
+        }
+    }
 }
 
 /// Table of `consistent_hash`.

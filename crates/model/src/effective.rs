@@ -324,7 +324,7 @@ fn write_hash(w: &mut Writer, hash: &ConsistentHash) {
         table,
         bounded_load,
     } = hash;
-    w.text("key", &route::hash_key(key));
+    w.text("key", &key.to_string());
     let table = match table {
         HashTable::Ring => "ring",
         HashTable::Maglev => "maglev",

@@ -51,7 +51,7 @@ pub struct Explanation {
     /// 10 left`.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub limits: Vec<String>,
-    /// What listener and route do besides choosing a pool, a line each.
+    /// What listener and route do besides choosing a pool, and how long they wait for it, a line each.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub actions: Vec<String>,
     /// The pool reached.

@@ -62,8 +62,29 @@ pub struct LoadBalancerStatus {
     pub listeners: Vec<ListenerStatus>,
     /// Pools in order of name.
     pub pools: Vec<PoolStatus>,
+    /// Routes in the order in which they are tried, in words: the first [`MAX_ROUTES_SHOWN`].
+    pub routes: Vec<RouteStatus>,
+    /// How many routes there are.
+    pub route_count: usize,
     /// Routes that share requests out among pools, in the order in which they are tried.
     pub splits: Vec<SplitStatus>,
+}
+
+/// Routes of a load balancer that `status` shows; all of them are in the config in force.
+pub const MAX_ROUTES_SHOWN: usize = 200;
+
+/// A route, in words.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RouteStatus {
+    /// Its name.
+    pub route: Name,
+    /// What it matches: `host *.shop.example, path /api/…`; `everything`.
+    pub matches: String,
+    /// Where it leads, as configured: `pool web`.
+    pub leads_to: String,
+    /// What it does besides, a few words each.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub besides: Vec<String>,
 }
 
 /// A route that shares requests out among pools.

@@ -12,7 +12,7 @@ use model::record::{AttemptRecord, QueueRecord, RecordQuery, RequestRecord, TlsR
 use model::state::{Ejection, Health, Mode, OrderAction, Override, RouteOrder, Timestamp};
 use model::status::{
     BackendLive, BackendStatus, CertificateStatus, ConfigStatus, Event, ListenerStatus, LoadBalancerStatus,
-    PoolStatus, ReloadStatus, SplitPartStatus, SplitStatus, Status,
+    PoolStatus, ReloadStatus, RouteStatus, SplitPartStatus, SplitStatus, Status,
 };
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::registry::Registry;
@@ -386,6 +386,13 @@ fn status() -> Status {
                 all_down: false,
                 all_down_policy: AllDown::FailOpen,
                 backends: vec![backend(true), backend(false)],
+            }],
+            route_count: 1,
+            routes: vec![RouteStatus {
+                route: name("all"),
+                matches: "everything".to_owned(),
+                leads_to: "split default 1".to_owned(),
+                besides: vec!["compresses".to_owned()],
             }],
             splits: vec![SplitStatus {
                 route: name("all"),

@@ -9,7 +9,7 @@ use anyhow::Context;
 use model::state::{Health, Override, RouteOrder, Timestamp};
 use model::status::{
     BackendStatus, CertificateStatus, ConfigStatus, Event, ListenerStatus, LoadBalancerStatus, PoolStatus,
-    SplitPartStatus, SplitStatus, Status,
+    RouteStatus, SplitPartStatus, SplitStatus, Status,
 };
 
 use crate::cli::StatusArgs;
@@ -20,6 +20,9 @@ use crate::text::{ago, counted, duration, utc};
 
 /// Events shown; all that are kept are in `--json`.
 const EVENTS_SHOWN: usize = 10;
+
+/// Routes shown of a load balancer.
+const ROUTES_SHOWN: usize = 20;
 
 /// A certificate that ends sooner should have been renewed.
 const CERTIFICATE_SOON: Duration = Duration::from_secs(21 * 86_400);
@@ -96,11 +99,35 @@ fn load_balancer(out: &mut String, lb: &LoadBalancerStatus, now: Timestamp, pain
             let _ = writeln!(out, "    certificate {}", certificate(c, now, paint));
         }
     }
+    routes(out, lb, paint);
     for s in &lb.splits {
         let _ = writeln!(out, "  route {}", split(s, now, paint));
     }
     for p in &lb.pools {
         pool(out, p, now, paint);
+    }
+}
+
+/// Routes in the order tried; nothing of the one that every load balancer with one pool has.
+fn routes(out: &mut String, lb: &LoadBalancerStatus, paint: Paint) {
+    let plain = |route: &RouteStatus| route.matches == "everything" && route.besides.is_empty();
+    if lb.route_count == 1 && lb.routes.iter().all(plain) {
+        return;
+    }
+    let mut table = Table::new(&["ROUTE", "MATCHES", "LEADS TO", "BESIDES"]);
+    for route in lb.routes.iter().take(ROUTES_SHOWN) {
+        table.row(vec![
+            Cell::text(route.route.to_string()),
+            Cell::text(route.matches.clone()),
+            Cell::text(route.leads_to.clone()),
+            Cell::text(route.besides.join("; ")),
+        ]);
+    }
+    let _ = writeln!(out, "  routes, in the order in which they are tried");
+    out.push_str(&table.render(4, paint));
+    let more = lb.route_count.saturating_sub(ROUTES_SHOWN);
+    if more > 0 {
+        let _ = writeln!(out, "    and {more} more");
     }
 }
 
@@ -407,6 +434,21 @@ mod tests {
                         ),
                     }],
                 }],
+                route_count: 2,
+                routes: vec![
+                    RouteStatus {
+                        route: name("beta"),
+                        matches: "header x-beta = 1".into(),
+                        leads_to: "pool default".into(),
+                        besides: vec!["5 in 1m by client_address".into(), "rewrites".into()],
+                    },
+                    RouteStatus {
+                        route: name("all"),
+                        matches: "everything".into(),
+                        leads_to: "split blue 95, green 5".into(),
+                        besides: Vec::new(),
+                    },
+                ],
                 splits: vec![SplitStatus {
                     route: name("all"),
                     parts: vec![
@@ -457,6 +499,10 @@ last reload 5s ago: REFUSED, the config before it stays in force
 shop
   listener http on 0.0.0.0:8080: open, 1 connection
     certificate shop.pem for shop.example.com, *.example.com: 20 days left; NOT RELOADED: the key in shop.key does not belong to the certificate in shop.pem
+  routes, in the order in which they are tried
+    ROUTE  MATCHES            LEADS TO                BESIDES
+    beta   header x-beta = 1  pool default            5 in 1m by client_address; rewrites
+    all    everything         split blue 95, green 5
   route all: blue 0, green 100 (green=100 by bob, 2m ago, ends in 8m; configured: blue 95, green 5)
   pool default (round_robin)
     WARNING: its backends' certificates are not verified (insecure)

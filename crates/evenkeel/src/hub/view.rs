@@ -8,8 +8,8 @@ use model::config::{LoadBalancer, Name, Pool, RouteTarget, SplitPart};
 use model::snapshot::{Member, PoolState, Snapshot, WEIGHT_SCALE};
 use model::state::{BackendId, RouteOrder, Timestamp};
 use model::status::{
-    BackendLive, BackendStatus, ConfigStatus, Event, ListenerStatus, LoadBalancerStatus, PoolStatus,
-    SplitPartStatus, SplitStatus, Status,
+    BackendLive, BackendStatus, ConfigStatus, Event, ListenerStatus, LoadBalancerStatus, MAX_ROUTES_SHOWN,
+    PoolStatus, RouteStatus, SplitPartStatus, SplitStatus, Status,
 };
 
 /// State of the hub at one moment; cheap to clone.
@@ -83,6 +83,8 @@ impl View {
                         .values()
                         .filter_map(|pool| self.pool_status(&lb.name, pool, &live))
                         .collect(),
+                    routes: routes(lb),
+                    route_count: lb.routes.len(),
                     splits: self.splits(lb),
                 })
                 .collect(),
@@ -133,6 +135,18 @@ impl View {
                 .collect(),
         })
     }
+}
+
+fn routes(lb: &LoadBalancer) -> Vec<RouteStatus> {
+    let shown = lb.routes.iter().take(MAX_ROUTES_SHOWN);
+    shown
+        .map(|route| RouteStatus {
+            route: route.name.clone(),
+            matches: route.match_words(),
+            leads_to: route.target_words(),
+            besides: route.action_words(),
+        })
+        .collect()
 }
 
 fn backend_status(member: &Member, live: BackendLive) -> BackendStatus {

@@ -20,6 +20,7 @@ mod death;
 mod demo;
 mod exhaustion;
 mod expectations;
+mod explain;
 mod forwarding;
 mod grpc;
 mod hostile;

@@ -1,7 +1,7 @@
 //! Routes, as text.
 
 use super::{Writer, action, inline_table, list, quoted, sticky};
-use crate::config::{HashKey, PathMatch, Route, RouteMatch, RouteTarget, Split, SplitPart, ValueMatch};
+use crate::config::{PathMatch, Route, RouteMatch, RouteTarget, Split, SplitPart, ValueMatch};
 
 pub(super) fn write(w: &mut Writer, path: &str, route: &Route) {
     let Route {
@@ -34,19 +34,8 @@ fn write_split(w: &mut Writer, split: &Split) {
     });
     w.raw("split", list(parts));
     match key {
-        Some(key) => w.text("split_key", &hash_key(key)),
+        Some(key) => w.text("split_key", &key.to_string()),
         None => w.comment("split_key: each request is shared out by itself"),
-    }
-}
-
-/// What is hashed, as the config names it.
-pub(super) fn hash_key(key: &HashKey) -> String {
-    match key {
-        HashKey::ClientAddress => "client_address".to_owned(),
-        HashKey::Path => "path".to_owned(),
-        HashKey::Header(name) => format!("header:{name}"),
-        HashKey::Cookie(name) => format!("cookie:{name}"),
-        HashKey::Query(name) => format!("query:{name}"),
     }
 }
 
