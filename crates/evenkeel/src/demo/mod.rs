@@ -86,15 +86,46 @@ pub(crate) fn run(args: &DemoArgs) -> anyhow::Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-/// The demo's config: what a person would write, with quicker checks so that a watcher is not bored.
+/// The demo's config: what a person would write, with quicker checks so that a watcher is not bored, and with a few
+/// routes to try.
 fn config(listen: SocketAddr, admin: SocketAddr, backends: &[SocketAddr]) -> String {
-    let backends: Vec<String> = backends.iter().map(|b| format!("\"{b}\"")).collect();
-    format!(
-        "[node]\nname = \"demo\"\nshutdown_timeout = \"3s\"\n\n[admin]\nlisten = \"{admin}\"\n\n\
-         [load_balancers.demo]\nlisten = \"{listen}\"\nbackend_servers = [{}]\n\
-         health_endpoint = \"/health\"\npoll_frequency = \"1s\"\nslow_start = \"5s\"\n",
+    let list = |backends: &[SocketAddr]| {
+        let backends: Vec<String> = backends.iter().map(|b| format!("\"{b}\"")).collect();
         backends.join(", ")
-    )
+    };
+    let pool = |name: &str, backends: &[SocketAddr]| {
+        format!(
+            "[load_balancers.demo.pools.{name}]\nbackend_servers = [{}]\nhealth_endpoint = \"/health\"\n\
+             poll_frequency = \"1s\"\nslow_start = \"5s\"\n\n",
+            list(backends)
+        )
+    };
+    let route =
+        |name: &str, lines: &str| format!("[[load_balancers.demo.routes]]\nname = \"{name}\"\n{lines}\n\n");
+    // Two of them, so that one may die here too.
+    let beta = backends.get(..2).unwrap_or(backends);
+    [
+        format!("[node]\nname = \"demo\"\nshutdown_timeout = \"3s\"\n\n[admin]\nlisten = \"{admin}\"\n\n"),
+        format!("[load_balancers.demo]\nlisten = \"{listen}\"\n\n"),
+        pool("web", backends),
+        pool("beta", beta),
+        route(
+            "beta",
+            "match = { headers = { X-Beta-User = \"1\" } }\npool = \"beta\"",
+        ),
+        route(
+            "limited",
+            "match = { path = \"/limited\" }\npool = \"web\"\nrate_limit = { requests = 3, per = \"10s\" }",
+        ),
+        route(
+            "moved",
+            &format!(
+                "match = {{ path = \"/old\" }}\nredirect = {{ to = \"http://{listen}/\", status = 302 }}"
+            ),
+        ),
+        route("all", "pool = \"web\""),
+    ]
+    .concat()
 }
 
 /// This address, or the same with the next free port.

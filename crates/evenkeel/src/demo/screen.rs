@@ -72,7 +72,7 @@ impl Screen {
         let seconds = self.before_at.elapsed().as_secs_f64().max(0.001);
         let first = self.before.is_empty();
         let mut rates = BTreeMap::new();
-        for backend in backends(status) {
+        for backend in &backends(status) {
             let before = self.before.insert(backend.address, backend.live.requests);
             let more = backend.live.requests.saturating_sub(before.unwrap_or(0));
             rates.insert(backend.address, if first { 0.0 } else { more as f64 / seconds });
@@ -100,7 +100,7 @@ impl Screen {
             "REQUESTS>",
             "FAILURES>",
         ]);
-        for b in backends(status) {
+        for b in &backends(status) {
             table.row(vec![
                 Cell::text(children.at(b.address).map_or("", |c| c.name.as_str())),
                 Cell::text(b.address.to_string()),
@@ -164,7 +164,7 @@ impl Screen {
         let oldest = status.events.first().map_or(0, |e| e.at.0);
         self.events_told.retain(|(at, ..)| *at >= oldest);
         let _ = write!(text, "{}", utc(status.now));
-        for b in backends(status) {
+        for b in &backends(status) {
             let name = children.at(b.address).map_or("", |c| c.name.as_str());
             let rate = rates.get(&b.address).unwrap_or(&0.0);
             let _ = write!(text, " | {name} {} {rate:.1}/s", b.eligibility.replace('_', " "));
@@ -191,29 +191,38 @@ impl Screen {
             self.paint.text(Tone::Title, "Evenkeel demo: open")
         );
         if let Some((backend, pid)) = children.first_running().and_then(|b| Some((b, b.pid()?))) {
-            let _ = writeln!(
-                text,
-                "    kill -9 {pid}{}{}",
-                " ".repeat(8),
-                self.paint.text(
-                    Tone::Faint,
-                    &format!(
-                        "# {} dies; nobody notices; it is back in {}",
-                        backend.name,
-                        duration(AWAY)
-                    )
-                )
-            );
+            let back = duration(AWAY);
+            let what = format!("# {} dies; nobody notices; it is back in {back}", backend.name);
+            let _ = writeln!(text, "    kill -9 {pid}        {}", self.faint(&what));
         }
         if let Some(last) = children.addresses().last() {
             let _ = writeln!(text, "    {me} backend drain demo {last}{admin}");
             let _ = writeln!(text, "    {me} backend ready demo {last}{admin}");
         }
+        let _ = writeln!(
+            text,
+            "    curl {url} -H 'X-Beta-User: 1'        {}",
+            self.faint("# a route of its own: to two of the three")
+        );
+        let _ = writeln!(
+            text,
+            "    curl -i {url}limited        {}",
+            self.faint("# the fourth within ten seconds is refused")
+        );
         let _ = writeln!(text, "    {me} status{admin}");
-        let _ = writeln!(text, "    {me} explain --listener demo GET /{admin}");
+        let _ = writeln!(text, "    {me} explain --listener demo GET /limited{admin}");
+        let _ = writeln!(
+            text,
+            "    {me} why --all{admin}        {}",
+            self.faint("# what became of the last requests")
+        );
         let _ = writeln!(text, "    curl http://{}/metrics", self.admin);
         text.push_str("  Ctrl-C ends it and everything it started.\n");
         text
+    }
+
+    fn faint(&self, text: &str) -> String {
+        self.paint.text(Tone::Faint, text)
     }
 
     fn visits(&self, visits: Visits) -> String {
@@ -224,12 +233,21 @@ impl Screen {
     }
 }
 
-fn backends(status: &Status) -> impl Iterator<Item = &BackendStatus> {
-    status
-        .load_balancers
-        .iter()
-        .flat_map(|lb| &lb.pools)
-        .flat_map(|pool| &pool.backends)
+/// The backends, each once with what it did in all pools.
+fn backends(status: &Status) -> Vec<BackendStatus> {
+    let mut merged: Vec<BackendStatus> = Vec::new();
+    let pools = status.load_balancers.iter().flat_map(|lb| &lb.pools);
+    // The pool of all of them comes last by name.
+    for backend in pools.rev().flat_map(|pool| &pool.backends) {
+        match merged.iter_mut().find(|known| known.address == backend.address) {
+            Some(known) => {
+                known.live.requests += backend.live.requests;
+                known.live.failures += backend.live.failures;
+            }
+            None => merged.push(backend.clone()),
+        }
+    }
+    merged
 }
 
 fn process(children: &Children, address: SocketAddr) -> String {

@@ -76,7 +76,13 @@ fn the_demo_survives_what_it_proposes() {
         .parse()
         .unwrap();
     let victim = Pid::from_raw(word_after(&mut output, "kill -9 ").parse().unwrap());
-    assert_eq!(Client::connect(address).get("/").status(), 200);
+    let mut client = Client::connect(address);
+    assert_eq!(client.get("/").status(), 200);
+    let beta = "GET / HTTP/1.1\r\nHost: a\r\nX-Beta-User: 1\r\n\r\n";
+    assert_eq!(client.ask(beta).status(), 200);
+    let limited: Vec<u16> = (0..4).map(|_| client.get("/limited").status()).collect();
+    assert_eq!(limited, [200, 200, 200, 429]);
+    assert_eq!(client.get("/old").status(), 302);
     let backends = children(demo.pid());
     assert!(
         backends.len() == 3 && backends.contains(&victim),
