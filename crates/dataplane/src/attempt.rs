@@ -4,6 +4,7 @@
 //! backend may answer early, ask with `100 Continue`, or stream back while it still reads.
 
 mod http2;
+mod switch;
 
 use std::cell::Cell;
 use std::future::poll_fn;
@@ -32,7 +33,7 @@ use crate::story::Try;
 use crate::stream::Stream;
 use crate::timers::{Expired, Timer};
 use crate::tries::Tries;
-use crate::tunnel::Tunnel;
+use crate::tunnel::{Backend, BackendStream, Tunnel};
 use crate::upstream::{self, Upstream};
 
 /// Interim (1xx) responses accepted before the final one.
@@ -132,9 +133,8 @@ pub(crate) async fn run(
     if let Some(settings) = &pool.config.http2 {
         // Boxed: the larger state must not make every connection larger.
         let sent = http2::run(request, (cell, index), (settings, tries), client, scratch);
-        let attempt = Box::pin(sent).await;
-        drop(in_flight);
-        return settle(attempt, client).await;
+        let (attempt, switched) = Box::pin(sent).await;
+        return close(request, attempt, switched, in_flight, client).await;
     }
     let upstream = match upstream::acquire(shard, cell, pool, client.timer, tries.fresh).await {
         Ok(upstream) => upstream,
@@ -176,9 +176,27 @@ pub(crate) async fn run(
         After::Tunnel => {
             let early = buffer.split_off(0);
             shard.buffers.give(buffer);
-            client.tunnel = Some(Box::new(Tunnel::new(request, upstream.stream, in_flight, early)));
+            let backend = Backend::Connection(upstream.stream);
+            client.tunnel = Some(Box::new(Tunnel::new(request, backend, in_flight, early)));
             return attempt;
         }
+    }
+    drop(in_flight);
+    settle(attempt, client).await
+}
+
+/// What follows an attempt over HTTP/2: its stream may have become a tunnel.
+async fn close(
+    request: &Request<'_>,
+    attempt: Attempt,
+    switched: Option<Box<BackendStream>>,
+    in_flight: InFlight,
+    client: &mut Client<'_>,
+) -> Attempt {
+    if let Some(stream) = switched {
+        let backend = Backend::Stream(stream);
+        client.tunnel = Some(Box::new(Tunnel::new(request, backend, in_flight, Vec::new())));
+        return attempt;
     }
     drop(in_flight);
     settle(attempt, client).await
@@ -284,6 +302,9 @@ impl<'a> Exchange<'a, '_, '_, '_> {
         self.note_head();
         if self.scratch.response.status == 101 {
             return self.switch(buffer).await;
+        }
+        if self.misleads() {
+            return self.refuse_to_mislead(buffer);
         }
         if self.declines(length <= pool.config.retries.replay_bytes as usize) {
             return self.decline(buffer);
@@ -395,24 +416,6 @@ impl<'a> Exchange<'a, '_, '_, '_> {
         (attempt, if complete { after } else { After::Close })
     }
 
-    /// Passes the backend's 101 on; what follows it stays in `buffer`.
-    async fn switch(&mut self, buffer: &mut Vec<u8>) -> (Attempt, After) {
-        self.tell_session(buffer);
-        let response = &*self.scratch.response;
-        let protocol = self.request.upgrade.unwrap_or_default();
-        self.reply
-            .switch(buffer, response, self.scratch.response_extra, protocol);
-        let sent = self.reply.flush().await;
-        buffer.drain(..response.head_len);
-        let (attempt, after) = self.finish(sent.map(|()| false), false);
-        let after = if matches!(attempt, Attempt::Answered { .. }) {
-            After::Tunnel
-        } else {
-            after
-        };
-        (attempt, after)
-    }
-
     fn write_head(&mut self) {
         let Request { outgoing, bytes, .. } = *self.request;
         let out = &mut *self.scratch.to_backend;
@@ -445,7 +448,7 @@ impl<'a> Exchange<'a, '_, '_, '_> {
                 match response.parse(buffer, method) {
                     Err(reason) => return Err(no_head(reason)),
                     Ok(Parsed::Complete) if response.status >= 200 => return Ok(()),
-                    Ok(Parsed::Complete) if switches(self.request, response, buffer) => return Ok(()),
+                    Ok(Parsed::Complete) if switch::agrees(self.request, response, buffer) => return Ok(()),
                     Ok(Parsed::Complete) => {
                         interim += 1;
                         if response.status == 101 || interim > MAX_INTERIM {
@@ -714,12 +717,6 @@ impl NoHead {
             stale: stale && lost,
         }
     }
-}
-
-/// Whether this is the 101 that was asked for.
-fn switches(request: &Request<'_>, response: &ResponseHead, buffer: &[u8]) -> bool {
-    let asked = request.upgrade.filter(|_| response.status == 101);
-    asked.is_some_and(|protocol| response.switches_to(buffer, protocol))
 }
 
 /// What a backend answers to half a body is no answer to the request, and the rest that it waits for is not coming.

@@ -27,7 +27,7 @@ use crate::shard::{ConnectionGuard, Shard, Slot, now_or_never};
 use crate::stream::Stream;
 use crate::timers::{Expired, Timer};
 use crate::tls::{self, Accepted};
-use crate::tunnel::Tunnel;
+use crate::tunnel::{Side, Tunnel};
 
 /// How long a connection without a request keeps the state it serves requests with.
 const BUSY_LINGER: Duration = Duration::from_millis(100);
@@ -106,7 +106,8 @@ pub(crate) async fn run(
                 break;
             }
             After::Tunnel(tunnel) => {
-                Box::pin(tunnel.run(&shard, &client.stream, &client.timer)).await;
+                let side = Side::Connection(&client.stream);
+                Box::pin(tunnel.run(&shard, side, &client.timer)).await;
                 break;
             }
             After::Http2(ahead) => {

@@ -6,8 +6,8 @@ use std::sync::Arc;
 
 use balance::Outcome;
 use http::answer::Answer;
-use http::forward::{self, Via};
-use http::{FieldList, Framing, RequestHead, ResponseHead};
+use http::forward::{self, Upgrade, Via};
+use http::{FieldList, RequestHead, ResponseHead};
 use model::config::{HealthCheck, Listener, Route, RouteTimeouts};
 use model::reason::{Fault, Reason};
 
@@ -33,6 +33,7 @@ use crate::timers::Timer;
 use crate::tls;
 use crate::tries::Tries;
 use crate::tunnel::Tunnel;
+use crate::upgrade;
 
 /// Where an authority looks for the answer to its challenge (RFC 8555 section 8.3).
 const CHALLENGE_PATH: &[u8] = b"/.well-known/acme-challenge/";
@@ -144,8 +145,8 @@ pub(crate) struct Request<'a> {
     pub(crate) extra: &'a FieldList,
     pub(crate) story: &'a Story,
     pub(crate) started_us: u64,
-    /// The protocol that the connection is to switch to.
-    pub(crate) upgrade: Option<&'a [u8]>,
+    /// What the connection, or the stream, is to switch to.
+    pub(crate) upgrade: Option<Upgrade<'a>>,
     /// By leave of the pool's circuit breaker, where there is one.
     pub(crate) passage: Option<&'a Passage<'a>>,
     origin: &'a Origin,
@@ -362,8 +363,8 @@ async fn route(arrived: &Arrived<'_>, client: &mut Client<'_>, rest: &mut Rest) 
     let Some(pool) = pool.and_then(|p| lb.pools.get(p)) else {
         return refuse_read(arrived, client, Reason::NoRoute, response_extra).await;
     };
-    let upgrade = head.upgrade(bytes);
-    if upgrade.is_some_and(|to| !may_switch(&serving.config, pool, head, to)) {
+    let upgrade = upgrade::of(shard, head, bytes);
+    if upgrade.is_some_and(|upgrade| !upgrade::is_allowed(&serving.config, head, upgrade.protocol)) {
         // Its client may have gone on in the other protocol already.
         return answer(client, Reason::UpgradeUnsupported, None, response_extra, true).await;
     }
@@ -441,15 +442,6 @@ pub(crate) async fn answer_with(
         reason: None,
         sent: client.reply.sent(),
     }
-}
-
-/// Whether a client of this listener may switch to `protocol` with a backend of this pool. A body would have to end
-/// before the tunnel begins, and no protocol in use needs one.
-fn may_switch(listener: &Listener, pool: &PoolServing, head: &RequestHead, protocol: &[u8]) -> bool {
-    let mut allowed = listener.upgrades.iter();
-    allowed.any(|known| known.as_bytes().eq_ignore_ascii_case(protocol))
-        && matches!(head.framing, Framing::None)
-        && pool.config.http2.is_none()
 }
 
 impl Rest {

@@ -46,6 +46,7 @@ mod timers;
 mod tls;
 mod tries;
 mod tunnel;
+mod upgrade;
 mod upstream;
 
 use std::collections::{BTreeMap, BTreeSet};

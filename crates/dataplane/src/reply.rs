@@ -164,15 +164,20 @@ impl<'a> Reply<'a> {
         Ok(())
     }
 
-    /// Writes the 101 with which the connection becomes a tunnel.
+    /// Writes the answer with which the connection, or the stream, becomes a tunnel. Returns its status.
     pub(crate) fn switch(
         &mut self,
         buffer: &[u8],
         response: &ResponseHead,
         extra: &FieldList,
         protocol: &[u8],
-    ) {
+    ) -> u16 {
+        if let Wire::Http2(responder) = &self.wire {
+            responder.hold_switch(buffer, response, extra);
+            return 200;
+        }
         forward::write_switch(self.out, buffer, response, extra, protocol);
+        101
     }
 
     /// Writes the head of a backend's response with `extra` fields. `close`: the connection should end after it.

@@ -162,6 +162,17 @@ impl Stream {
         }
     }
 
+    /// When it is closed, the peer will see a reset instead of an end.
+    pub(crate) fn reset_on_close(&self) {
+        let kind = self.0.borrow();
+        let tcp = match &*kind {
+            Kind::Plain(tcp) => tcp,
+            Kind::Tls(tls) => tls.get_ref().0,
+        };
+        // Fails for a socket that is gone, which needs nothing.
+        let _ = tcp.set_zero_linger();
+    }
+
     /// Whether the bytes on the wire are those of the message, so that the kernel can move them.
     pub(crate) fn is_spliceable(&self) -> bool {
         matches!(&*self.0.borrow(), Kind::Plain(_))

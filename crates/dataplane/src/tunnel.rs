@@ -1,14 +1,17 @@
-//! Tunnels: connections that have switched to another protocol (RFC 9110 section 7.8), WebSocket above all.
+//! Tunnels: requests that have switched to another protocol (RFC 9110 section 7.8), WebSocket above all.
 //!
-//! Only a 101 of the backend that names the protocol asked for makes one; until then HTTP's framing holds and what
-//! the client has sent ahead waits. A tunnel is bytes in both directions with each side's end passed on. It
-//! keeps its backend's place in the load until it ends, and what it was made from may change or go meanwhile: no
-//! change of the config closes it.
+//! Only an answer of the backend that agrees to the protocol asked for makes one (101 over HTTP/1.1, 2xx to an
+//! extended CONNECT over HTTP/2); until then HTTP's framing holds and what the client has sent ahead waits. A tunnel
+//! is bytes in both directions with each side's end passed on, whether a side is a [connection or a
+//! stream](side). It keeps its backend's place in the load until it ends, and what it was made from may change or go
+//! meanwhile: no change of the config closes it.
 //!
-//! While nothing moves it holds two sockets and no buffer.
+//! While nothing moves it holds its two sides and no buffer.
+
+mod side;
 
 use std::future::poll_fn;
-use std::pin::pin;
+use std::pin::{Pin, pin};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
@@ -23,6 +26,8 @@ use crate::slot::InFlight;
 use crate::sticky::Hold;
 use crate::stream::Stream;
 use crate::timers::Timer;
+use side::broken;
+pub(crate) use side::{Backend, BackendStream, Broken, Frames, Outlet, Side};
 
 /// Most bytes moved by one `splice`, after which other connections of the shard have their turn.
 const SPLICE_BYTES: usize = 256 * 1024;
@@ -30,7 +35,7 @@ const SPLICE_BYTES: usize = 256 * 1024;
 /// A tunnel about to run.
 #[derive(Debug)]
 pub(crate) struct Tunnel {
-    backend: Stream,
+    backend: Backend,
     /// The backend's place in the load, held until the tunnel ends.
     in_flight: InFlight,
     /// Keeps the session that it belongs to.
@@ -52,20 +57,35 @@ struct Counted {
     shard: usize,
 }
 
+/// How a tunnel ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum End {
+    /// Both sides have said so, or nothing moved for too long.
+    Orderly,
+    /// The client broke off.
+    Client,
+    /// The backend broke off.
+    Backend,
+}
+
 /// One of the two directions.
 struct Direction<'a> {
     shard: &'a Shard,
-    from: &'a Stream,
-    to: &'a Stream,
+    from: Side<'a>,
+    to: Side<'a>,
     bytes: &'a Counter,
 }
 
-/// The other side cannot be reached any more.
-struct Broken;
+/// Which side of a direction broke, and how.
+enum Failed {
+    From(Broken),
+    To(Broken),
+}
 
 impl Tunnel {
-    pub(crate) fn new(request: &Request<'_>, backend: Stream, in_flight: InFlight, early: Vec<u8>) -> Self {
+    pub(crate) fn new(request: &Request<'_>, backend: Backend, in_flight: InFlight, early: Vec<u8>) -> Self {
         let timeouts = &request.pool.config.timeouts;
+        backend.widen();
         Self {
             backend,
             in_flight,
@@ -84,7 +104,7 @@ impl Tunnel {
     }
 
     /// Moves bytes both ways until both sides have ended, one breaks, or nothing moves for too long.
-    pub(crate) async fn run(self: Box<Self>, shard: &Rc<Shard>, client: &Stream, timer: &Timer) {
+    pub(crate) async fn run(self: Box<Self>, shard: &Rc<Shard>, client: Side<'_>, timer: &Timer) -> End {
         let Self {
             backend,
             in_flight,
@@ -96,15 +116,16 @@ impl Tunnel {
             counted,
         } = *self;
         let counters = counted.lb.counters.of(shard.index);
+        let server = backend.side();
         let up = Direction {
             shard,
             from: client,
-            to: &backend,
+            to: server,
             bytes: &counters.received_bytes,
         };
         let down = Direction {
             shard,
-            from: &backend,
+            from: server,
             to: client,
             bytes: &counters.sent_bytes,
         };
@@ -112,40 +133,81 @@ impl Tunnel {
         timer.limit(Duration::ZERO);
         timer.arm(idle);
         let moved = || timer.arm(pause.get());
-        let (mut up, mut down) = (pin!(up.run(ahead, &moved)), pin!(down.run(early, &moved)));
-        let (mut up_done, mut down_done) = (false, false);
-        let both = poll_fn(|cx| {
-            for (direction, done) in [
-                (
-                    up.as_mut() as std::pin::Pin<&mut dyn Future<Output = _>>,
-                    &mut up_done,
-                ),
-                (down.as_mut(), &mut down_done),
-            ] {
-                if *done {
-                    continue;
-                }
-                match direction.poll(cx) {
-                    Poll::Ready(Ok(())) => {
-                        *done = true;
-                        pause.set(closing_idle);
-                        timer.arm(closing_idle);
-                    }
-                    Poll::Ready(Err(Broken)) => return Poll::Ready(()),
-                    Poll::Pending => {}
-                }
+        let closing = || {
+            pause.set(closing_idle);
+            timer.arm(closing_idle);
+        };
+        let (up, down) = (up.run(ahead, &moved), down.run(early, &moved));
+        let ended = match timer.bound(both(up, down, (client, server), closing)).await {
+            Ok(ended) => ended,
+            Err(_) => {
+                tracing::debug!(load_balancer = %counted.lb.name, "tunnel idle for too long: closed");
+                client.end_stream();
+                server.end_stream();
+                End::Orderly
             }
-            if up_done && down_done {
-                Poll::Ready(())
-            } else {
-                Poll::Pending
-            }
-        });
-        if timer.bound(both).await.is_err() {
-            tracing::debug!(load_balancer = %counted.lb.name, "tunnel idle for too long: closed");
-        }
+        };
         drop((in_flight, session));
+        ended
     }
+}
+
+/// Drives both directions until both have ended or one side breaks, which the other is told. `closing` is called when
+/// one has ended.
+async fn both(
+    up: impl Future<Output = Result<(), Failed>>,
+    down: impl Future<Output = Result<(), Failed>>,
+    (client, server): (Side<'_>, Side<'_>),
+    closing: impl Fn(),
+) -> End {
+    let (mut up, mut down) = (pin!(up), pin!(down));
+    let (mut up_done, mut down_done) = (false, false);
+    poll_fn(|cx| {
+        let up = (up.as_mut() as Pin<&mut dyn Future<Output = _>>, &mut up_done);
+        let down = (down.as_mut() as Pin<&mut dyn Future<Output = _>>, &mut down_done);
+        for ((direction, done), from_client) in [(up, true), (down, false)] {
+            if *done {
+                continue;
+            }
+            match direction.poll(cx) {
+                Poll::Ready(Ok(())) => {
+                    *done = true;
+                    closing();
+                }
+                Poll::Ready(Err(failed)) => {
+                    let (by_client, how) = match failed {
+                        Failed::From(how) => (from_client, how),
+                        Failed::To(how) => (!from_client, how),
+                    };
+                    return Poll::Ready(break_off(by_client, how, client, server));
+                }
+                Poll::Pending => {}
+            }
+        }
+        if up_done && down_done {
+            return Poll::Ready(End::Orderly);
+        }
+        for (side, by_client) in [(client, true), (server, false)] {
+            if side.poll_reset(cx).is_ready() {
+                return Poll::Ready(break_off(by_client, Broken::Reset, client, server));
+            }
+        }
+        Poll::Pending
+    })
+    .await
+}
+
+/// Tells one side what the other did.
+fn break_off(by_client: bool, how: Broken, client: Side<'_>, server: Side<'_>) -> End {
+    let (other, end) = match by_client {
+        true => (server, End::Client),
+        false => (client, End::Backend),
+    };
+    match how {
+        Broken::Reset => other.reset(),
+        Broken::Lost => other.end_stream(),
+    }
+    end
 }
 
 impl Counted {
@@ -167,49 +229,69 @@ impl Drop for Counted {
 
 impl Direction<'_> {
     /// Moves `first`, then what comes, until the end, which is passed on. `moved` is told of every step.
-    async fn run(&self, first: Vec<u8>, moved: &impl Fn()) -> Result<(), Broken> {
+    async fn run(&self, first: Vec<u8>, moved: &impl Fn()) -> Result<(), Failed> {
         self.write(&first, moved).await?;
         drop(first);
         loop {
-            poll_fn(|cx| self.from.poll_readable(cx))
-                .await
-                .map_err(|_| Broken)?;
-            let mut buffer = self.shard.buffers.take();
-            // Readiness may have been a rumour: then the buffer goes back before the wait goes on.
-            let read = now_or_never(self.from.read_buf(&mut buffer)).await;
-            let full = buffer.len() == buffer.capacity();
-            let result = match read {
-                None => Ok(true),
-                Some(Ok(0)) => Ok(false),
-                Some(Ok(_)) => self.write(&buffer, moved).await.map(|()| true),
-                Some(Err(_)) => Err(Broken),
+            let more = match self.from {
+                Side::Connection(from) => self.step(from, moved).await?,
+                Side::Stream(from, _) => self.step_of_stream(from, moved).await?,
             };
-            self.shard.buffers.give(buffer);
-            if !result? {
-                // A side that is gone already needs no end.
-                let _ = self.to.shutdown().await;
+            if !more {
+                self.to.end().await;
                 return Ok(());
-            }
-            if full {
-                self.splice(moved).await?;
             }
         }
     }
 
-    async fn write(&self, bytes: &[u8], moved: &impl Fn()) -> Result<(), Broken> {
+    /// Moves what comes on a stream next; false at its end.
+    async fn step_of_stream(&self, from: &Frames, moved: &impl Fn()) -> Result<bool, Failed> {
+        let Some(bytes) = from.next().await.map_err(Failed::From)? else {
+            return Ok(false);
+        };
+        self.write(&bytes, moved).await?;
+        from.release(bytes.len());
+        Ok(true)
+    }
+
+    /// Moves what comes on a connection next; false at its end.
+    async fn step(&self, from: &Stream, moved: &impl Fn()) -> Result<bool, Failed> {
+        let failed = |error| Failed::From(broken(&error));
+        poll_fn(|cx| from.poll_readable(cx)).await.map_err(failed)?;
+        let mut buffer = self.shard.buffers.take();
+        // Readiness may have been a rumour: then the buffer goes back before the wait goes on.
+        let read = now_or_never(from.read_buf(&mut buffer)).await;
+        let full = buffer.len() == buffer.capacity();
+        let result = match read {
+            None => Ok(true),
+            Some(Ok(0)) => Ok(false),
+            Some(Ok(_)) => self.write(&buffer, moved).await.map(|()| true),
+            Some(Err(error)) => Err(failed(error)),
+        };
+        self.shard.buffers.give(buffer);
+        if full
+            && let Ok(true) = result
+            && let Side::Connection(to) = self.to
+        {
+            self.splice(from, to, moved).await?;
+        }
+        result
+    }
+
+    async fn write(&self, bytes: &[u8], moved: &impl Fn()) -> Result<(), Failed> {
         if bytes.is_empty() {
             return Ok(());
         }
         moved();
-        self.to.write_all(bytes).await.map_err(|_| Broken)?;
+        self.to.write(bytes).await.map_err(Failed::To)?;
         self.bytes.add(bytes.len() as u64);
         moved();
         Ok(())
     }
 
     /// Moves what is there inside the kernel, as long as it comes without a wait.
-    async fn splice(&self, moved: &impl Fn()) -> Result<(), Broken> {
-        if !(self.from.is_spliceable() && self.to.is_spliceable()) {
+    async fn splice(&self, from: &Stream, to: &Stream, moved: &impl Fn()) -> Result<(), Failed> {
+        if !(from.is_spliceable() && to.is_spliceable()) {
             return Ok(());
         }
         // Without a pipe (no descriptors left) it is copied.
@@ -217,16 +299,17 @@ impl Direction<'_> {
             return Ok(());
         };
         loop {
-            let filled = now_or_never(self.from.splice_into(&mut pipe, SPLICE_BYTES)).await;
+            let filled = now_or_never(from.splice_into(&mut pipe, SPLICE_BYTES)).await;
             match filled {
                 // Nothing now, or the end: the plain way sees which.
                 None | Some(Ok(0)) => break,
                 Some(Ok(n)) => self.bytes.add(n as u64),
-                Some(Err(_)) => return Err(Broken),
+                Some(Err(error)) => return Err(Failed::From(broken(&error))),
             }
             while pipe.held() > 0 {
                 moved();
-                self.to.splice_from(&mut pipe).await.map_err(|_| Broken)?;
+                let sent = to.splice_from(&mut pipe).await;
+                sent.map_err(|_| Failed::To(Broken::Lost))?;
             }
             tokio::task::yield_now().await;
         }

@@ -14,6 +14,7 @@ use crate::request::RequestHead;
 use crate::response::ResponseHead;
 use crate::syntax::{is_token, push_decimal, trim};
 use crate::trace::TraceContext;
+use crate::websocket;
 
 /// From where and to where a request goes.
 #[derive(Clone, Copy, Debug)]
@@ -28,10 +29,19 @@ pub struct Via<'a> {
     pub scheme: &'a [u8],
     /// Host to send when the client sent none (HTTP/1.0): the backend's address.
     pub backend: &'a [u8],
-    /// Protocol that the backend is asked to switch to (RFC 9110 section 7.8); only for a request without a body.
-    pub upgrade: Option<&'a [u8]>,
+    /// What the backend is asked to switch to; only for a request without a body.
+    pub upgrade: Option<Upgrade<'a>>,
     /// Place in a trace to name as `traceparent`: that of this attempt.
     pub trace: Option<TraceContext>,
+}
+
+/// A wish to switch to another protocol (RFC 9110 section 7.8).
+#[derive(Clone, Copy, Debug)]
+pub struct Upgrade<'a> {
+    /// Name of the protocol.
+    pub protocol: &'a [u8],
+    /// Key of our own for WebSocket's handshake, where the client's protocol has none (RFC 8441 section 5.1).
+    pub key: Option<websocket::Key>,
 }
 
 /// Writes the request head for a backend, as HTTP/1.1.
@@ -57,8 +67,11 @@ pub fn write_request(out: &mut Vec<u8>, buf: &[u8], head: &RequestHead, via: &Vi
         }
     }
     write_framing(out, head.framing);
-    if let Some(protocol) = via.upgrade {
-        write_upgrade(out, protocol);
+    if let Some(upgrade) = via.upgrade {
+        write_upgrade(out, upgrade.protocol);
+        if let Some(key) = upgrade.key {
+            write_line(out, websocket::KEY_FIELD.as_bytes(), &key.text());
+        }
     } else if head.te_trailers {
         out.extend_from_slice(b"TE: trailers\r\nConnection: TE\r\n");
     }
@@ -238,9 +251,11 @@ pub fn write_interim(out: &mut Vec<u8>, buf: &[u8], head: &ResponseHead) {
     out.extend_from_slice(b"\r\n");
 }
 
-/// Writes the 101 with which a connection becomes a tunnel. `protocol` is what was asked for.
+/// Writes the 101 with which a connection becomes a tunnel, whatever status the backend said it with. `protocol` is
+/// what was asked for.
 pub fn write_switch(out: &mut Vec<u8>, buf: &[u8], head: &ResponseHead, extra: &FieldList, protocol: &[u8]) {
-    write_status_and_fields(out, buf, head);
+    write_status_line(out, 101, b"Switching Protocols");
+    write_fields(out, buf, head);
     write_extra(out, extra);
     write_upgrade(out, protocol);
     out.extend_from_slice(b"\r\n");
@@ -287,6 +302,10 @@ pub fn write_failure(
 
 fn write_status_and_fields(out: &mut Vec<u8>, buf: &[u8], head: &ResponseHead) {
     write_status_line(out, head.status, head.phrase(buf));
+    write_fields(out, buf, head);
+}
+
+fn write_fields(out: &mut Vec<u8>, buf: &[u8], head: &ResponseHead) {
     for field in head.fields.iter().filter(|field| field.kind == FieldKind::Other) {
         write_field(out, buf, field);
     }

@@ -31,6 +31,7 @@ mod syntax;
 mod target;
 pub mod template;
 pub mod trace;
+pub mod websocket;
 
 pub use field_list::FieldList;
 pub use message::{Field, FieldKind, Framing, Method, Parsed, Span, Version};

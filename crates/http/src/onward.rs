@@ -10,6 +10,7 @@ use memchr::{memchr, memmem};
 use crate::fields;
 use crate::message::{FieldKind, Method};
 use crate::syntax::push_decimal;
+use crate::websocket;
 
 /// A request head of our own writing, taken apart for HTTP/2.
 #[derive(Clone, Copy, Debug)]
@@ -20,6 +21,8 @@ pub struct Onward<'w> {
     pub path: &'w [u8],
     /// `:authority`.
     pub authority: &'w [u8],
+    /// `:protocol`: a wish to switch becomes an extended CONNECT (RFC 8441 section 4).
+    pub protocol: Option<&'w [u8]>,
     /// Lines behind `Host`.
     lines: &'w [u8],
 }
@@ -32,25 +35,34 @@ impl<'w> Onward<'w> {
         let (path, _) = split(rest_of_line, b' ')?;
         let (host, lines) = line(rest)?;
         let (name, authority) = field(host)?;
+        let protocol = lines_of(lines).find(|(name, _)| name.eq_ignore_ascii_case(b"upgrade"));
         name.eq_ignore_ascii_case(b"host").then_some(Self {
-            method,
+            method: protocol.map_or(method, |_| b"CONNECT"),
             path,
             authority,
+            protocol: protocol.map(|(_, protocol)| protocol),
             lines,
         })
     }
 
-    /// Names and values without those that belong to a connection of HTTP/1 (RFC 9113 section 8.2.2). Names stand
-    /// as written; HTTP/2 wants them in lower case.
+    /// Names and values without those that belong to a connection of HTTP/1 (RFC 9113 section 8.2.2), and without
+    /// the key of WebSocket's handshake, which HTTP/2 does not need (RFC 8441 section 5). Names stand as written;
+    /// HTTP/2 wants them in lower case.
     pub fn fields(&self) -> impl Iterator<Item = (&'w [u8], &'w [u8])> + use<'w> {
-        let mut rest = self.lines;
-        std::iter::from_fn(move || {
-            let (this, behind) = line(rest)?;
-            rest = behind;
-            field(this)
+        let switches = self.protocol.is_some();
+        lines_of(self.lines).filter(move |(name, _)| {
+            let handshake = switches && name.eq_ignore_ascii_case(websocket::KEY_FIELD.as_bytes());
+            !handshake && !belongs_to_connection(name)
         })
-        .filter(|(name, _)| !belongs_to_connection(name))
     }
+}
+
+fn lines_of<'w>(mut rest: &'w [u8]) -> impl Iterator<Item = (&'w [u8], &'w [u8])> + use<'w> {
+    std::iter::from_fn(move || {
+        let (this, behind) = line(rest)?;
+        rest = behind;
+        field(this)
+    })
 }
 
 fn belongs_to_connection(name: &[u8]) -> bool {

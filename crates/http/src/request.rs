@@ -48,9 +48,9 @@ pub struct RequestHead {
     pub(crate) host_name_len: u32,
     /// Host for the backend, when it is another than the client's.
     sent_host: Vec<u8>,
-    upgrade: Span,
-    /// `:protocol` of an extended CONNECT; else empty.
-    pub(crate) protocol: Span,
+    pub(crate) upgrade: Span,
+    /// The client asked to switch by an extended CONNECT (RFC 8441).
+    pub extended_connect: bool,
     progress: Progress,
 }
 
@@ -108,7 +108,7 @@ impl RequestHead {
             host_name_len: 0,
             sent_host: Vec::new(),
             upgrade: Span::default(),
-            protocol: Span::default(),
+            extended_connect: false,
             progress: Progress::Fresh,
         }
     }
@@ -420,16 +420,12 @@ impl RequestHead {
             .unwrap_or_default()
     }
 
-    /// The protocol that the client wants to switch to: the first of its offers that an HTTP/1.1 connection can
+    /// The protocol that the client wants to switch to: `:protocol` of an extended CONNECT, which stands here as the
+    /// `GET` with `Upgrade` that it means; otherwise the first of its offers that an HTTP/1.1 connection can
     /// switch to, when `Connection` names `upgrade` (RFC 9110 section 7.8). `None` on HTTP/1.0, and for offers of
     /// HTTP/2.
     pub fn upgrade<'a>(&self, buf: &'a [u8]) -> Option<&'a [u8]> {
         Some(self.upgrade.of(buf)).filter(|protocol| !protocol.is_empty())
-    }
-
-    /// What an extended CONNECT asks for (`:protocol`, RFC 8441 section 4); empty for every other request.
-    pub fn protocol<'a>(&self, buf: &'a [u8]) -> &'a [u8] {
-        self.protocol.of(buf)
     }
 
     /// First value of the field of this name (any case) that is not dropped.

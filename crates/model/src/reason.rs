@@ -54,6 +54,7 @@ reasons! {
     BadContentLength "bad_content_length" 400 Client false "Content-Length is malformed or repeated (RFC 9110 section 8.6).";
     BadTransferEncoding "bad_transfer_encoding" 400 Client false "Transfer-Encoding is malformed, not `chunked`, or used with HTTP/1.0 (RFC 9112 section 6.1).";
     AmbiguousLength "ambiguous_length" 400 Client false "Both Transfer-Encoding and Content-Length are present (RFC 9112 section 6.3).";
+    BadWebsocketKey "bad_websocket_key" 400 Client false "A WebSocket client of HTTP/1.1 has sent no Sec-WebSocket-Key, or one that is not 16 bytes in base64 (RFC 6455 section 4.2.1), and its backend speaks HTTP/2.";
     BadChunk "bad_chunk" 400 Client false "The chunked body is malformed (RFC 9112 section 7.1).";
     BadTrailer "bad_trailer" 400 Client false "A trailer field is malformed or over the limits.";
     TruncatedRequest "truncated_request" 400 Client true "The client closed before the request was complete.";
@@ -70,7 +71,9 @@ reasons! {
     HeaderTooLarge "header_too_large" 431 Client false "The header is over `limits.header_bytes`.";
     TooManyHeaders "too_many_headers" 431 Client false "The header has more fields than `limits.header_fields`.";
     UnknownTransferCoding "unknown_transfer_coding" 501 Client false "Transfer-Encoding names a coding other than `chunked`.";
-    UpgradeUnsupported "upgrade_unsupported" 501 Client false "The request asks to switch to a protocol that `upgrades` of the listener does not name, has a body, or leads to a pool of HTTP/2.";
+    UpgradeUnsupported "upgrade_unsupported" 501 Client false "The request asks to switch to a protocol that `upgrades` of the listener does not name, or has a body.";
+    UpgradeDeclined "upgrade_declined" 501 Client false "The request asks over HTTP/2 to switch to another protocol, and the backend answered with an ordinary success, which the client would take for agreement (RFC 8441 section 4).";
+    ExtendedConnectUnsupported "extended_connect_unsupported" 501 Operator false "The request asks to switch to another protocol, and the backend, which speaks HTTP/2, has not offered that (RFC 8441 section 3).";
     VersionUnsupported "version_unsupported" 505 Client false "The protocol version is not HTTP/1.0 or HTTP/1.1.";
     NoRoute "no_route" 404 Operator false "No route of the load balancer matches the request.";
     NoBackend "no_backend" 503 Operator true "No backend of the pool takes requests.";

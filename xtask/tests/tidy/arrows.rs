@@ -65,6 +65,7 @@ const PURE_MAY_USE: &[&str] = &[
     "regex",
     "serde",
     "serde_json",
+    "sha1",
     "sha2",
     "strsim",
     "thiserror",

@@ -12,6 +12,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use h2::client::ResponseFuture;
+use h2::ext::Protocol;
 use h2::{Reason as Code, RecvStream};
 use http::chunked::Trailers;
 use http::onward::{self, Onward};
@@ -22,7 +23,7 @@ use model::reason::Reason;
 
 use super::{
     Attempt, Body, Exchange, Failure, MAX_INTERIM, NoHead, Retry, Scratch, Uploaded, beside, clients_fault,
-    failed,
+    failed, switch,
 };
 use crate::backend_http2::{self, Lease, Outgoing};
 use crate::call::Limits;
@@ -32,6 +33,7 @@ use crate::request_body::{Sink, UploadError};
 use crate::serving::BackendCell;
 use crate::timers::{Expired, Timer};
 use crate::tries::Tries;
+use crate::tunnel::{BackendStream, Frames};
 
 /// A request that was sent: both halves of its stream.
 struct Sent {
@@ -48,17 +50,21 @@ pub(super) async fn run(
     (settings, tries): (&BackendHttp2, &Tries),
     client: &mut Client<'_>,
     scratch: &mut Scratch<'_>,
-) -> Attempt {
+) -> (Attempt, Option<Box<BackendStream>>) {
     let (shard, pool) = (request.shard, request.pool);
     let lease = match backend_http2::acquire(shard, cell, pool, settings, client.timer).await {
         Ok(lease) => lease,
-        Err(reason @ Reason::LocalResources) => return failed(reason, Retry::Never, false),
-        Err(reason) => return failed(reason, Retry::Always, false),
+        Err(reason @ Reason::LocalResources) => return (failed(reason, Retry::Never, false), None),
+        Err(reason) => return (failed(reason, Retry::Always, false), None),
     };
     request.story.note_try(|this| {
         this.reused = lease.reused;
         this.connect_us = lease.connect_us;
     });
+    let proof = match may_switch(request, &lease, client.timer).await {
+        Ok(proof) => proof,
+        Err(attempt) => return (attempt, None),
+    };
     let mut exchange = Exchange {
         request,
         tries,
@@ -72,15 +78,40 @@ pub(super) async fn run(
         latency_us: 0,
     };
     let body = &mut client.body;
-    let ends = matches!(body, Body::Whole(0));
-    let sent = match exchange.send_head(&lease, ends) {
+    let ends = matches!(body, Body::Whole(0)) && request.upgrade.is_none();
+    let mut sent = match exchange.send_head(&lease, ends) {
         Ok(sent) => sent,
-        Err(failure) => return Attempt::Failed(failure),
+        Err(failure) => return (Attempt::Failed(failure), None),
     };
     let mut buffer = shard.buffers.take();
-    let attempt = exchange.converse(sent, body, &mut buffer).await;
+    let (attempt, incoming) = exchange.converse(&mut sent, body, proof, &mut buffer).await;
     shard.buffers.give(buffer);
-    attempt
+    let switched = incoming.map(|incoming| BackendStream {
+        lease,
+        outgoing: sent.outgoing,
+        incoming: Frames::new(incoming),
+    });
+    (attempt, switched.map(Box::new))
+}
+
+/// Whether the backend takes a request to switch, if this is one; with it the proof that the client will want.
+async fn may_switch(
+    request: &Request<'_>,
+    lease: &Lease,
+    timer: &Timer,
+) -> Result<Option<[u8; 28]>, Attempt> {
+    let Some(upgrade) = request.upgrade else {
+        return Ok(None);
+    };
+    let proof = switch::proof(request.head, request.bytes, upgrade.protocol);
+    let proof = proof.map_err(|reason| failed(reason, Retry::Never, false))?;
+    timer.arm(request.pool.config.timeouts.connect);
+    match lease.takes_extended_connect(timer).await {
+        Ok(true) => Ok(proof),
+        Ok(false) => Err(failed(Reason::ExtendedConnectUnsupported, Retry::Never, false)),
+        Err(Expired) if timer.limit_passed() => Err(failed(Reason::TotalTimeout, Retry::Never, false)),
+        Err(Expired) => Err(failed(Reason::ConnectTimeout, Retry::Always, false)),
+    }
 }
 
 impl Exchange<'_, '_, '_, '_> {
@@ -105,10 +136,16 @@ impl Exchange<'_, '_, '_, '_> {
         })
     }
 
-    /// Body and response move at the same time.
-    async fn converse(&mut self, sent: Sent, body: &mut Body<'_>, buffer: &mut Vec<u8>) -> Attempt {
+    /// Body and response move at the same time. Gives what comes on the stream when it has become a tunnel.
+    async fn converse(
+        &mut self,
+        sent: &mut Sent,
+        body: &mut Body<'_>,
+        proof: Option<[u8; 28]>,
+        buffer: &mut Vec<u8>,
+    ) -> (Attempt, Option<RecvStream>) {
         let Sent {
-            mut response,
+            response,
             outgoing,
             reused,
         } = sent;
@@ -120,7 +157,7 @@ impl Exchange<'_, '_, '_, '_> {
         upload_timer.limit(limits.total);
         let replayable =
             Cell::new(body.is_replayable(request.pool.config.retries.replay_bytes, Retry::IfIdempotent));
-        let mut upload = pin!(upload(request, body, &outgoing, &upload_timer, &replayable));
+        let mut upload = pin!(upload(request, body, outgoing, &upload_timer, &replayable));
         let mut uploaded = None;
         let head_timeout = Cell::new(Duration::ZERO);
         let first_byte = self.head_timeout(shard.timers.recent_us());
@@ -135,20 +172,24 @@ impl Exchange<'_, '_, '_, '_> {
                 Err(UploadError::Backend) | Ok(()) => None,
             }
         };
-        let reading = self.read_head_http2(&mut response, &head_timeout, buffer);
+        let reading = self.read_head_http2(response, &head_timeout, buffer);
         let mut incoming = match beside(upload.as_mut(), &mut uploaded, ends, reading).await {
             Ok(Ok(incoming)) => incoming,
-            Ok(Err(no_head)) => return Attempt::Failed(no_head.failure(reused)),
-            Err(attempt) => return attempt,
+            Ok(Err(no_head)) => return (Attempt::Failed(no_head.failure(*reused)), None),
+            Err(attempt) => return (attempt, None),
         };
         self.note_head();
+        if let Some(attempt) = self.switch_http2(outgoing, proof, buffer).await {
+            let switched = matches!(attempt, Attempt::Answered { .. });
+            return (attempt, switched.then_some(incoming));
+        }
         if self.declines(replayable.get()) {
-            return self.decline(buffer).0;
+            return (self.decline(buffer).0, None);
         }
         let limit = limits.idle;
         let sent_whole = matches!(uploaded, Some(Ok(())));
         if let Some((attempt, _)) = self.intercept(sent_whole, buffer).await {
-            return attempt;
+            return (attempt, None);
         }
         let mut close = self.write_response(sent_whole, buffer);
         let idle = Cell::new(if sent_whole { limit } else { Duration::ZERO });
@@ -161,10 +202,8 @@ impl Exchange<'_, '_, '_, '_> {
         let relayed = beside(upload, &mut uploaded, ends, relaying).await;
         let relayed = relayed.unwrap_or_else(Err);
         close |= !matches!(uploaded, Some(Ok(())));
-        if let Err(Broken::Backend(reason)) = relayed {
-            self.tell_call(reason).await;
-        }
-        self.finish(relayed.map(|()| false), close).0
+        self.tell_call(&relayed).await;
+        (self.finish(relayed.map(|()| false), close).0, None)
     }
 }
 
@@ -290,7 +329,10 @@ impl Exchange<'_, '_, '_, '_> {
     }
 
     /// Ends a call whose response has begun and will not go on with a status of its own.
-    async fn tell_call(&mut self, reason: Reason) {
+    async fn tell_call(&mut self, relayed: &Result<(), Broken>) {
+        let Err(Broken::Backend(reason)) = *relayed else {
+            return;
+        };
         if self.reply.is_call() && self.scratch.response.framing == Framing::Chunked {
             self.timer.limit(Duration::ZERO);
             self.reply.end(Some(&http::grpc::failure_trailers(reason)));
@@ -323,6 +365,10 @@ fn outward(head: &Onward<'_>, scheme: &str) -> Option<Outward<()>> {
     *request.method_mut() = Method::from_bytes(head.method).ok()?;
     *request.uri_mut() = uri.ok()?;
     *request.version_mut() = Version::HTTP_2;
+    if let Some(protocol) = head.protocol {
+        let protocol = Protocol::from(std::str::from_utf8(protocol).ok()?);
+        request.extensions_mut().insert(protocol);
+    }
     let fields = request.headers_mut();
     for (name, value) in head.fields() {
         let (name, value) = (

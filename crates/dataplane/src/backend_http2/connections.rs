@@ -6,9 +6,11 @@
 
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
+use std::future::poll_fn;
+use std::pin::Pin;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::task::{Context, Waker};
+use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -17,7 +19,7 @@ use model::config::BackendHttp2;
 use model::reason::Reason;
 use tokio::sync::Notify;
 
-use super::wire::Wire;
+use super::wire::{Received, Wire};
 use crate::serving::{BackendCell, PoolServing};
 use crate::shard::Shard;
 use crate::timers::{Expired, Timer, Timers};
@@ -25,7 +27,13 @@ use crate::upstream;
 
 /// What a backend may send of a response before the client takes it: on one stream, and on a connection.
 const STREAM_WINDOW: u32 = 256 * 1024;
+///
+/// The connection's grows by a stream's for each tunnel: a tunnel may stand still for long, with its window full, and
+/// the other streams must not notice.
 const CONNECTION_WINDOW: u32 = 4 * 1024 * 1024;
+
+/// Greatest window that there is (RFC 9113 section 6.9.1).
+const MAX_WINDOW: u32 = 0x7fff_ffff;
 
 /// What is handed to the protocol library of one request before it is on the wire.
 const SEND_BUFFER: usize = 64 * 1024;
@@ -49,8 +57,7 @@ struct Set {
 /// A connection.
 struct Connection {
     sender: SendRequest<Bytes>,
-    /// Streams that run on it.
-    active: Rc<Cell<u32>>,
+    state: Rc<State>,
     max_streams: u32,
     /// When it takes no more.
     retire_at_ms: u64,
@@ -60,14 +67,35 @@ struct Connection {
     idle_since_ms: Cell<u64>,
     /// Whether it has carried a stream before.
     used: Cell<bool>,
-    closed: Rc<Cell<bool>>,
+}
+
+/// What a connection and its task tell each other.
+#[derive(Debug, Default)]
+struct State {
+    /// Streams that run on it.
+    active: Cell<u32>,
+    /// Those that are tunnels.
+    tunnels: Cell<u32>,
+    /// The backend's settings are here.
+    settled: Cell<bool>,
+    closed: Cell<bool>,
+    /// Wakes its task.
+    task: RefCell<Option<Waker>>,
+}
+
+impl State {
+    fn count_tunnels(&self, count: u32) {
+        self.tunnels.set(count);
+        if let Some(task) = &*self.task.borrow() {
+            task.wake_by_ref();
+        }
+    }
 }
 
 impl std::fmt::Debug for Connection {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Connection")
-            .field("active", &self.active)
-            .field("closed", &self.closed)
+            .field("state", &self.state)
             .finish_non_exhaustive()
     }
 }
@@ -78,6 +106,7 @@ pub(crate) struct Lease {
     connection: Rc<Connection>,
     changed: Rc<Notify>,
     timers: Rc<Timers>,
+    is_tunnel: Cell<bool>,
     /// The connection has carried a stream before.
     pub(crate) reused: bool,
     /// How long connecting took, if that was for this request.
@@ -113,40 +142,42 @@ impl Set {
         let now_ms = timers.now_ms();
         self.connections.retain(|c| c.takes_streams(now_ms));
         let open = self.connections.iter().filter(|c| c.has_room());
-        let connection = open.min_by_key(|c| c.active.get())?.clone();
+        let connection = open.min_by_key(|c| c.state.active.get())?.clone();
         Some(Lease::begin(connection, self.changed.clone(), timers.clone()))
     }
 }
 
 impl Connection {
     fn takes_streams(&self, now_ms: u64) -> bool {
-        if self.closed.get() || now_ms >= self.retire_at_ms {
+        if self.state.closed.get() || now_ms >= self.retire_at_ms {
             return false;
         }
         // Fails once the backend has said that it goes away. Nobody waits here: a fresh handle is always ready.
         let mut cx = Context::from_waker(Waker::noop());
         let ready = self.sender.clone().poll_ready(&mut cx);
-        !matches!(ready, std::task::Poll::Ready(Err(_)))
+        !matches!(ready, Poll::Ready(Err(_)))
     }
 
     fn is_idle(&self, now_ms: u64) -> bool {
-        self.active.get() == 0 && now_ms.saturating_sub(self.idle_since_ms.get()) >= self.keep_ms
+        self.state.active.get() == 0 && now_ms.saturating_sub(self.idle_since_ms.get()) >= self.keep_ms
     }
 
     fn has_room(&self) -> bool {
         let allowed = u32::try_from(self.sender.current_max_send_streams()).unwrap_or(u32::MAX);
-        self.active.get() < self.max_streams.min(allowed)
+        self.state.active.get() < self.max_streams.min(allowed)
     }
 }
 
 impl Lease {
     fn begin(connection: Rc<Connection>, changed: Rc<Notify>, timers: Rc<Timers>) -> Self {
-        connection.active.set(connection.active.get() + 1);
+        let active = &connection.state.active;
+        active.set(active.get() + 1);
         let reused = connection.used.replace(true);
         Self {
             connection,
             changed,
             timers,
+            is_tunnel: Cell::new(false),
             reused,
             connect_us: None,
         }
@@ -156,12 +187,34 @@ impl Lease {
     pub(crate) fn sender(&self) -> SendRequest<Bytes> {
         self.connection.sender.clone()
     }
+
+    /// Whether the backend takes an extended CONNECT. It says so in its first frame (RFC 8441 section 3), which may
+    /// still be on its way.
+    pub(crate) async fn takes_extended_connect(&self, timer: &Timer) -> Result<bool, Expired> {
+        let state = &self.connection.state;
+        while !(state.settled.get() || state.closed.get()) {
+            timer.bound(self.changed.notified()).await?;
+        }
+        Ok(self.connection.sender.is_extended_connect_protocol_enabled())
+    }
+
+    /// The stream has become a tunnel: what waits in it, however long, is nothing that other streams lack.
+    pub(crate) fn widen(&self) {
+        if !self.is_tunnel.replace(true) {
+            let state = &self.connection.state;
+            state.count_tunnels(state.tunnels.get() + 1);
+        }
+    }
 }
 
 impl Drop for Lease {
     fn drop(&mut self) {
         let connection = &self.connection;
-        connection.active.set(connection.active.get().saturating_sub(1));
+        let state = &connection.state;
+        state.active.set(state.active.get().saturating_sub(1));
+        if self.is_tunnel.get() {
+            state.count_tunnels(state.tunnels.get().saturating_sub(1));
+        }
         connection.idle_since_ms.set(self.timers.now_ms());
         self.changed.notify_waiters();
     }
@@ -233,7 +286,7 @@ async fn open(
 ) -> Result<Lease, Reason> {
     let opening = Opening::begin(shard, cell);
     let (stream, connect_us) = upstream::connect(shard, cell, pool, timer).await?;
-    let received = Rc::new(Cell::new(0));
+    let received = Rc::new(Received::default());
     let wire = Wire {
         stream,
         received: received.clone(),
@@ -254,12 +307,12 @@ async fn open(
         Err(Expired) if timer.limit_passed() => return Err(Reason::TotalTimeout),
         Err(Expired) => return Err(Reason::ConnectTimeout),
     };
-    let (active, closed) = (Rc::new(Cell::new(0)), Rc::new(Cell::new(false)));
+    let state = Rc::new(State::default());
     let driver = Driver {
         connection: h2,
         received,
-        active: active.clone(),
-        closed: closed.clone(),
+        state: state.clone(),
+        changed: shard.upstreams.http2.with(cell, |set| set.changed.clone()),
         interval: settings.ping_interval,
         patience: settings.ping_timeout,
     };
@@ -267,13 +320,12 @@ async fn open(
     let now_ms = shard.timers.now_ms();
     let connection = Rc::new(Connection {
         sender,
-        active,
+        state,
         max_streams: settings.max_concurrent_streams,
         retire_at_ms: now_ms.saturating_add(age_ms(shard, settings.max_connection_age)),
         keep_ms: u64::try_from(pool.config.connections.idle_timeout.as_millis()).unwrap_or(u64::MAX),
         idle_since_ms: Cell::new(now_ms),
         used: Cell::new(false),
-        closed,
     });
     let mut lease = shard.upstreams.http2.with(cell, |set| {
         set.connections.push(connection.clone());
@@ -298,9 +350,9 @@ fn age_ms(shard: &Shard, age: Duration) -> u64 {
 /// The task of a connection: moves its frames, and asks a silent backend for a sign of life.
 struct Driver {
     connection: h2::client::Connection<Wire, Bytes>,
-    received: Rc<Cell<u64>>,
-    active: Rc<Cell<u32>>,
-    closed: Rc<Cell<bool>>,
+    received: Rc<Received>,
+    state: Rc<State>,
+    changed: Rc<Notify>,
     interval: Duration,
     patience: Duration,
 }
@@ -310,16 +362,15 @@ impl Driver {
     async fn run(mut self, timers: Rc<Timers>) {
         let timer = timers.timer().await;
         let mut pings = self.connection.ping_pong();
-        let mut asked = false;
-        let mut seen = self.received.get();
+        let (mut asked, mut tunnels) = (false, 0);
+        let mut seen = self.received.bytes();
         timer.arm(self.interval);
-        let mut connection = self.connection;
-        std::future::poll_fn(|cx| {
-            use std::task::Poll;
-            if let Poll::Ready(ended) = std::pin::Pin::new(&mut connection).poll(cx) {
-                if let Err(error) = ended {
-                    tracing::debug!(%error, "HTTP/2 connection to a backend failed");
-                }
+        poll_fn(|cx| {
+            self.state
+                .task
+                .borrow_mut()
+                .get_or_insert_with(|| cx.waker().clone());
+            if self.poll_frames(cx, &mut tunnels).is_ready() {
                 return Poll::Ready(());
             }
             let Some(pings) = pings.as_mut().filter(|_| !self.interval.is_zero()) else {
@@ -332,12 +383,12 @@ impl Driver {
             if !timer.expired() {
                 return Poll::Pending;
             }
-            if asked && self.received.get() == seen {
+            if asked && self.received.bytes() == seen {
                 tracing::debug!("HTTP/2 connection to a backend is silent: closed");
                 return Poll::Ready(());
             }
-            let silent = self.received.get() == seen && self.active.get() > 0;
-            seen = self.received.get();
+            let silent = self.received.bytes() == seen && self.state.active.get() > 0;
+            seen = self.received.bytes();
             asked |= silent && pings.send_ping(h2::Ping::opaque()).is_ok();
             timer.arm(if asked { self.patience } else { self.interval });
             // What was asked is sent in the next turn.
@@ -345,6 +396,30 @@ impl Driver {
             Poll::Pending
         })
         .await;
-        self.closed.set(true);
+        self.state.closed.set(true);
+        self.changed.notify_waiters();
+    }
+
+    /// Moves what there is to move; ready when the connection has ended.
+    fn poll_frames(&mut self, cx: &mut Context<'_>, tunnels: &mut u32) -> Poll<()> {
+        if self.state.tunnels.get() != *tunnels {
+            *tunnels = self.state.tunnels.get();
+            let window = u64::from(CONNECTION_WINDOW) + u64::from(STREAM_WINDOW) * u64::from(*tunnels);
+            let window = u32::try_from(window).unwrap_or(u32::MAX);
+            self.connection.set_target_window_size(window.min(MAX_WINDOW));
+        }
+        let ended = match Pin::new(&mut self.connection).poll(cx) {
+            Poll::Ready(ended) => ended,
+            Poll::Pending => {
+                if self.received.has_settings() && !self.state.settled.replace(true) {
+                    self.changed.notify_waiters();
+                }
+                return Poll::Pending;
+            }
+        };
+        if let Err(error) = ended {
+            tracing::debug!(%error, "HTTP/2 connection to a backend failed");
+        }
+        Poll::Ready(())
     }
 }

@@ -2,10 +2,10 @@
 
 use std::cell::RefCell;
 use std::future::poll_fn;
-use std::task::Poll;
+use std::task::{Context, Poll};
 
 use bytes::Bytes;
-use h2::SendStream;
+use h2::{Reason as Code, SendStream};
 use http::chunked::Trailers;
 use http_types::HeaderMap;
 use http_types::header::{HeaderName, HeaderValue};
@@ -45,6 +45,16 @@ impl Outgoing {
             sent.map_err(|_| Stopped)?;
         }
         Ok(())
+    }
+
+    /// Ends the stream with an error.
+    pub(crate) fn reset(&self, code: Code) {
+        self.0.borrow_mut().send_reset(code);
+    }
+
+    /// Waits for the backend to reset the stream.
+    pub(crate) fn poll_gone(&self, cx: &mut Context<'_>) -> Poll<()> {
+        self.0.borrow_mut().poll_reset(cx).map(|_| ())
     }
 
     /// Ends the body.

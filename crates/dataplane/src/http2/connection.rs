@@ -32,6 +32,9 @@ use crate::timers::Timer;
 const STREAM_WINDOW: u32 = 128 * 1024;
 const CONNECTION_WINDOW: u32 = 256 * 1024;
 
+/// Greatest window that there is (RFC 9113 section 6.9.1).
+const MAX_WINDOW: u32 = 0x7fff_ffff;
+
 /// What is handed to the protocol library of one response before it is on the wire.
 const SEND_BUFFER: usize = 64 * 1024;
 
@@ -64,8 +67,12 @@ pub(super) struct Link {
     pub(super) origin: Origin,
     pub(super) ledger: Rc<Ledger>,
     cell: Arc<ListenerCell>,
+    /// Whether clients may switch to other protocols, as they were told when the connection began.
+    pub(super) extended_connect: bool,
     /// Streams whose task runs: those that the client cancelled too, until they have let go of their backend.
     running: Cell<u32>,
+    /// Those that are tunnels.
+    tunnels: Cell<u32>,
 }
 
 impl Link {
@@ -89,6 +96,24 @@ impl Drop for Running {
     fn drop(&mut self) {
         let running = &self.0.running;
         running.set(running.get().saturating_sub(1));
+    }
+}
+
+/// Counts a tunnel for as long as it runs.
+#[derive(Debug)]
+pub(super) struct Tunnelling(Rc<Link>);
+
+impl Tunnelling {
+    pub(super) fn begin(link: &Rc<Link>) -> Self {
+        link.tunnels.set(link.tunnels.get() + 1);
+        Self(link.clone())
+    }
+}
+
+impl Drop for Tunnelling {
+    fn drop(&mut self) {
+        let tunnels = &self.0.tunnels;
+        tunnels.set(tunnels.get().saturating_sub(1));
     }
 }
 
@@ -119,7 +144,9 @@ pub(crate) async fn run(shard: Rc<Shard>, slot: Rc<Slot>, accepted: Accepted, gu
         slot,
         origin,
         cell,
+        extended_connect: !config.upgrades.is_empty(),
         running: Cell::new(0),
+        tunnels: Cell::new(0),
     });
     link.counters().connections.add(1);
     timer.limit(age);
@@ -132,9 +159,12 @@ pub(crate) async fn run(shard: Rc<Shard>, slot: Rc<Slot>, accepted: Accepted, gu
         timer,
         waits: Waits::No,
         progress: 0,
+        tunnels: 0,
         leaving: Leaving::No,
     };
     poll_fn(|cx| driver.poll(cx)).await;
+    // The client may have left in the turn in which it passed a limit.
+    driver.leaves();
     let Driver {
         connection, timer, ..
     } = driver;
@@ -166,6 +196,9 @@ async fn handshake(
         .reset_stream_duration(REMEMBER_RESET)
         .max_pending_accept_reset_streams(cancelled)
         .max_local_error_reset_streams(Some(unsent_resets));
+    if !config.upgrades.is_empty() {
+        builder.enable_connect_protocol();
+    }
     let mut shaking = pin!(builder.handshake(Wire(transport.clone())));
     let shaken = poll_fn(|cx| {
         let shaken = shaking.as_mut().poll(cx);
@@ -215,12 +248,15 @@ struct Driver {
     waits: Waits,
     /// Bytes sent when the timer was armed last.
     progress: u64,
+    /// Tunnels for which the connection's window has room.
+    tunnels: u32,
     leaving: Leaving,
 }
 
 impl Driver {
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         loop {
+            self.fit_window();
             match self.connection.poll_accept(cx) {
                 Poll::Ready(Some(Ok((request, respond)))) => {
                     self.begin(request, respond);
@@ -247,6 +283,18 @@ impl Driver {
                 }
                 Due::Cut => Poll::Ready(()),
             };
+        }
+    }
+
+    /// A tunnel may stand still for long with its window full: the connection's grows by as much, so that the other
+    /// streams do not notice.
+    fn fit_window(&mut self) {
+        let tunnels = self.link.tunnels.get();
+        if tunnels != self.tunnels {
+            self.tunnels = tunnels;
+            let window = u64::from(CONNECTION_WINDOW) + u64::from(STREAM_WINDOW) * u64::from(tunnels);
+            let window = u32::try_from(window).unwrap_or(MAX_WINDOW);
+            self.connection.set_target_window_size(window.min(MAX_WINDOW));
         }
     }
 

@@ -81,14 +81,14 @@ impl Responder {
     }
 
     /// Ends the stream with an error.
-    pub(super) fn reset(&self, code: Code) {
+    pub(crate) fn reset(&self, code: Code) {
         if !self.over.replace(true) {
             self.respond.borrow_mut().send_reset(code);
         }
     }
 
     /// Waits for the client to go away.
-    pub(super) fn poll_gone(&self, cx: &mut Context<'_>) -> Poll<()> {
+    pub(crate) fn poll_gone(&self, cx: &mut Context<'_>) -> Poll<()> {
         let gone = match &mut *self.body.borrow_mut() {
             Some(body) => body.poll_reset(cx).map(|_| ()),
             None if self.over.get() => Poll::Pending,
@@ -112,6 +112,15 @@ impl Responder {
             trailers: None,
             ends: matches!(head.framing, Framing::None | Framing::Length(0)),
         };
+    }
+
+    /// Keeps the head with which the stream becomes a tunnel for the next flush.
+    pub(crate) fn hold_switch(&self, buffer: &[u8], head: &ResponseHead, extra: &FieldList) {
+        let mut response = translate(buffer, head, extra);
+        *response.status_mut() = StatusCode::OK;
+        // What follows is no content (RFC 9110 section 9.3.6).
+        response.headers_mut().remove(CONTENT_LENGTH);
+        self.held.borrow_mut().head = Some(response);
     }
 
     /// Keeps the end of the response for the next flush.

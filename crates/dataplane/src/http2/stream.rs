@@ -5,6 +5,7 @@ use std::pin::pin;
 use std::rc::Rc;
 use std::task::Poll;
 
+use h2::ext::Protocol;
 use h2::server::SendResponse;
 use h2::{Reason as Code, RecvStream};
 use http::h2::Refusal;
@@ -12,8 +13,9 @@ use http::{Framing, RequestHead};
 use http_types::Request;
 use http_types::request::Parts;
 use model::config::Listener;
+use tokio::task::spawn_local;
 
-use super::connection::{Link, Running};
+use super::connection::{Link, Running, Tunnelling};
 use super::incoming::Incoming;
 use super::ledger::Piece;
 use super::responder::Responder;
@@ -23,6 +25,7 @@ use crate::exchange::{self, Client, Work};
 use crate::reply::Reply;
 use crate::request_body::RequestBody;
 use crate::serving::ListenerServing;
+use crate::tunnel::{End, Frames, Outlet, Side, Tunnel};
 
 /// Serves a stream to its end.
 pub(super) async fn serve(running: Running, request: Request<RecvStream>, respond: SendResponse<Piece>) {
@@ -32,21 +35,52 @@ pub(super) async fn serve(running: Running, request: Request<RecvStream>, respon
     let serving = link.slot.serving();
     let mut work = link.shard.take_stream_work();
     let Work { buffer, request, .. } = &mut *work;
-    let translated = translate(&parts, body.is_end_stream(), &serving.config, request, buffer);
+    let connect = link.extended_connect;
+    let translated = translate(
+        &parts,
+        body.is_end_stream(),
+        connect,
+        &serving.config,
+        request,
+        buffer,
+    );
     drop(parts);
     let header = link.ledger.enter(buffer.len());
-    match translated {
+    let switched = match translated {
         Ok(()) => exchange(&link, &serving, &responder, &mut work, body).await,
-        Err(refusal) => refuse(&link, &serving, &responder, &mut work, refusal).await,
-    }
+        Err(refusal) => {
+            refuse(&link, &serving, &responder, &mut work, refusal).await;
+            None
+        }
+    };
     drop(header);
     link.shard.give_stream_work(work);
+    if let Some((tunnel, incoming)) = switched {
+        // A task of its own: this one is as large as an exchange needs, and a tunnel may live for long.
+        spawn_local(relay(running, responder, incoming, tunnel));
+    }
+}
+
+/// Serves a stream that has become a tunnel (RFC 8441 section 5) to its end.
+async fn relay(running: Running, responder: Responder, incoming: RecvStream, tunnel: Box<Tunnel>) {
+    let link = running.0.clone();
+    let tunnelling = Tunnelling::begin(&link);
+    let timer = link.shard.timers.timer().await;
+    let incoming = Frames::new(incoming);
+    let side = Side::Stream(&incoming, Outlet::Client(&responder));
+    match tunnel.run(&link.shard, side, &timer).await {
+        End::Orderly => {}
+        End::Client => link.counters().reset(ResetCause::Client),
+        End::Backend => link.counters().reset(ResetCause::Backend),
+    }
+    drop((tunnelling, running));
 }
 
 /// The request in the one message form, in `buffer`.
 fn translate(
     parts: &Parts,
     end_stream: bool,
+    extended_connect: bool,
     config: &Listener,
     head: &mut RequestHead,
     buffer: &mut Vec<u8>,
@@ -54,19 +88,27 @@ fn translate(
     let uri = &parts.uri;
     let authority = uri.authority().map(|authority| authority.as_str());
     let path = uri.path_and_query().map(|path| path.as_str());
+    let protocol = parts.extensions.get::<Protocol>().map(Protocol::as_str);
     let pseudo = [
         (":method", Some(parts.method.as_str())),
         // The library drops the scheme of a request without `:authority`; it has seen that there is one.
         (":scheme", Some(uri.scheme_str().unwrap_or("http"))),
         (":authority", authority),
         (":path", path),
+        (":protocol", protocol),
     ];
     let pseudo = pseudo
         .iter()
         .filter_map(|(name, value)| value.map(|value| (name.as_bytes(), value.as_bytes())));
     let fields = parts.headers.iter();
     let fields = fields.map(|(name, value)| (name.as_str().as_bytes(), value.as_bytes()));
-    head.from_http2(pseudo.chain(fields), end_stream, false, &config.limits, buffer)
+    head.from_http2(
+        pseudo.chain(fields),
+        end_stream,
+        extended_connect,
+        &config.limits,
+        buffer,
+    )
 }
 
 async fn exchange(
@@ -75,7 +117,7 @@ async fn exchange(
     responder: &Responder,
     work: &mut Work,
     body: RecvStream,
-) {
+) -> Option<(Box<Tunnel>, RecvStream)> {
     let shard = &link.shard;
     let Work {
         buffer,
@@ -86,11 +128,16 @@ async fn exchange(
     let timer = shard.timers.timer().await;
     let write_idle = serving.config.timeouts.response_write_idle;
     let began_us = shard.timers.now_us();
+    // What comes behind an extended CONNECT waits for the tunnel.
+    let (body, ahead) = match head.extended_connect {
+        true => (Body::Whole(0), Some(body)),
+        false => (body_of(head, serving, body), None),
+    };
     let mut client = Client {
         origin: &link.origin,
         timer: &timer,
         reply: Reply::http2(responder, &timer, out, head, write_idle),
-        body: body_of(head, serving, body),
+        body,
         tunnel: None,
     };
     let finished = {
@@ -108,7 +155,10 @@ async fn exchange(
         // Whatever ran for it is dropped already: its backend's connection, its place in a queue.
         link.counters().reset(ResetCause::Client);
         exchange::abandoned(shard, serving, head, buffer, &client, rest, began_us);
-        return;
+        return None;
+    }
+    if let Some(tunnel) = client.tunnel.take() {
+        return Some(tunnel).zip(ahead);
     }
     if !responder.is_over() {
         let (code, cause) = if responder.has_stalled() {
@@ -119,6 +169,7 @@ async fn exchange(
         link.counters().reset(cause);
         responder.reset(code);
     }
+    None
 }
 
 /// The body as it will be forwarded.

@@ -274,14 +274,3 @@ fn what_a_backend_that_goes_away_did_not_look_at_is_sent_again() {
     let failures = evenkeel.metric("evenkeel_backend_failures_total", &[("load_balancer", "calls")]);
     assert!(failures == 0.0, "{failures}");
 }
-
-/// A tunnel needs a connection of its own, which a backend of HTTP/2 has not.
-#[test]
-fn an_upgrade_towards_a_backend_of_http2_is_refused() {
-    let evenkeel = evenkeel(free_address(), "health = false\n");
-    let answer = evenkeel
-        .client()
-        .ask("GET / HTTP/1.1\r\nHost: a\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n");
-    assert_eq!(answer.status(), 501);
-    evenkeel.wait_for_failures("upgrade_unsupported", 1);
-}

@@ -48,5 +48,6 @@ mod tls_operations;
 mod tls_sessions;
 mod traces;
 mod websocket;
+mod websocket_http2;
 mod whole_bodies;
 mod why;

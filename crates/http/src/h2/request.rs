@@ -1,8 +1,9 @@
 //! A request's header list into a [`RequestHead`] (RFC 9113 section 8).
 //!
 //! The list is copied into one buffer and described by spans over it, as a head of HTTP/1 is. Everything that
-//! decides about a request afterwards does not see where it came from. What is malformed ends its stream and is
-//! never answered: an answer would tell a smuggler what was understood.
+//! decides about a request afterwards does not see where it came from. An extended CONNECT (RFC 8441) becomes the
+//! `GET` with `Upgrade` that it stands for. What is malformed ends its stream and is never answered: an answer
+//! would tell a smuggler what was understood.
 
 use model::config::ListenerLimits;
 use model::reason::Reason;
@@ -12,6 +13,7 @@ use crate::message::{Field, FieldKind, Framing, Method, Span, Version};
 use crate::request::RequestHead;
 use crate::syntax::{decimal, is_token, is_value};
 use crate::target;
+use crate::websocket;
 use Refusal::Malformed;
 
 /// What HTTP/2 counts for a field besides its name and value (RFC 9113 section 10.5.1).
@@ -198,7 +200,7 @@ impl RequestHead {
         pseudo: &Pseudo,
         extended_connect: bool,
         limits: &ListenerLimits,
-        buf: &[u8],
+        buf: &mut Vec<u8>,
     ) -> Result<(), Refusal> {
         let method = self.method_token.of(buf);
         if !is_token(method) {
@@ -215,7 +217,7 @@ impl RequestHead {
             if matches!(protocol.of(buf), b"h2c" | b"h2") {
                 return Err(Refusal::Answer(Reason::UpgradeUnsupported));
             }
-            self.protocol = protocol;
+            self.become_upgrade(protocol, buf);
         }
         let scheme = pseudo.scheme.unwrap_or_default().of(buf);
         if !is_scheme(scheme) {
@@ -242,6 +244,18 @@ impl RequestHead {
         }
     }
 
+    /// The same wish in the form of HTTP/1. The handshake that WebSocket has there is left to whoever writes it
+    /// (RFC 8441 section 5.1).
+    fn become_upgrade(&mut self, protocol: Span, buf: &mut Vec<u8>) {
+        self.extended_connect = true;
+        self.upgrade = protocol;
+        self.method = Method::Get;
+        self.method_token = append(buf, b"GET");
+        for name in [websocket::KEY_FIELD, websocket::ACCEPT_FIELD] {
+            fields::drop_named(buf, &mut self.fields, name.as_bytes());
+        }
+    }
+
     /// How the body goes on from here: the length if it was told, otherwise in chunks.
     fn settle_length(
         &mut self,
@@ -250,7 +264,7 @@ impl RequestHead {
         limits: &ListenerLimits,
     ) -> Result<(), Refusal> {
         let length = said.length.unwrap_or(0);
-        if end_stream && length > 0 {
+        if length > 0 && (end_stream || self.extended_connect) {
             return Err(Malformed(Reason::BadContentLength));
         }
         if length > limits.body_bytes.unwrap_or(u64::MAX) {
@@ -258,7 +272,7 @@ impl RequestHead {
         }
         self.framing = match said.length {
             // What follows the head of a CONNECT belongs to the tunnel.
-            _ if !self.protocol.is_empty() => Framing::None,
+            _ if self.extended_connect => Framing::None,
             Some(length) => Framing::Length(length),
             None if end_stream => Framing::None,
             None => Framing::Chunked,

@@ -9,6 +9,7 @@ mod incremental;
 mod known_attacks;
 mod rfc3986_section_6;
 mod rfc7239;
+mod rfc8441;
 mod rfc9110_section_10;
 mod rfc9110_section_12;
 mod rfc9110_section_15;

@@ -320,7 +320,7 @@ fn connect_is_served_only_when_it_was_offered() {
     malformed(&extended("websocket"), Reason::BadHeader);
     let limits = ListenerLimits::default();
     let offered = translate_within(&extended("websocket"), false, true, &limits).unwrap();
-    assert_eq!(offered.head.protocol(&offered.buf), b"websocket");
+    assert_eq!(offered.head.upgrade(&offered.buf), Some(&b"websocket"[..]));
     assert_eq!(offered.head.framing, Framing::None);
     for refused in ["h2c", "h2"] {
         assert_eq!(

@@ -331,7 +331,7 @@ pub(crate) static LISTENER: Table = Table {
                 min: 0,
             },
             Is("[\"websocket\"]"),
-            "Protocols that clients may switch to with `Upgrade`; a request for another one is refused (501).",
+            "Protocols that clients may switch to, by `Upgrade` and over HTTP/2 by extended CONNECT, which is offered unless the list is empty; a request for another one is refused (501).",
         ),
         key(
             "redirect_to_https",

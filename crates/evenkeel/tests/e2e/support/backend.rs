@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use socket2::SockRef;
 
-use super::message::{Message, NoLength, Reader};
+use super::message::{Broken, Message, NoLength, Reader, of_error};
 use super::{DEADLINE, free_address};
 
 type Script = dyn Fn(&mut Conversation) + Send + Sync;
@@ -231,6 +231,17 @@ impl Conversation {
             }
         }
         true
+    }
+
+    /// Waits for the other side to end the connection, taking what comes until then; how it did.
+    pub(crate) fn end(&mut self) -> Broken {
+        loop {
+            match self.reader.some(4096) {
+                Ok(bytes) if bytes.is_empty() => return Broken::Closed,
+                Ok(_) => {}
+                Err(error) => return of_error(&error),
+            }
+        }
     }
 
     /// Says and does nothing more until the other side closes.

@@ -25,7 +25,9 @@ pub(crate) use self::load::Load;
 pub(crate) use self::message::{Broken, Message};
 pub(crate) use self::metrics::Metrics;
 pub(crate) use self::mmdb::database;
-pub(crate) use self::peers::{Nginx, Python, PythonPeer, curl, h2load, openssl, python};
+pub(crate) use self::peers::{
+    Nginx, Python, PythonPeer, curl, h2load, http2_client, http2_server, openssl, python,
+};
 pub(crate) use self::tls::{Authority, TlsClient, TlsLoad, Wish};
 
 /// How long anything may take before the test fails: generous, because the machine may be busy.

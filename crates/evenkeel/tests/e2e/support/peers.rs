@@ -225,6 +225,18 @@ pub(crate) fn python(program: &str, args: &[&str]) -> String {
     out.into_owned()
 }
 
+/// Runs `scenario` with the client of HTTP/2 in `h2client.py`, whose class is `Http2`; what it printed. `args` begin
+/// with the address.
+pub(crate) fn http2_client(scenario: &str, args: &[&str]) -> String {
+    let client = include_str!("h2client.py");
+    python(&format!("{client}\n{scenario}"), args)
+}
+
+/// A server of HTTP/2 in Python, see `h2server.py` for its settings.
+pub(crate) fn http2_server(settings: &[&str]) -> PythonPeer {
+    PythonPeer::start_with(include_str!("h2server.py"), settings)
+}
+
 /// Runs `openssl` with nothing to read; what it printed, also when it failed.
 pub(crate) fn openssl(args: &[&str]) -> String {
     let output = Command::new(need("openssl", "openssl"))
