@@ -1,8 +1,8 @@
 //! Everything that a config names for TLS, read and verified without serving anything.
 
-use model::config::{BackendTls, Config, ListenerTls};
+use model::config::{BackendTls, Config, ListenerTls, Tracing};
 
-use crate::{certificate, client, server};
+use crate::{certificate, client, pem, server};
 
 /// Something that is wrong or odd.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -18,6 +18,9 @@ pub struct Problem {
 /// Reads all certificates, keys and authorities of the config. `now_s` is the time in seconds since 1970.
 pub fn check(config: &Config, now_s: i64) -> Vec<Problem> {
     let mut problems = Problems(Vec::new());
+    if let Some(tracing) = &config.observe.tracing {
+        problems.collector(tracing);
+    }
     for (name, lb) in &config.load_balancers {
         for listener in &lb.listeners {
             if let Some(tls) = &listener.tls {
@@ -65,6 +68,17 @@ impl Problems {
                     self.warning(key, warning);
                 }
             }
+        }
+    }
+
+    fn collector(&mut self, tracing: &Tracing) {
+        let Some(ca) = &tracing.ca else { return };
+        if let Err(error) = pem::authorities(ca) {
+            self.error("tracing.ca", error);
+        }
+        if tracing.endpoint.starts_with("http://") {
+            let cause = "`ca` does nothing: the collector's `endpoint` begins with `http://`, so spans go there in the clear";
+            self.warning("tracing.ca", cause);
         }
     }
 

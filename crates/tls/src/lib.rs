@@ -28,7 +28,7 @@ pub use check::{Problem, check};
 pub use client::{client_config, for_one_backend, server_name};
 pub use failure::{Failure, FailureKind};
 pub use identity::ClientIdentity;
-pub use pem::{LoadError, Stamp, files_of_backend, files_of_certificate, files_of_clients};
+pub use pem::{LoadError, Stamp, authorities, files_of_backend, files_of_certificate, files_of_clients};
 pub use resolver::Resolver;
 pub use server::{TICKET_KEY_LIFE, Tickets, client_verifier, server_config};
 

@@ -54,6 +54,14 @@ pub(crate) fn certificates(
     Ok((found, name))
 }
 
+/// The certificates of authorities in a file, at least one.
+///
+/// # Errors
+/// When the file cannot be read, or holds none.
+pub fn authorities(path: &Path) -> Result<Vec<CertificateDer<'static>>, LoadError> {
+    Ok(certificates(&Pem::File(path.to_owned()), "ca")?.0)
+}
+
 /// The private key, and how its source is called.
 pub(crate) fn private_key(key: &PrivateKey) -> Result<(PrivateKeyDer<'static>, String), LoadError> {
     let (bytes, name) = match key {

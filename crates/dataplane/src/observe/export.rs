@@ -167,7 +167,7 @@ impl Sending {
         };
         let agent = match &mut self.agent {
             Some(agent) => agent,
-            none => none.insert(agent(url.starts_with("https://")).map_err(again)?),
+            none => none.insert(make_agent(&self.config).map_err(again)?),
         };
         let mut request = agent.post(url).header("Content-Type", "application/json");
         for (name, value) in &fields {
@@ -219,21 +219,23 @@ fn gather(receiver: &Receiver<Message>, batch: &mut Vec<Record>) -> bool {
     true
 }
 
-fn agent(tls: bool) -> Result<Agent, String> {
+fn make_agent(tracing: &Tracing) -> Result<Agent, String> {
     let config = Agent::config_builder()
         .http_status_as_error(false)
         .timeout_global(Some(TIMEOUT))
         // Where spans go is said in the config, not in the environment.
         .proxy(None);
-    if !tls {
+    if !tracing.endpoint.starts_with("https://") {
         return Ok(config.build().into());
     }
-    let found = rustls_native_certs::load_native_certs();
-    if found.certs.is_empty() {
-        return Err("the system has no certificates of authorities to check the collector's with".to_owned());
+    let found = match &tracing.ca {
+        Some(path) => tls::authorities(path).map_err(|error| format!("tracing.ca: {error}"))?,
+        None => rustls_native_certs::load_native_certs().certs,
+    };
+    if found.is_empty() {
+        return Err("the system has no certificates of authorities to check the collector's with: name a file as `tracing.ca`".to_owned());
     }
     let roots = found
-        .certs
         .iter()
         .map(|certificate| Certificate::from_der(certificate).to_owned());
     let tls = TlsConfig::builder()

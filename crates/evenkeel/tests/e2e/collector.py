@@ -4,6 +4,7 @@ Reading is strict: an unknown field or a value of the wrong type is answered wit
 """
 import base64
 import json
+import ssl
 import sys
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
@@ -80,4 +81,10 @@ class Collector(BaseHTTPRequestHandler):
         pass
 
 
-ThreadingHTTPServer((sys.argv[1], int(sys.argv[2])), Collector).serve_forever()
+server = ThreadingHTTPServer((sys.argv[1], int(sys.argv[2])), Collector)
+if len(sys.argv) > 5:
+    # A certificate and its key: over TLS.
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(sys.argv[4], sys.argv[5])
+    server.socket = context.wrap_socket(server.socket, server_side=True, do_handshake_on_connect=False)
+server.serve_forever()

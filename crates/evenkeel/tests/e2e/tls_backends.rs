@@ -139,3 +139,60 @@ fn a_backend_that_speaks_no_tls_is_502() {
     let failures = evenkeel.metric("evenkeel_backend_tls_failures_total", &[("reason", "not_tls")]);
     assert_eq!(failures, 1.0, "{}", evenkeel.log());
 }
+
+/// Scenario: the check of a backend that wants certificates, by a load balancer that has none to show.
+#[test]
+fn a_check_without_the_certificate_that_the_backend_wants_fails() {
+    let authority = Authority::new();
+    authority.issue("web", &["web.internal"]);
+    authority.issue("edge", &["edge"]);
+    let ca = authority.file("ca.pem");
+    let backend = nginx(
+        &authority,
+        "web",
+        &format!("ssl_client_certificate {ca};\nssl_verify_client on;\n"),
+    );
+    let without = format!("{{ ca = \"{ca}\", server_name = \"web.internal\" }}");
+    let evenkeel = Evenkeel::start(&config(&backend, &without, "health_endpoint = \"/\"\n"));
+    wait_until("the check has failed", || {
+        let backend = evenkeel.backend(backend.address);
+        backend["health_reason"] == "status 400" && backend["eligibility"] != "eligible"
+    });
+    let own = authority.entry("edge");
+    let with = format!("{{ ca = \"{ca}\", server_name = \"web.internal\", client_certificate = {own} }}");
+    let evenkeel = Evenkeel::start(&config(&backend, &with, "health_endpoint = \"/\"\n"));
+    wait_until("the check has passed", || {
+        evenkeel.backend(backend.address)["health_reason"] == "status 200"
+    });
+}
+
+/// Scenario: a copy of the traffic goes to a new version in another house, over TLS; that it is there, and that a
+/// handshake with it fails, no client notices.
+#[test]
+fn requests_are_mirrored_to_a_pool_over_tls() {
+    let (authority, stranger) = (Authority::new(), Authority::new());
+    authority.issue("shadow", &["shadow.internal"]);
+    let shadow = nginx(&authority, "shadow", "");
+    let live = Nginx::start("live");
+    for (ca, outcome) in [(&authority, "answered"), (&stranger, "failed")] {
+        let ca = ca.file("ca.pem");
+        let evenkeel = Evenkeel::start(&format!(
+            "[load_balancers.shop]\nlisten = \"{}:0\"\n\
+             [[load_balancers.shop.routes]]\npool = \"live\"\nmirror = {{ pool = \"shadow\" }}\n\
+             [load_balancers.shop.pools.live]\nbackend_servers = [\"{}\"]\nhealth = false\n\
+             [load_balancers.shop.pools.shadow]\nbackend_servers = [\"{}\"]\nhealth = false\n\
+             tls = {{ ca = \"{ca}\", server_name = \"shadow.internal\" }}\n",
+            free_ip(),
+            live.address,
+            shadow.address
+        ));
+        let mut client = evenkeel.client();
+        for _ in 0..4 {
+            assert_eq!(client.get("/").text(), "live");
+        }
+        evenkeel.wait_for_metric("evenkeel_mirrored_requests_total", &[("outcome", outcome)], 4.0);
+        let done = evenkeel.metric("evenkeel_backend_tls_handshakes_total", &[("pool", "shadow")]);
+        assert_eq!(done > 0.0, outcome == "answered");
+        assert_eq!(evenkeel.metric("evenkeel_request_failures_total", &[]), 0.0);
+    }
+}

@@ -3,7 +3,8 @@
 use serde_json::Value;
 
 use crate::support::{
-    Backend, Client, Evenkeel, PythonPeer, QUIET, free_address, shop, shop_on, wait_for, wait_until,
+    Authority, Backend, Client, Evenkeel, PythonPeer, QUIET, free_address, shop, shop_on, wait_for,
+    wait_until,
 };
 
 const COLLECTOR: &str = include_str!("collector.py");
@@ -215,4 +216,36 @@ fn the_end_sends_what_there_is() {
     drop(client);
     evenkeel.signal(nix::sys::signal::Signal::SIGTERM);
     assert!(evenkeel.wait_for_end().success());
+}
+
+/// A collector over TLS with a certificate of the house: spans get there with the `ca` that issued it, and not without.
+#[test]
+fn a_collector_over_tls_must_be_one_that_is_trusted() {
+    let (authority, stranger) = (Authority::new(), Authority::new());
+    let one = Backend::named("one");
+    let address = free_address();
+    authority.issue("collector", &[&address.ip().to_string()]);
+    let (cert, key) = (authority.file("collector.pem"), authority.file("collector.key"));
+    let collector = PythonPeer::start_at(address, COLLECTOR, &["", &cert, &key]);
+    let trusting = |ca: &str| {
+        let tracing =
+            format!("[tracing]\nendpoint = \"https://{address}\"\nca = \"{ca}\"\nsample = \"100%\"\n");
+        Evenkeel::start(&format!("{tracing}{}", shop(&[&one], QUIET)))
+    };
+    let exported = |evenkeel: &Evenkeel| evenkeel.metric("evenkeel_trace_spans_exported_total", &[]);
+    let evenkeel = trusting(&authority.file("ca.pem"));
+    assert_eq!(get(&evenkeel, ""), 200);
+    wait_until("the spans are taken", || exported(&evenkeel) == 2.0);
+    let evenkeel = trusting(&stranger.file("ca.pem"));
+    assert_eq!(get(&evenkeel, ""), 200);
+    wait_until("the spans are dropped", || {
+        evenkeel.metric("evenkeel_trace_spans_dropped_total", &[]) == 2.0
+    });
+    assert_eq!(exported(&evenkeel), 0.0);
+    let log = evenkeel.log();
+    assert!(
+        log.contains("traces: cannot send to https://") && log.contains("UnknownIssuer"),
+        "{log}"
+    );
+    drop(collector);
 }

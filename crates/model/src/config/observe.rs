@@ -146,6 +146,9 @@ pub const DEFAULT_REQUEST_ID_HEADER: &str = "X-Request-Id";
 pub struct Tracing {
     /// Base URL of the collector; spans go to `/v1/traces` below it.
     pub endpoint: String,
+    /// File with the authorities (PEM) that may have issued the collector's certificate; `None`: whoever the system
+    /// trusts.
+    pub ca: Option<PathBuf>,
     /// Share of the traces begun here that is sampled, in percent.
     pub sample: u8,
     /// Whose `traceparent` is taken over, with its decision to sample.

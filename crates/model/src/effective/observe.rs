@@ -54,6 +54,7 @@ fn write_access_log(w: &mut Writer, log: &AccessLog) {
 fn write_tracing(w: &mut Writer, tracing: &Tracing) {
     let Tracing {
         endpoint,
+        ca,
         sample,
         trust,
         service_name,
@@ -62,6 +63,8 @@ fn write_tracing(w: &mut Writer, tracing: &Tracing) {
     } = tracing;
     w.header("[tracing]");
     w.text("endpoint", endpoint);
+    let file = ca.as_ref().map(|path| path.display().to_string());
+    w.optional("ca", file.as_deref(), "the system's authorities");
     w.percent("sample", sample);
     w.text("trust", trust.as_str());
     w.text("service_name", service_name);

@@ -80,6 +80,7 @@ fn tracing(f: &mut Findings<'_>, s: &Section<'_>) -> Option<Tracing> {
     let endpoint = s.text(f, "endpoint", collector_url);
     let read = Tracing {
         endpoint: String::new(),
+        ca: s.text(f, "ca", text::file).map(PathBuf::from),
         sample: s.percent(f, "sample").map_or(DEFAULT_TRACE_SAMPLE, narrow),
         trust: trust(f, s).unwrap_or(Trust::All),
         service_name: s

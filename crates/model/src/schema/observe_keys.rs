@@ -85,6 +85,12 @@ pub(crate) static TRACING: Table = Table {
             "Base URL of the collector; spans go to `/v1/traces` below it.",
         ),
         key(
+            "ca",
+            Text(Form::File),
+            Means("the system's authorities"),
+            "File with certificates (PEM) to verify an `https://` collector with, instead of the system's.",
+        ),
+        key(
             "sample",
             SHARE,
             Is("\"1%\""),

@@ -109,6 +109,7 @@ fn observe() -> impl Strategy<Value = Observe> {
     let request_id = ("X-[A-Za-z]{1,8}", trust()).prop_map(|(header, trust)| RequestId { header, trust });
     let tracing = (
         "https?://[a-z0-9.-]{1,10}(:[1-9][0-9]{0,3})?(/[a-z0-9/]{0,8})?",
+        option::of(file()),
         0..=100u8,
         trust(),
         "[^\\pC]{1,20}",
@@ -116,8 +117,9 @@ fn observe() -> impl Strategy<Value = Observe> {
         16..=1_000_000u32,
     )
         .prop_map(
-            |(endpoint, sample, trust, service_name, headers_file, queue)| Tracing {
+            |(endpoint, ca, sample, trust, service_name, headers_file, queue)| Tracing {
                 endpoint,
+                ca,
                 sample,
                 trust,
                 service_name,

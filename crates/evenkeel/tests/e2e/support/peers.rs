@@ -188,7 +188,11 @@ impl PythonPeer {
 
     /// The same, with further arguments.
     pub(crate) fn start_with(program: &str, args: &[&str]) -> Self {
-        let address = free_address();
+        Self::start_at(free_address(), program, args)
+    }
+
+    /// The same on this address.
+    pub(crate) fn start_at(address: SocketAddr, program: &str, args: &[&str]) -> Self {
         let mut command = Command::new(python_with_peers());
         command
             .arg("-c")
