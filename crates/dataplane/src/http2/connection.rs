@@ -255,6 +255,7 @@ struct Driver {
 
 impl Driver {
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        self.transport.begin_turn();
         loop {
             self.fit_window();
             match self.connection.poll_accept(cx) {

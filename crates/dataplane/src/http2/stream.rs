@@ -4,6 +4,7 @@ use std::future::poll_fn;
 use std::pin::pin;
 use std::rc::Rc;
 use std::task::Poll;
+use std::time::Duration;
 
 use h2::ext::Protocol;
 use h2::server::SendResponse;
@@ -126,7 +127,7 @@ async fn exchange(
         rest,
     } = work;
     let timer = shard.timers.timer().await;
-    let write_idle = serving.config.timeouts.response_write_idle;
+    let write_idle = window_idle(&serving.config);
     let began_us = shard.timers.now_us();
     // What comes behind an extended CONNECT waits for the tunnel.
     let (body, ahead) = match head.extended_connect {
@@ -172,6 +173,12 @@ async fn exchange(
     None
 }
 
+/// How long the client may leave the window of a stream closed.
+fn window_idle(config: &Listener) -> Duration {
+    let http2 = config.http2.as_ref();
+    http2.map_or(config.timeouts.response_write_idle, |http2| http2.window_idle)
+}
+
 /// The body as it will be forwarded.
 fn body_of<'a>(head: &RequestHead, serving: &ListenerServing, stream: RecvStream) -> Body<'a> {
     match head.framing {
@@ -204,7 +211,7 @@ async fn refuse(
         }
     };
     let timer = shard.timers.timer().await;
-    let write_idle = serving.config.timeouts.response_write_idle;
+    let write_idle = window_idle(&serving.config);
     let mut reply = Reply::http2(responder, &timer, &mut work.out, &work.request, write_idle);
     exchange::refuse(shard, serving, &link.origin, &work.buffer, &mut reply, reason).await;
     if !responder.is_over() {

@@ -19,6 +19,10 @@ use crate::timers::Timers;
 /// Bytes gathered before the protocol library must wait for the socket.
 const GATHERED: usize = 64 * 1024;
 
+/// Bytes taken in one turn. Then what they lead to is sent, and metered, and others have their turn: a client cannot
+/// have thousands of its streams reset before the first reset counts.
+const TURN: usize = 64 * 1024;
+
 /// The transport, as the connection's task sees it.
 #[derive(Debug)]
 pub(super) struct Transport {
@@ -32,6 +36,8 @@ pub(super) struct Transport {
     /// TLS may hold something of what it was given.
     unflushed: Cell<bool>,
     progress: Cell<u64>,
+    /// Bytes taken in this turn.
+    taken: Cell<usize>,
 }
 
 #[derive(Debug, Default)]
@@ -51,12 +57,18 @@ impl Transport {
             out: RefCell::default(),
             unflushed: Cell::new(false),
             progress: Cell::new(0),
+            taken: Cell::new(0),
         })
     }
 
     /// The limit that the client passed. Nothing is read from it since.
     pub(super) fn abuse(&self) -> Option<Abuse> {
         self.abuse.get()
+    }
+
+    /// Begins a turn of the connection's task.
+    pub(super) fn begin_turn(&self) {
+        self.taken.set(0);
     }
 
     /// Bytes that went to the client so far.
@@ -116,6 +128,10 @@ impl Transport {
             // The connection's task looks for this after each turn, and ends the connection.
             return Poll::Pending;
         }
+        if self.taken.get() >= TURN {
+            cx.waker().wake_by_ref();
+            return Poll::Pending;
+        }
         let before = buf.filled().len();
         let mut ahead = self.ahead.borrow_mut();
         if ahead.is_empty() {
@@ -126,6 +142,7 @@ impl Transport {
             ahead.drain(..count);
         }
         let came = buf.filled().get(before..).unwrap_or_default();
+        self.taken.set(self.taken.get().saturating_add(came.len()));
         let metered = self.meter.borrow_mut().received(came, self.timers.now_ms());
         if let Err(abuse) = metered {
             self.abuse.set(Some(abuse));

@@ -133,7 +133,7 @@ fn a_client_that_opens_no_window_is_bounded_and_loses_its_streams() {
     let backend = Backend::saying(answer);
     let evenkeel = Evenkeel::start(&shop_with_listener(
         &[&backend],
-        "timeouts = { response_write_idle = \"500ms\" }",
+        "http2 = { window_idle = \"500ms\" }",
         QUIET,
     ));
     // SETTINGS_INITIAL_WINDOW_SIZE 0.

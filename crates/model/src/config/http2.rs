@@ -11,6 +11,8 @@ pub struct Http2 {
     pub max_connection_age: Duration,
     /// Bytes that one connection may make us hold. Beyond it streams are refused, and responses wait.
     pub connection_memory: u32,
+    /// How long a response waits for its client to open the stream's window; then the stream is reset.
+    pub window_idle: Duration,
     /// Streams that the client cancelled before they were answered (CVE-2023-44487). One is forgiven for each
     /// twenty that were answered.
     pub max_cancelled: u32,
@@ -39,6 +41,7 @@ impl Default for Http2 {
             max_concurrent_streams: 100,
             max_connection_age: Duration::from_secs(3600),
             connection_memory: 256 * 1024,
+            window_idle: Duration::from_secs(30),
             max_cancelled: 50,
             max_resets: 100,
             max_error_resets: 200,

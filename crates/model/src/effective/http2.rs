@@ -11,6 +11,7 @@ pub(super) fn write(w: &mut Writer, path: &str, http2: Option<&Http2>) {
         max_concurrent_streams,
         max_connection_age,
         connection_memory,
+        window_idle,
         max_cancelled,
         max_resets,
         max_error_resets,
@@ -25,6 +26,7 @@ pub(super) fn write(w: &mut Writer, path: &str, http2: Option<&Http2>) {
     w.raw("max_concurrent_streams", max_concurrent_streams);
     w.duration("max_connection_age", *max_connection_age);
     w.size("connection_memory", u64::from(*connection_memory));
+    w.duration("window_idle", *window_idle);
     w.raw("max_cancelled", max_cancelled);
     w.raw("max_resets", max_resets);
     w.raw("max_error_resets", max_error_resets);

@@ -15,11 +15,13 @@ fn in_full(f: &mut Findings<'_>, s: &Section<'_>) -> Http2 {
     let defaults = Http2::default();
     let age = s.duration(f, "max_connection_age");
     let memory = s.size(f, "connection_memory");
+    let window_idle = s.duration(f, "window_idle");
     let mut count = |key, default| s.integer(f, key).map_or(default, narrow);
     Http2 {
         max_concurrent_streams: count("max_concurrent_streams", defaults.max_concurrent_streams),
         max_connection_age: age.unwrap_or(defaults.max_connection_age),
         connection_memory: memory.map_or(defaults.connection_memory, narrow),
+        window_idle: window_idle.unwrap_or(defaults.window_idle),
         max_cancelled: count("max_cancelled", defaults.max_cancelled),
         max_resets: count("max_resets", defaults.max_resets),
         max_error_resets: count("max_error_resets", defaults.max_error_resets),

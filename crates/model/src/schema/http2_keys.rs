@@ -2,7 +2,7 @@
 
 use super::Default::Is;
 use super::Kind::{Duration, Integer, Size};
-use super::keys::{DAY, MIB, MINUTE, key};
+use super::keys::{DAY, HOUR, MIB, MINUTE, key, timeout};
 use super::{Kind, Table};
 
 /// A bound on what one connection may do.
@@ -40,6 +40,12 @@ pub(crate) static HTTP2: Table = Table {
             },
             Is("\"256KiB\""),
             "What one connection may make us hold: headers of requests that run, and responses that are not sent yet. Beyond it streams are refused, and responses wait.",
+        ),
+        key(
+            "window_idle",
+            timeout(HOUR),
+            Is("\"30s\""),
+            "How long a response waits for its client to open the stream's window, or for room in `connection_memory`; then the stream is reset. Tunnels have `tunnel_idle` instead.",
         ),
         key(
             "max_cancelled",
