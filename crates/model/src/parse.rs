@@ -177,7 +177,10 @@ fn admin(f: &mut Findings<'_>, s: &Section<'_>) -> Admin {
             .suggest("add `token_file = \"…\"`, or listen on loopback: `listen = \"127.0.0.1:7700\"`");
             f.report(entry.node.span.clone(), &s.path_of("listen"), fault);
         }
-        f.claim(address, &s.path_of("listen"), entry.node.span.clone());
+        // With port 0 it takes a free one, whatever the listeners take.
+        if address.port() != 0 {
+            f.claim(address, &s.path_of("listen"), entry.node.span.clone());
+        }
     }
     Admin {
         listen: listen.unwrap_or_else(|| Admin::default().listen),
@@ -221,9 +224,6 @@ impl Findings<'_> {
 
     /// Takes a listening address for one listener; a second claim is an error.
     fn claim(&mut self, address: SocketAddr, path: &str, span: Range<usize>) {
-        if address.port() == 0 {
-            return;
-        }
         let line = Some(self.line(span.start));
         let claimed = self.addresses.get(&address).cloned();
         if let Some(first) = claimed {
@@ -247,6 +247,9 @@ impl Findings<'_> {
 
     /// Takes an address that is not written anywhere.
     fn claim_unwritten(&mut self, address: SocketAddr, whose: &str) {
+        if address.port() == 0 {
+            return;
+        }
         let first = First {
             path: whose.to_owned(),
             line: None,

@@ -138,6 +138,8 @@ pub(crate) enum Rule {
     },
     /// One of the two must be given.
     OneOf(&'static str, &'static str),
+    /// One of these at least must be given. That any one of them will do is not said: the parser knows when.
+    AnyOf(&'static [&'static str]),
     /// One of these must be given, and no other of them.
     ExactlyOne(&'static [&'static str]),
     /// `key` may be given only where `other` has this value.
@@ -214,6 +216,17 @@ impl Table {
     /// All rules.
     pub(crate) fn all_rules(&self) -> impl Iterator<Item = &'static Rule> {
         self.rules.iter().flat_map(|group| group.iter())
+    }
+}
+
+impl Rule {
+    /// Whether the key of this name need not be given although it is required, because another will do.
+    pub(crate) fn is_alternative(&self, name: &str) -> bool {
+        match self {
+            Self::OneOf(key, _) => *key == name,
+            Self::AnyOf(keys) => keys.contains(&name),
+            _ => false,
+        }
     }
 }
 

@@ -419,13 +419,6 @@ fn what_may_stand_only_once() {
         "the name `a` is given twice; it is first used in line 4",
         "",
     );
-    assert!(
-        parse_toml(
-            "[load_balancers.a]\nbackend_servers = []\nlisten = [\"0.0.0.0:0\", \"0.0.0.0:0\"]\n",
-            ""
-        )
-        .is_ok()
-    );
 }
 
 #[test]

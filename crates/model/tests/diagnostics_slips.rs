@@ -174,6 +174,77 @@ fn examples_fit_their_key() {
     );
 }
 
+/// What forwards nothing needs no backend; what may forward something says what is missing.
+#[test]
+fn a_load_balancer_without_backends() {
+    let listener = "[[load_balancers.x.listeners]]\naddress = \"0.0.0.0:80\"\n";
+    let to_https = format!("{listener}redirect_to_https = true\n");
+    let moved = "[[load_balancers.x.routes]]\nredirect.to = \"https://y.test{path}\"\n";
+    let closed = "[[load_balancers.x.routes]]\nmatch.path = \"/a\"\nrespond.status = 503\n";
+    for valid in [
+        to_https.clone(),
+        format!("{moved}{closed}"),
+        format!("{to_https}{closed}"),
+    ] {
+        let config = parse_toml(&valid, "x.toml").unwrap();
+        let full = evenkeel_model::effective::to_toml(&config);
+        assert_eq!(parse_toml(&full, "full.toml").unwrap(), config, "{full}");
+    }
+    let second = "[[load_balancers.x.listeners]]\naddress = \"0.0.0.0:81\"\n";
+    for lacking in [
+        listener.to_owned(),
+        format!("{to_https}{second}"),
+        format!("{to_https}redirect_to_https = false\n").replace("redirect_to_https = true\n", ""),
+    ] {
+        let told = error(&lacking);
+        assert!(
+            told.cause.contains("needs `backend_servers` or `pools`"),
+            "{told}"
+        );
+    }
+    let forwarding = format!("{closed}[[load_balancers.x.routes]]\npool = \"default\"\n");
+    assert!(
+        error(&forwarding)
+            .cause
+            .contains("needs `backend_servers` or `pools`")
+    );
+    let misspelt = error(
+        "[load_balancers.x]\nbackend_server = []\n[[load_balancers.x.listeners]]\naddress = \"0.0.0.0:80\"\n",
+    );
+    says(&misspelt, "backend_server", "unknown key", "`backend_servers`");
+}
+
+/// A socket belongs to one listener, also where its port is chosen when it opens.
+#[test]
+fn two_listeners_on_a_free_port_of_one_address() {
+    let text = "[load_balancers.a]\nlisten = \"127.0.0.1:0\"\nbackend_servers = [\"10.0.0.1:1\"]\n\
+                [load_balancers.b]\nlisten = [\"127.0.0.2:0\", \"127.0.0.1:0\"]\nbackend_servers = [\"10.0.0.1:1\"]\n\
+                [admin]\nlisten = \"127.0.0.1:0\"\n";
+    let told = error(text);
+    says(
+        &told,
+        "\"127.0.0.1:0\"",
+        "127.0.0.1:0 is listened on twice",
+        "of its own",
+    );
+    assert_eq!(told.line, 5);
+}
+
+/// A key with control characters is named without them, also in what is said about the keys below it.
+#[test]
+fn names_that_would_command_a_terminal() {
+    let text = "[load_balancers.shop.pools.\"\\u001b[2Jweb\"]\nbackend_servers = []\nalgoritm = \"random\"\n";
+    let told = parse_toml(text, "evenkeel.toml").unwrap_err();
+    assert!(
+        told.iter().any(|d| d.cause.contains("unknown key `algoritm`")),
+        "{told:?}"
+    );
+    for diagnostic in told {
+        assert!(!diagnostic.to_string().contains('\u{1b}'), "{diagnostic}");
+        assert!(!diagnostic.key.contains('\u{1b}'), "{diagnostic:?}");
+    }
+}
+
 /// A document of another form says which form it takes.
 #[test]
 fn documents_of_another_form() {

@@ -1,6 +1,6 @@
 //! `explain` and `status`: what they tell about a request is what would be done with it, whatever stands in the way.
 
-use crate::support::{Backend, Evenkeel, Place, QUIET, shop, wait_until};
+use crate::support::{Backend, Client, Evenkeel, Place, QUIET, shop, wait_until};
 
 /// How long a request has and what is tried again; values are those of the request; and what is known to be too
 /// large is refused as it would be.
@@ -74,6 +74,34 @@ fn a_listener_that_redirects() {
         "{told}"
     );
     assert!(!told.contains("split") && !told.contains("pool"), "{told}");
+}
+
+/// Without a backend: a listener that sends everything to HTTPS, and routes that answer.
+#[test]
+fn a_load_balancer_that_forwards_nothing() {
+    let evenkeel = Place::new(
+        "[[load_balancers.front.listeners]]\naddress = \"127.0.0.1:0\"\nredirect_to_https = true\n\
+         [load_balancers.shop]\nlisten = \"127.0.0.2:0\"\n\
+         [[load_balancers.shop.routes]]\nmatch.path = \"/a\"\nrespond = { status = 503, body = \"closed\" }\n",
+    )
+    .start();
+    let mut front = Client::connect(evenkeel.listener("front", "http"));
+    let sent = front.ask("GET /x HTTP/1.1\r\nHost: a.test\r\n\r\n");
+    assert_eq!(
+        (sent.status(), sent.field("location")),
+        (308, Some("https://a.test/x"))
+    );
+    let mut shop = Client::connect(evenkeel.listener("shop", "http"));
+    assert_eq!((shop.get("/a").status(), shop.get("/a").text()), (503, "closed"));
+    assert_eq!(
+        (shop.get("/b").status(), shop.get("/b").reason()),
+        (404, "no_route")
+    );
+    let told = evenkeel.cli_ok(&["explain", "--listener", "front", "GET", "/x"]);
+    assert!(
+        told.contains("redirects with 308 to https://localhost/x"),
+        "{told}"
+    );
 }
 
 /// `status` shows the routes in the order in which they are tried: what each matches, where it leads, what it does.

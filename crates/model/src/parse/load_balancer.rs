@@ -10,7 +10,7 @@ use super::pool::pool;
 use super::route::routes;
 use super::section::{Findings, Section, item_text, narrow};
 use super::tls::listener_tls;
-use super::tree::Value;
+use super::tree::{Entry, Value};
 use super::{MAX_LISTENERS, text};
 use crate::config::{
     DEFAULT_HTTPS_PORT, DEFAULT_LISTEN_PORT, DEFAULT_MAX_CONNECTIONS, DEFAULT_UPGRADES, Http2, IpNet,
@@ -26,6 +26,7 @@ pub(super) fn load_balancer(f: &mut Findings<'_>, name: &Name, s: &Section<'_>) 
     let listeners = listeners(f, s);
     let declared = match s.entry("pools") {
         Some(_) => pools_in_full(f, s)?,
+        None if forwards_nothing(s) => Declared::default(),
         None => default_pool(f, s)?,
     };
     let routes = routes(f, s, &declared.names, &declared.pools);
@@ -235,13 +236,43 @@ fn timeouts(f: &mut Findings<'_>, s: &Section<'_>) -> ListenerTimeouts {
 // ---- pools ----
 
 /// The pools of a load balancer.
+#[derive(Default)]
 struct Declared {
     /// Every name with its place, also of those that could not be built: a route there is no route to nowhere.
     names: Vec<(Name, Range<usize>)>,
     pools: Vec<Pool>,
 }
 
+/// Whether every request is answered here, so that no pool is needed: all routes answer or redirect, or without
+/// routes all listeners send to HTTPS.
+fn forwards_nothing(s: &Section<'_>) -> bool {
+    let all = |key: &str, answers: fn(&[Entry]) -> bool| match s.entry(key).map(|entry| &entry.node.value) {
+        Some(Value::List(items)) => items.iter().all(|item| match &item.value {
+            Value::Table(entries) => answers(entries),
+            _ => false,
+        }),
+        _ => false,
+    };
+    let answered = match s.entry("routes") {
+        Some(_) => all("routes", |route| {
+            route
+                .iter()
+                .any(|e| matches!(e.key.as_str(), "redirect" | "respond"))
+                && !route.iter().any(|e| matches!(e.key.as_str(), "pool" | "split"))
+        }),
+        None => all("listeners", |listener| {
+            let redirects = listener.iter().find(|e| e.key == "redirect_to_https");
+            redirects.is_some_and(|e| !matches!(e.node.value, Value::Bool(false)))
+        }),
+    };
+    answered && !s.has_any_of(&schema::POOL)
+}
+
 fn default_pool(f: &mut Findings<'_>, s: &Section<'_>) -> Option<Declared> {
+    let elsewhere = ["listeners", "routes"].iter().any(|key| s.entry(key).is_some());
+    if elsewhere && !["backend_servers", "pools"].iter().any(|key| s.is_given(key)) {
+        s.report_neither(f, "backend_servers", "pools");
+    }
     let name = Name::parse(DEFAULT_NAME).ok()?;
     Some(Declared {
         names: vec![(name.clone(), s.span.clone())],

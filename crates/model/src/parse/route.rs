@@ -150,6 +150,9 @@ fn route_to_the_only_pool(
     s: &Section<'_>,
     pools: &[(Name, Range<usize>)],
 ) -> Option<Vec<Route>> {
+    if pools.is_empty() {
+        return Some(Vec::new());
+    }
     let [(pool, _)] = pools else {
         let fault = Fault::new("there are several pools, but no routes to say which requests go where");
         let fault = fault.suggest(format!(

@@ -397,11 +397,7 @@ impl<'t> Section<'t> {
 
     fn report_required(&self, f: &mut Findings<'_>) {
         // Where a rule offers another key instead, the rule speaks.
-        let optional = |name: &str| {
-            self.table
-                .all_rules()
-                .any(|rule| matches!(rule, Rule::OneOf(key, _) if *key == name))
-        };
+        let optional = |name: &str| self.table.all_rules().any(|rule| rule.is_alternative(name));
         for key in self.table.all_keys() {
             let needed = matches!(key.default, Default::Required) && !optional(key.name);
             if needed && self.entry(key.name).is_none() && !self.misspells(key.name) {
@@ -440,14 +436,14 @@ impl<'t> Section<'t> {
                 }
             }
             Rule::OneOf(key, other) => {
-                let given = [key, other]
-                    .iter()
-                    .any(|k| self.entry(k).is_some() || self.misspells(k));
+                let given = [key, other].iter().any(|k| self.is_given(k));
                 if !given {
-                    let fault = Fault::new(format!("{} needs `{key}` or `{other}`", self.title()));
-                    let example = self.table.key(key).and_then(Key::example).unwrap_or_default();
-                    let fault = fault.suggest(format!("add for example `{example}`"));
-                    f.report_missing(self.span.clone(), &self.path_of(key), fault);
+                    self.report_neither(f, key, other);
+                }
+            }
+            Rule::AnyOf(keys) => {
+                if let (false, [key, other, ..]) = (keys.iter().any(|key| self.is_given(key)), keys) {
+                    self.report_neither(f, key, other);
                 }
             }
             Rule::ExactlyOne(keys) => self.check_exactly_one(f, keys),
@@ -478,6 +474,24 @@ impl<'t> Section<'t> {
 }
 
 impl Section<'_> {
+    /// Whether a key is there, if misspelt.
+    pub(super) fn is_given(&self, key: &'static str) -> bool {
+        self.entry(key).is_some() || self.misspells(key)
+    }
+
+    /// Whether a key is there that another table has too.
+    pub(super) fn has_any_of(&self, other: &Table) -> bool {
+        self.entries.iter().any(|entry| other.key(&entry.key).is_some())
+    }
+
+    /// Says that one of two keys is needed.
+    pub(super) fn report_neither(&self, f: &mut Findings<'_>, key: &'static str, other: &'static str) {
+        let fault = Fault::new(format!("{} needs `{key}` or `{other}`", self.title()));
+        let example = self.table.key(key).and_then(Key::example).unwrap_or_default();
+        let fault = fault.suggest(format!("add for example `{example}`"));
+        f.report_missing(self.span.clone(), &self.path_of(key), fault);
+    }
+
     fn check_exactly_one(&self, f: &mut Findings<'_>, keys: &[&'static str]) {
         let mut given = keys.iter().filter_map(|key| self.entry(key));
         let quoted = || {
@@ -614,11 +628,15 @@ impl Bounded for u32 {
     const GREATEST: Self = Self::MAX;
 }
 
+/// The path of a key. It is shown, so nothing in it may command a terminal.
 fn join(path: &str, key: &str) -> String {
-    if path.is_empty() {
-        key.to_owned()
-    } else {
-        format!("{path}.{key}")
+    let key = match key.contains(char::is_control) {
+        true => cut(key),
+        false => key.to_owned(),
+    };
+    match path {
+        "" => key,
+        _ => format!("{path}.{key}"),
     }
 }
 

@@ -30,11 +30,7 @@ fn table(table: &Table) -> Map<String, Value> {
     for key in table.all_keys() {
         properties.insert(key.name.to_owned(), property(key));
     }
-    let alternative = |name: &str| {
-        table
-            .all_rules()
-            .any(|rule| matches!(rule, Rule::OneOf(key, _) if *key == name))
-    };
+    let alternative = |name: &str| table.all_rules().any(|rule| rule.is_alternative(name));
     let required: Vec<&str> = table
         .all_keys()
         .filter(|key| matches!(key.default, Default::Required) && !alternative(key.name))
@@ -80,6 +76,10 @@ fn rule(rule: &Rule) -> Value {
     match rule {
         Rule::NotTogether { key, other, .. } => json!({ "not": { "required": [key, other] } }),
         Rule::OneOf(key, other) => json!({ "anyOf": [{ "required": [key] }, { "required": [other] }] }),
+        Rule::AnyOf(keys) => {
+            let each: Vec<Value> = keys.iter().map(|key| json!({ "required": [key] })).collect();
+            json!({ "anyOf": each })
+        }
         Rule::ExactlyOne(keys) => {
             let each: Vec<Value> = keys.iter().map(|key| json!({ "required": [key] })).collect();
             json!({ "oneOf": each })

@@ -254,7 +254,7 @@ pub(crate) static LOAD_BALANCER: Table = Table {
                 other: "listeners",
                 instead: "move it into `listeners` as the `address` of one",
             },
-            Rule::OneOf("backend_servers", "pools"),
+            Rule::AnyOf(&["backend_servers", "pools", "routes", "listeners"]),
             in_pool("algorithm"),
             in_pool("hash"),
             in_pool("backend_servers"),

@@ -39,7 +39,7 @@ pub(super) static POOL_KEYS: &[Key] = &[
             min: 0,
         },
         Required,
-        "What is balanced against, each once: addresses, or tables with a weight. In the short form needed unless `pools` is given.",
+        "What is balanced against, each once: addresses, or tables with a weight. In the short form needed unless `pools` is given, or every request is answered by routes and listeners.",
     ),
     key(
         "health",
