@@ -4,6 +4,7 @@
 //! backend may answer early, ask with `100 Continue`, or stream back while it still reads.
 
 mod http2;
+mod no_head;
 mod switch;
 
 use std::cell::Cell;
@@ -22,6 +23,7 @@ use model::reason::Reason;
 use crate::actions;
 use crate::call::Limits;
 use crate::counters::class_of;
+use crate::departure::{Gone, Unasked, unless_gone};
 use crate::exchange::{Client, Request, record};
 use crate::observe;
 use crate::relay::{Broken, Relay};
@@ -35,6 +37,7 @@ use crate::timers::{Expired, Timer};
 use crate::tries::Tries;
 use crate::tunnel::{Backend, BackendStream, Tunnel};
 use crate::upstream::{self, Upstream};
+use no_head::NoHead;
 
 /// Interim (1xx) responses accepted before the final one.
 const MAX_INTERIM: usize = 32;
@@ -136,10 +139,12 @@ pub(crate) async fn run(
         let (attempt, switched) = Box::pin(sent).await;
         return close(request, attempt, switched, in_flight, client).await;
     }
-    let upstream = match upstream::acquire(shard, cell, pool, client.timer, tries.fresh).await {
-        Ok(upstream) => upstream,
-        Err(reason @ Reason::LocalResources) => return failed(reason, Retry::Never, false),
-        Err(reason) => return failed(reason, Retry::Always, false),
+    let acquiring = upstream::acquire(shard, cell, pool, client.timer, tries.fresh);
+    let upstream = match unless_gone(&client.reply, Unasked::Waits, acquiring).await {
+        Ok(Ok(upstream)) => upstream,
+        Ok(Err(reason @ Reason::LocalResources)) => return failed(reason, Retry::Never, false),
+        Ok(Err(reason)) => return failed(reason, Retry::Always, false),
+        Err(Gone) => return failed(Reason::ClientGone, Retry::Never, false),
     };
     request.story.note_try(|this| {
         this.reused = upstream.reused;
@@ -247,16 +252,6 @@ impl After {
     fn keep_if(reusable: bool) -> Self {
         if reusable { Self::Keep } else { Self::Close }
     }
-}
-
-/// Why no final head arrived.
-#[derive(Debug, Clone, Copy)]
-struct NoHead {
-    reason: Reason,
-    /// The backend or the client saw bytes of a response: no retry.
-    begun: bool,
-    /// The backend has said that it did not look at the request.
-    refused: bool,
 }
 
 /// How an upload ended.
@@ -463,13 +458,15 @@ impl<'a> Exchange<'a, '_, '_, '_> {
             }
             if buffer.capacity() == 0 {
                 // The buffer comes with the bytes: a backend that thinks for long holds none.
-                let _ = timer.bound(poll_fn(|cx| backend.poll_readable(cx))).await;
+                let readable = timer.bound(poll_fn(|cx| backend.poll_readable(cx)));
+                let _ = unless_gone(self.reply, Unasked::Waits, readable).await?;
                 *buffer = self.request.shard.buffers.take();
             } else if buffer.len() == buffer.capacity() {
                 // Bounded by the parser, which refuses a header over its limit.
                 buffer.reserve(crate::buffers::BUFFER_BYTES);
             }
-            match timer.bound(backend.read_buf(buffer)).await {
+            let read = timer.bound(backend.read_buf(buffer));
+            match unless_gone(self.reply, Unasked::Waits, read).await? {
                 Ok(Ok(n)) if n > 0 => {}
                 Ok(_) => return Err(no_head(Reason::BackendReset)),
                 Err(Expired) => {
@@ -488,11 +485,7 @@ impl<'a> Exchange<'a, '_, '_, '_> {
         let response = &*self.scratch.response;
         let wanted = response.status != 100 || self.request.head.expect_continue;
         if wanted && self.reply.interim(buffer, response).await.is_err() {
-            return Err(NoHead {
-                reason: Reason::ClientGone,
-                begun: true,
-                refused: false,
-            });
+            return Err(Gone.into());
         }
         buffer.drain(..response.head_len);
         Ok(())
@@ -698,23 +691,6 @@ impl<'a> Exchange<'a, '_, '_, '_> {
             Err(Broken::Client(reason) | Broken::Backend(reason)) => {
                 (Attempt::Broken { status, reason, sent }, After::Close)
             }
-        }
-    }
-}
-
-impl NoHead {
-    fn failure(self, stale: bool) -> Failure {
-        let lost = self.reason == Reason::BackendReset && !self.begun;
-        let late = matches!(self.reason, Reason::FirstByteTimeout | Reason::TryTimeout) && !self.begun;
-        let retry = match lost || late {
-            _ if self.refused => Retry::Always,
-            true => Retry::IfIdempotent,
-            false => Retry::Never,
-        };
-        Failure {
-            reason: self.reason,
-            retry,
-            stale: stale && lost,
         }
     }
 }

@@ -20,6 +20,7 @@ mod compress;
 mod connection;
 mod connection_cap;
 mod counters;
+mod departure;
 mod exchange;
 mod explain;
 mod explain_actions;

@@ -2,6 +2,7 @@
 //!
 //! Everything that reaches the client passes through here, whether it comes from a backend or is our own answer.
 
+use std::cell::Cell;
 use std::future::poll_fn;
 use std::io;
 use std::sync::Arc;
@@ -19,8 +20,11 @@ use net::splice::Pipe;
 use crate::compress::Encoder;
 use crate::http2::{Held, Responder};
 use crate::relay::Broken;
-use crate::stream::Stream;
+use crate::stream::{Left, Stream};
 use crate::timers::{Expired, Timer};
+
+/// The interim response that means nothing to a client which did not ask for it.
+const CONTINUE: &[u8] = b"HTTP/1.1 100 Continue\r\n\r\n";
 
 /// The client's end of one exchange.
 #[derive(Debug)]
@@ -46,6 +50,8 @@ pub(crate) struct Reply<'a> {
     sent: u64,
     /// Those of interim responses among them.
     sent_interim: u64,
+    /// The client was asked whether it is there.
+    asked: Cell<bool>,
     /// The encoder failed: the body cannot be finished.
     failed: bool,
     /// Nothing is sent before there is this much, or [`Reply::release`] says so.
@@ -104,6 +110,7 @@ impl<'a> Reply<'a> {
             encoder: None,
             sent: 0,
             sent_interim: 0,
+            asked: Cell::new(false),
             failed: false,
             hold: 0,
         }
@@ -128,19 +135,57 @@ impl<'a> Reply<'a> {
         }
     }
 
-    /// Whether the client has left or says that it sends no more; see [`Stream::poll_left`]. Over HTTP/2 the whole
-    /// exchange ends with its stream.
-    pub(crate) fn client_left(&self, cx: &mut Context<'_>) -> bool {
+    /// Whether something has come from the client of HTTP/1: bytes, the end, or a reset. If not, the task is woken
+    /// when it does. Over HTTP/2 the whole exchange ends with its stream.
+    pub(crate) fn client_stirs(&self, cx: &mut Context<'_>) -> bool {
+        match self.wire {
+            Wire::Http1(stream) => stream.poll_stirs(cx),
+            Wire::Http2(_) => false,
+        }
+    }
+
+    /// Whether the client has left or says that it sends no more.
+    pub(crate) fn client_left(&self, cx: &mut Context<'_>) -> Left {
+        match self.wire {
+            Wire::Http1(stream) => stream.poll_left(cx),
+            Wire::Http2(_) => Left::default(),
+        }
+    }
+
+    /// Whether a client that sends no more can be asked whether it is there.
+    pub(crate) fn may_ask(&self) -> bool {
+        self.version != Version::Http10
+    }
+
+    /// Asks a client that sends no more whether it is there, once: if it is not, its connection is reset.
+    pub(crate) async fn ask(&self) -> io::Result<()> {
         let Wire::Http1(stream) = self.wire else {
-            return false;
+            return Ok(());
         };
-        let left = stream.poll_left(cx);
-        left.reset || left.ended
+        if self.asked.replace(true) {
+            return Ok(());
+        }
+        let timer = self.timer.another().await;
+        timer.arm(self.write_idle);
+        match timer.bound(stream.write_all(CONTINUE)).await {
+            Ok(written) => written,
+            Err(Expired) => Err(io::ErrorKind::TimedOut.into()),
+        }
+    }
+
+    /// A timer beside the one that bounds the exchange.
+    pub(crate) async fn another_timer(&self) -> Timer {
+        self.timer.another().await
     }
 
     /// Bytes sent so far.
     pub(crate) fn sent(&self) -> u64 {
-        self.sent
+        let asked = if self.asked.get() {
+            CONTINUE.len() as u64
+        } else {
+            0
+        };
+        self.sent + asked
     }
 
     /// Whether something of the final response was sent.
@@ -233,7 +278,6 @@ impl<'a> Reply<'a> {
 
     /// Tells a client that waits for it that its body is welcome.
     pub(crate) async fn allow_body(&mut self) -> Result<(), Broken> {
-        const CONTINUE: &[u8] = b"HTTP/1.1 100 Continue\r\n\r\n";
         let mut head = ResponseHead::new();
         match head.parse(CONTINUE, self.method) {
             Ok(_) => self.interim(CONTINUE, &head).await,

@@ -2,23 +2,20 @@
 //!
 //! Where nothing is capped a slot is an entry in a count. With caps it is exact over all shards, and a request
 //! that finds every backend full waits in the queue of its pool, holding no connection. Whoever leaves while it
-//! waits is taken out at once. That includes a client that has ended its side of the connection: one that waits
-//! for an answer in this way is rare, one that has hung up is not, and it gets the 503 if it still reads.
+//! waits is taken out at once.
 
 use std::future::poll_fn;
 use std::sync::Arc;
-use std::task::Poll;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use balance::{Load, Need, Place, PoolLoad, Settled, Shed, Take};
 use model::reason::Reason;
 
 use crate::counters::DEPARTED;
+use crate::departure::{Gone, Unasked, unless_gone};
 use crate::exchange::{Client, Request};
 use crate::story::Queued;
-
-/// How often a waiting client is looked at whose unread bytes hide that it leaves.
-const LOOK: Duration = Duration::from_millis(50);
+use crate::timers::Expired;
 
 /// Counts a request in flight for as long as its attempt, or the tunnel that it opened, lives.
 #[derive(Debug)]
@@ -120,24 +117,14 @@ async fn wait(request: &Request<'_>, client: &Client<'_>, mut place: Place) -> R
     let began_us = shard.timers.now_us();
     let counters = pool.cell.counters.of(shard.index);
     let position = place.position();
-    client.timer.arm(LOOK);
-    let waited = poll_fn(|cx| {
-        if let Poll::Ready(settled) = place.poll(cx.waker()) {
-            return Poll::Ready(Ok(settled));
-        }
-        if client.reply.client_left(cx) {
-            return Poll::Ready(Err(Reason::QueueAbandoned));
-        }
-        if client.timer.expired() {
-            if client.timer.limit_passed() {
-                return Poll::Ready(Ok(Settled::Shed(Shed::Deadline)));
-            }
-            client.timer.arm(LOOK);
-        }
-        Poll::Pending
-    })
-    .await;
+    // A wait has no end of its own but the queue's.
     client.timer.disarm();
+    let settled = client.timer.bound(poll_fn(|cx| place.poll(cx.waker())));
+    let waited = match unless_gone(&client.reply, Unasked::Left, settled).await {
+        Ok(Ok(settled)) => Ok(settled),
+        Ok(Err(Expired)) => Ok(Settled::Shed(Shed::Deadline)),
+        Err(Gone) => Err(Reason::QueueAbandoned),
+    };
     drop(place);
     let waited_us = shard.timers.now_us().saturating_sub(began_us);
     let before = request.story.queued.get();

@@ -71,14 +71,18 @@ impl Stream {
         }
     }
 
+    /// Whether anything has come that was not read: bytes, the end, or a reset. If not, the task is woken when it
+    /// does. Asks what the runtime knows, not the kernel.
+    pub(crate) fn poll_stirs(&self, cx: &mut Context<'_>) -> bool {
+        let kind = &*self.0.borrow();
+        tcp_of(kind).poll_read_ready(cx).is_ready()
+    }
+
     /// Whether the peer has reset the connection, or sends no more. The task is woken when that changes, except
     /// while bytes wait to be read.
     pub(crate) fn poll_left(&self, cx: &mut Context<'_>) -> Left {
         let kind = &*self.0.borrow();
-        let tcp = match kind {
-            Kind::Plain(tcp) => tcp,
-            Kind::Tls(tls) => tls.get_ref().0,
-        };
+        let tcp = tcp_of(kind);
         let _ = tcp.poll_read_ready(cx);
         // Of these only the end and the error are ever seen, whatever waits to be read.
         let ready = pin!(tcp.ready(Interest::PRIORITY | Interest::ERROR));
@@ -251,6 +255,13 @@ impl Stream {
             Kind::Plain(tcp) => net::reset_at_close(tcp),
             Kind::Tls(tls) => net::reset_at_close(tls.get_ref().0),
         }
+    }
+}
+
+fn tcp_of(kind: &Kind) -> &TcpStream {
+    match kind {
+        Kind::Plain(tcp) => tcp,
+        Kind::Tls(tls) => tls.get_ref().0,
     }
 }
 

@@ -126,6 +126,11 @@ pub(crate) struct Timer {
 pub(crate) struct Expired;
 
 impl Timer {
+    /// Another timer of the calling task, which bounds something beside what this one does.
+    pub(crate) async fn another(&self) -> Self {
+        self.timers.timer().await
+    }
+
     /// Sets the deadline `after` from now; zero disarms.
     pub(crate) fn arm(&self, after: Duration) {
         self.set(self.timers.deadline(after).min(self.limit_ms.get()));

@@ -103,6 +103,9 @@ impl Tries {
         now_us: u64,
     ) -> &'static str {
         let retries = &request.pool.config.retries;
+        if failure.reason == Reason::ClientGone {
+            return "its client is gone";
+        }
         let left = self.count <= usize::from(retries.attempts) + usize::from(self.fresh);
         if !(free || left) || self.count >= MAX_ATTEMPTS {
             return "no further attempt is allowed";

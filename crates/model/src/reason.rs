@@ -82,7 +82,7 @@ reasons! {
     QueueTimeout "queue_timeout" 503 Proxy true "The request waited for a backend for `queue.timeout`.";
     QueueOverload "queue_overload" 503 Proxy true "More requests came for longer than the pool can serve, so the newest were served first; this one had waited for `queue.target`.";
     QueueDeadline "queue_deadline" 503 Proxy true "The request waited for a backend and could not be answered within its own time any more.";
-    QueueAbandoned "queue_abandoned" 503 Client true "The client ended its side of the connection while the request waited for a backend.";
+    QueueAbandoned "queue_abandoned" 503 Client true "The client left while its request waited in the queue; over HTTP/1.0 also one that only ended its side of the connection, which can read this.";
     ConnectRefused "connect_refused" 502 Backend true "The backend refused the connection.";
     ConnectTimeout "connect_timeout" 504 Backend true "Connecting took longer than `timeouts.connect`.";
     ConnectFailed "connect_failed" 502 Backend true "The connection to the backend could not be made.";

@@ -27,6 +27,7 @@ use super::{
 };
 use crate::backend_http2::{self, Lease, Outgoing};
 use crate::call::Limits;
+use crate::departure::{Gone, Unasked, unless_gone};
 use crate::exchange::{Client, Request};
 use crate::relay::Broken;
 use crate::request_body::{Sink, UploadError};
@@ -52,10 +53,12 @@ pub(super) async fn run(
     scratch: &mut Scratch<'_>,
 ) -> (Attempt, Option<Box<BackendStream>>) {
     let (shard, pool) = (request.shard, request.pool);
-    let lease = match backend_http2::acquire(shard, cell, pool, settings, client.timer).await {
-        Ok(lease) => lease,
-        Err(reason @ Reason::LocalResources) => return (failed(reason, Retry::Never, false), None),
-        Err(reason) => return (failed(reason, Retry::Always, false), None),
+    let acquiring = backend_http2::acquire(shard, cell, pool, settings, client.timer);
+    let lease = match unless_gone(&client.reply, Unasked::Waits, acquiring).await {
+        Ok(Ok(lease)) => lease,
+        Ok(Err(reason @ Reason::LocalResources)) => return (failed(reason, Retry::Never, false), None),
+        Ok(Err(reason)) => return (failed(reason, Retry::Always, false), None),
+        Err(Gone) => return (failed(Reason::ClientGone, Retry::Never, false), None),
     };
     request.story.note_try(|this| {
         this.reused = lease.reused;
@@ -225,7 +228,8 @@ impl Exchange<'_, '_, '_, '_> {
                 Poll::Ready(Some(Err(error))) => Poll::Ready(Err(error)),
                 _ => std::pin::Pin::new(&mut *response).poll(cx).map_ok(Next::Final),
             });
-            let next = match self.timer.bound(next).await {
+            let next = self.timer.bound(next);
+            let next = match unless_gone(self.reply, Unasked::Waits, next).await? {
                 Ok(next) => next.map_err(|error| lost(&error, begun))?,
                 Err(Expired) => {
                     let reason = match self.timer.limit_passed() {

@@ -39,6 +39,15 @@ impl Frame {
     }
 }
 
+/// A frame as it goes over the wire.
+pub(crate) fn encode(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8> {
+    let mut bytes = u32::try_from(payload.len()).unwrap().to_be_bytes()[1..].to_vec();
+    bytes.extend([kind, flags]);
+    bytes.extend(stream.to_be_bytes());
+    bytes.extend(payload);
+    bytes
+}
+
 /// A connection.
 pub(crate) struct Frames(TcpStream);
 
@@ -64,11 +73,7 @@ impl Frames {
 
     /// Sends a frame; false when the other side is gone.
     pub(crate) fn send(&mut self, kind: u8, flags: u8, stream: u32, payload: &[u8]) -> bool {
-        let mut bytes = u32::try_from(payload.len()).unwrap().to_be_bytes()[1..].to_vec();
-        bytes.extend([kind, flags]);
-        bytes.extend(stream.to_be_bytes());
-        bytes.extend(payload);
-        self.0.write_all(&bytes).is_ok()
+        self.0.write_all(&encode(kind, flags, stream, payload)).is_ok()
     }
 
     /// The next frame; `None` at the end.

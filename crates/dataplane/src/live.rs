@@ -1,0 +1,80 @@
+//! Live figures of pools and backends, for `status`.
+
+use std::sync::PoisonError;
+use std::sync::atomic::Ordering::Relaxed;
+
+use balance::Circuit;
+use model::config::Name;
+use model::state::BackendId;
+use model::status::{BackendLive, PoolLive, QueueStatus};
+
+use crate::Dataplane;
+use crate::counters::Counter;
+use crate::serving::PoolServing;
+
+impl Dataplane {
+    /// Live figures of a backend; zeros for one that is not known.
+    pub fn live(&self, id: &BackendId) -> BackendLive {
+        let Some(cell) = self.shared.registry.backend(id) else {
+            return BackendLive::default();
+        };
+        let mut live = BackendLive {
+            in_flight: cell.load.in_flight(),
+            max_in_flight: self
+                .with_pool(&id.load_balancer, &id.pool, |pool| {
+                    let index = pool.backends.iter().position(|member| member.id == *id)?;
+                    pool.balancer.cap(index)
+                })
+                .flatten(),
+            connections: cell.connections.open(),
+            max_connections: cell.connections.most(),
+            ..BackendLive::default()
+        };
+        for counters in cell.counters.all() {
+            live.requests += counters.classes.iter().map(Counter::get).sum::<u64>();
+            live.failures += counters.failures.get();
+            live.idle_connections += counters.idle_connections.load(Relaxed);
+        }
+        live
+    }
+
+    /// Live figures of a pool; nothing for one that is not known.
+    pub fn pool_live(&self, load_balancer: &Name, pool: &Name) -> PoolLive {
+        let now_us = self.now_us();
+        let live = self.with_pool(load_balancer, pool, |pool| {
+            let load = pool.balancer.pool();
+            let rules = &pool.config.overload;
+            PoolLive {
+                queue: pool.balancer.is_capped().then(|| QueueStatus {
+                    waiting: load.waiting(),
+                    size: rules.queue.size,
+                    timeout_ms: u64::try_from(rules.queue.timeout.as_millis()).unwrap_or(u64::MAX),
+                    overloaded: load.overloaded(),
+                }),
+                circuit: rules.circuit_breaker.as_ref().map(|_| {
+                    let circuit = match load.circuit(now_us) {
+                        Circuit::Closed => "closed",
+                        Circuit::HalfOpen => "half_open",
+                        Circuit::Open => "open",
+                    };
+                    circuit.to_owned()
+                }),
+            }
+        });
+        live.unwrap_or_default()
+    }
+
+    fn with_pool<R>(
+        &self,
+        load_balancer: &Name,
+        pool: &Name,
+        look: impl FnOnce(&PoolServing) -> R,
+    ) -> Option<R> {
+        let serving = {
+            let state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+            state.serving.clone()
+        };
+        let lb = serving.load_balancers.get(load_balancer)?;
+        lb.pools.iter().find(|p| p.config.name == *pool).map(|p| look(p))
+    }
+}
