@@ -11,6 +11,7 @@ use std::sync::{Arc, mpsc};
 use std::time::{Duration, Instant};
 
 use balance::Rng;
+use model::reason::Reason;
 use net::splice::Pipe;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{Notify, mpsc as async_mpsc};
@@ -390,6 +391,11 @@ fn begin(shard: &Rc<Shard>, slot: &Rc<Slot>, stream: TcpStream, peer: SocketAddr
     let serving = slot.serving();
     let Some(guard) = ConnectionGuard::enter(&shard.shared, &serving) else {
         // Closing at once tells the client more, sooner, than a queue nobody empties.
+        if shard.may_warn() {
+            let (load_balancer, listener) = (&serving.lb.cell.name, &serving.config.name);
+            let reason = Reason::ConnectionLimit.code();
+            tracing::warn!(%load_balancer, %listener, %peer, reason, "a new connection is closed");
+        }
         return;
     };
     // Only a socket that is already dead refuses this; the first write will say so.

@@ -101,10 +101,9 @@ reasons! {
     ResponseHeaderTooLarge "response_header_too_large" 502 Backend false "The backend's response header is over 64 KiB or 256 fields.";
     ClientGone "client_gone" 0 Client true "The client closed or reset before the response was complete.";
     ClientWriteTimeout "client_write_timeout" 0 Client true "The client did not read for longer than `timeouts.response_write_idle`, or over HTTP/2 left its window closed for `http2.window_idle`.";
-    ConnectionLimit "connection_limit" 0 Proxy true "A connection limit (`node.max_connections` or the listener's) is reached; the new connection is closed.";
+    ConnectionLimit "connection_limit" 0 Proxy true "A connection limit (`node.max_connections` or the listener's) is reached; the new connection is closed, and the log says so.";
     LocalResources "local_resources" 503 Proxy true "The load balancer is out of file descriptors, ports or memory for another connection; no backend is blamed.";
     BufferFull "buffer_full" 503 Proxy true "The bodies that the route keeps on disk are over `buffer_requests.disk_total`.";
-    ShuttingDown "shutting_down" 503 Proxy true "The load balancer stops and its deadline has passed.";
 }
 
 impl Reason {

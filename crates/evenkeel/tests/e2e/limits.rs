@@ -92,6 +92,7 @@ fn expect_bound_of_two(evenkeel: &Evenkeel, address: std::net::SocketAddr) {
     let mut third = Client::connect(address);
     assert!(matches!(third.end(), Broken::Closed | Broken::Reset));
     assert!(evenkeel.metric("evenkeel_listener_refused_total", &[]) >= 1.0);
+    wait_until("the log says so", || evenkeel.log().contains("connection_limit"));
     assert_eq!(
         first.get("/").status(),
         200,
