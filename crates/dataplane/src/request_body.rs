@@ -368,6 +368,9 @@ impl<'a> RequestBody<'a> {
         }
         let limit = self.limit.or(listener.limits.body_bytes);
         if limit.is_some_and(|limit| self.received > limit) {
+            // What is refused is for nobody, although its end may be here already.
+            self.replayable = false;
+            self.replay = Vec::new();
             return Err(Reason::BodyTooLarge);
         }
         Ok(())

@@ -158,6 +158,28 @@ fn copies_reach_the_shadow_and_its_answers_nobody() {
     assert_eq!(shadow.count(), 2);
 }
 
+/// What is refused because its body turns out to be too large is copied to nobody, although all of it may be there.
+#[test]
+fn a_refused_body_is_not_copied() {
+    let (live, shadow) = (Backend::named("live"), Backend::named("shadow"));
+    let config = format!("{}max_body = \"4B\"\n", mirrored(&live, &shadow, ""));
+    let evenkeel = Evenkeel::start(&config);
+    let chunked = |body: &str| {
+        let framing = "Host: a\r\nTransfer-Encoding: chunked";
+        let length = body.len();
+        let mut client = evenkeel.client();
+        client.ask(&format!(
+            "POST / HTTP/1.1\r\n{framing}\r\n\r\n{length}\r\n{body}\r\n0\r\n\r\n"
+        ))
+    };
+    assert_eq!(chunked("hello").reason(), "body_too_large");
+    assert_eq!(chunked("four").text(), "live");
+    wait_until("the copy of the other", || shadow.count() == 1);
+    assert_eq!(shadow.last().text(), "four");
+    let too_large = [("outcome", "too_large")];
+    evenkeel.wait_for_metric("evenkeel_mirrored_requests_total", &too_large, 1.0);
+}
+
 /// A shadow that hangs delays nobody, and holds only so many copies.
 #[test]
 fn a_shadow_that_hangs_delays_nobody() {
