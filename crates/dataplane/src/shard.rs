@@ -23,6 +23,7 @@ use crate::compress::Encoders;
 use crate::connection;
 use crate::exchange::Work;
 use crate::geo::Geo;
+use crate::http2::StreamTasks;
 use crate::observe::{self, Observer, Recall};
 use crate::serving::{ListenerCell, ListenerServing, Registry, Serving};
 use crate::timers::{TICK, Timers};
@@ -30,6 +31,9 @@ use crate::upstream::Upstreams;
 
 /// Pipes and work areas kept for reuse.
 const MAX_KEPT: usize = 256;
+
+/// Work areas of streams kept for reuse: what a few busy connections have at once.
+const MAX_KEPT_STREAMS: usize = 1024;
 
 /// A buffer for the head of a stream's request: most are smaller.
 const STREAM_BUFFER_BYTES: usize = 2048;
@@ -101,6 +105,7 @@ pub(crate) struct Shard {
         reason = "moved with every request: a pointer is cheaper than the struct"
     )]
     stream_works: RefCell<Vec<Box<Work>>>,
+    pub(crate) stream_tasks: StreamTasks,
     listeners: RefCell<BTreeMap<SocketAddr, Rc<Slot>>>,
     /// The second in which something was last warned of.
     warned_s: Cell<u64>,
@@ -172,6 +177,7 @@ pub(crate) fn run(
         pipes: RefCell::default(),
         works: RefCell::default(),
         stream_works: RefCell::default(),
+        stream_tasks: StreamTasks::default(),
         listeners: RefCell::default(),
         warned_s: Cell::new(u64::MAX),
         close_idle_at_ms: Cell::new(None),
@@ -325,7 +331,7 @@ impl Shard {
     /// Takes a work area of a stream back. One whose buffer grew (an unusual header) is dropped instead.
     pub(crate) fn give_stream_work(&self, mut work: Box<Work>) {
         let mut works = self.stream_works.borrow_mut();
-        if works.len() < MAX_KEPT && work.buffer.capacity() <= STREAM_BUFFER_BYTES {
+        if works.len() < MAX_KEPT_STREAMS && work.buffer.capacity() <= STREAM_BUFFER_BYTES {
             work.buffer.clear();
             work.slim();
             works.push(work);

@@ -625,7 +625,7 @@ pub struct Connections {
 impl Default for Connections {
     fn default() -> Self {
         Self {
-            max_idle: 256,
+            max_idle: 1024,
             idle_timeout: Duration::from_secs(55),
         }
     }

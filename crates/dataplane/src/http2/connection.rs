@@ -16,10 +16,9 @@ use h2::{Reason as Code, RecvStream};
 use http::h2::{Abuse, FrameMeter};
 use http_types::Request;
 use model::config::{Http2, Listener};
-use tokio::task::spawn_local;
 
 use super::ledger::{Ledger, Piece};
-use super::stream;
+use super::tasks::{self, Job};
 use super::transport::{Transport, Wire};
 use crate::counters::{Http2Counters, Refused};
 use crate::origin::Origin;
@@ -315,7 +314,11 @@ impl Driver {
             return;
         }
         let running = Running::begin(&self.link);
-        spawn_local(stream::serve(running, request, respond));
+        tasks::begin(Job {
+            running,
+            request,
+            respond,
+        });
     }
 
     /// The protocol library gave up on the client.

@@ -10,8 +10,10 @@ mod incoming;
 mod ledger;
 mod responder;
 mod stream;
+mod tasks;
 mod transport;
 
 pub(crate) use connection::{Accepted, run};
 pub(crate) use incoming::Incoming;
 pub(crate) use responder::{Held, Responder};
+pub(crate) use tasks::StreamTasks;

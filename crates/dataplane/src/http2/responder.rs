@@ -16,9 +16,6 @@ use super::ledger::{Ledger, Piece};
 /// Bytes of a header frame beside its fields, for the count of bytes sent.
 const FRAME_BYTES: u64 = 9;
 
-/// Fields of an ordinary response; beyond it the table grows.
-const FIELDS: usize = 16;
-
 /// The client's end of a stream. Shared within its task: one part writes the response, another watches for the
 /// client's going away.
 pub(crate) struct Responder {
@@ -191,7 +188,7 @@ fn translate(buffer: &[u8], head: &ResponseHead, extra: &FieldList) -> Response<
     // Statuses are checked to be 100 to 599 when they are parsed.
     *response.status_mut() = StatusCode::from_u16(head.status).unwrap_or(StatusCode::BAD_GATEWAY);
     let fields = response.headers_mut();
-    fields.reserve(FIELDS);
+    fields.reserve(http::h2::response_fields(buffer, head, extra).count() + 1);
     for (name, value) in http::h2::response_fields(buffer, head, extra) {
         push(fields, name, value);
     }

@@ -439,8 +439,8 @@ pub(crate) static CONNECTIONS: Table = Table {
         key(
             "max_idle",
             Integer { min: 0, max: 65_535 },
-            Is("256"),
-            "Idle ones kept for reuse.",
+            Is("1024"),
+            "Idle ones kept for reuse; never more than were busy at once within `idle_timeout`.",
         ),
         key(
             "idle_timeout",
