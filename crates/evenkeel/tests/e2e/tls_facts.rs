@@ -213,20 +213,15 @@ fn requests_are_counted_by_route() {
             client.get(path);
         }
     }
-    assert_eq!(
-        (
-            count("canary", "2xx"),
-            count("canary", "5xx"),
-            count("rest", "2xx")
-        ),
-        (3.0, 2.0, 4.0)
-    );
+    wait_until("the routes' requests are counted", || {
+        (count("canary", "2xx"), count("canary", "5xx"), count("rest", "2xx")) == (3.0, 2.0, 4.0)
+    });
     let nowhere = client.ask("GET / HTTP/1.1\r\nHost: elsewhere.test\r\n\r\n");
     assert_eq!((nowhere.status(), nowhere.reason()), (404, "no_route"));
     let all = || evenkeel.metric("evenkeel_route_requests_total", &[]);
     assert_eq!(all(), 9.0, "no route took it");
-    assert_eq!(evenkeel.metric("evenkeel_requests_total", &[]), 10.0);
+    evenkeel.wait_for_metric("evenkeel_requests_total", &[], 10.0);
     evenkeel.reload(&config.replace(QUIET, &format!("{QUIET}retries.attempts = 0\n")));
     client.get("/cart");
-    assert_eq!(count("rest", "2xx"), 5.0, "a reload begins nothing anew");
+    wait_until("a reload begins nothing anew", || count("rest", "2xx") == 5.0);
 }
