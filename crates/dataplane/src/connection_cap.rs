@@ -48,6 +48,11 @@ impl ConnectionCap {
         self.most.store(most.unwrap_or(u32::MAX), Relaxed);
     }
 
+    /// The cap in force.
+    pub(crate) fn most(&self) -> Option<u32> {
+        Some(self.most.load(Relaxed)).filter(|most| *most < u32::MAX)
+    }
+
     /// Connections now.
     pub(crate) fn open(&self) -> u32 {
         self.open.load(Relaxed)

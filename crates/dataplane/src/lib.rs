@@ -28,6 +28,7 @@ mod geo;
 mod http2;
 mod keys;
 mod limits;
+mod live;
 mod metrics;
 mod mirror;
 mod observe;
@@ -64,8 +65,8 @@ use model::config::{Config, Name, Secret};
 use model::explain::{ExplainQuery, Explanation};
 use model::record::{MAX_RECORDS, RecordQuery, RequestRecord};
 use model::snapshot::{Member, Snapshot};
-use model::state::{BackendId, CircuitMoved, Ejected};
-use model::status::{BackendLive, ListenerStatus};
+use model::state::{CircuitMoved, Ejected};
+use model::status::ListenerStatus;
 use tokio::sync::mpsc as async_mpsc;
 
 use crate::accept_errors::AcceptErrors;
@@ -418,23 +419,6 @@ impl Dataplane {
             .collect()
     }
 
-    /// Live figures of a backend; zeros for one that is not known.
-    pub fn live(&self, id: &BackendId) -> BackendLive {
-        let Some(cell) = self.shared.registry.backend(id) else {
-            return BackendLive::default();
-        };
-        let mut live = BackendLive {
-            in_flight: cell.load.in_flight(),
-            ..BackendLive::default()
-        };
-        for counters in cell.counters.all() {
-            live.requests += counters.classes.iter().map(counters::Counter::get).sum::<u64>();
-            live.failures += counters.failures.get();
-            live.idle_connections += counters.idle_connections.load(Relaxed);
-        }
-        live
-    }
-
     /// Client connections now.
     pub fn connections(&self) -> u32 {
         self.shared.connections.load(Relaxed)
@@ -453,8 +437,12 @@ impl Dataplane {
             Some(Ok(real)) => *real,
             _ => *configured,
         };
-        let now_us = u64::try_from(self.shared.epoch.elapsed().as_micros()).unwrap_or(u64::MAX);
-        explain::explain(&serving, &self.shared.geo, bound, query, now_us)
+        explain::explain(&serving, &self.shared.geo, bound, query, self.now_us())
+    }
+
+    /// Microseconds since the epoch that all shards share.
+    fn now_us(&self) -> u64 {
+        u64::try_from(self.shared.epoch.elapsed().as_micros()).unwrap_or(u64::MAX)
     }
 
     /// The metrics of the data plane, for the registry.

@@ -87,7 +87,11 @@ impl Shared {
     fn status(&self) -> Status {
         let view = self.view.borrow().clone();
         let listeners = self.dataplane.listeners();
-        view.status(self.process, now(), &listeners, |id| self.dataplane.live(id))
+        let live = (
+            |id: &_| self.dataplane.live(id),
+            |lb: &_, pool: &_| self.dataplane.pool_live(lb, pool),
+        );
+        view.status(self.process, now(), &listeners, live)
     }
 }
 

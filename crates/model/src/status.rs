@@ -158,8 +158,35 @@ pub struct PoolStatus {
     /// What an operator should know about its settings.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub warnings: Vec<String>,
+    /// Live figures.
+    #[serde(flatten)]
+    pub live: PoolLive,
     /// Members in the order declared.
     pub backends: Vec<BackendStatus>,
+}
+
+/// Live figures of a pool over all shards.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PoolLive {
+    /// Its queue, where a backend has a cap.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub queue: Option<QueueStatus>,
+    /// State of its circuit breaker, where it has one: `closed`, `open` or `half_open`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub circuit: Option<String>,
+}
+
+/// State of a pool's queue.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct QueueStatus {
+    /// Requests that wait now.
+    pub waiting: u32,
+    /// Most that may.
+    pub size: u32,
+    /// Longest that one may, in milliseconds.
+    pub timeout_ms: u64,
+    /// More comes than can be served: the newest are served first.
+    pub overloaded: bool,
 }
 
 /// State of a backend in a pool.
@@ -197,6 +224,15 @@ pub struct BackendStatus {
 pub struct BackendLive {
     /// Requests in flight now.
     pub in_flight: u32,
+    /// Most that may be now, where there is a cap; slow start makes it less.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub max_in_flight: Option<u32>,
+    /// Connections now, busy and idle.
+    #[serde(default)]
+    pub connections: u32,
+    /// Most that may be, where there is a cap.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub max_connections: Option<u32>,
     /// Requests answered since start.
     pub requests: u64,
     /// Of these: failures of the backend (no response, or 5xx).

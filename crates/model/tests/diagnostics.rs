@@ -834,3 +834,23 @@ fn what_is_tried_elsewhere_names_its_errors() {
         "\"timeout\"",
     );
 }
+
+/// Over HTTP/2 nothing would hold it: said in the pool and in an entry of its backends, with what to write instead.
+#[test]
+fn a_cap_of_connections_is_for_http_1() {
+    says(
+        &shop("protocol = \"http2\"\nmax_connections = 5"),
+        "max_connections",
+        "counts connections of HTTP/1",
+        "`max_requests`",
+    );
+    says(
+        &shop(
+            "protocol = \"http2\"\n\
+             backend_servers = [{ address = \"10.0.0.1:80\", max_connections = 5 }]",
+        ),
+        "max_connections",
+        "counts connections of HTTP/1",
+        "`max_requests`",
+    );
+}

@@ -12,7 +12,7 @@ use model::record::{AttemptRecord, QueueRecord, RecordQuery, RequestRecord, TlsR
 use model::state::{Ejection, Health, Mode, OrderAction, Override, RouteOrder, Timestamp};
 use model::status::{
     BackendLive, BackendStatus, CertificateStatus, ConfigStatus, Event, ListenerStatus, LoadBalancerStatus,
-    PoolStatus, ReloadStatus, RouteStatus, SplitPartStatus, SplitStatus, Status,
+    PoolLive, PoolStatus, QueueStatus, ReloadStatus, RouteStatus, SplitPartStatus, SplitStatus, Status,
 };
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::registry::Registry;
@@ -385,6 +385,15 @@ fn status() -> Status {
                 algorithm: "maglev".to_owned(),
                 all_down: false,
                 all_down_policy: AllDown::FailOpen,
+                live: PoolLive {
+                    queue: Some(QueueStatus {
+                        waiting: 3,
+                        size: 1000,
+                        timeout_ms: 1000,
+                        overloaded: true,
+                    }),
+                    circuit: Some("half_open".into()),
+                },
                 backends: vec![backend(true), backend(false)],
             }],
             route_count: 1,
@@ -470,6 +479,10 @@ fn backend(full: bool) -> BackendStatus {
         }),
         weight: 5,
         effective_weight: 2.5,
-        live: BackendLive::default(),
+        live: BackendLive {
+            max_in_flight: full.then_some(4),
+            max_connections: full.then_some(8),
+            ..BackendLive::default()
+        },
     }
 }

@@ -8,9 +8,10 @@ use std::time::Duration;
 use anyhow::Context;
 use model::state::{Health, Override, RouteOrder, Timestamp};
 use model::status::{
-    BackendStatus, CertificateStatus, ConfigStatus, Event, ListenerStatus, LoadBalancerStatus, PoolStatus,
-    RouteStatus, SplitPartStatus, SplitStatus, Status,
+    BackendLive, BackendStatus, CertificateStatus, ConfigStatus, Event, ListenerStatus, LoadBalancerStatus,
+    PoolStatus, QueueStatus, RouteStatus, SplitPartStatus, SplitStatus, Status,
 };
+use model::units::format_duration;
 
 use crate::cli::StatusArgs;
 use crate::client::Client;
@@ -213,8 +214,38 @@ fn pool(out: &mut String, pool: &PoolStatus, now: Timestamp, paint: Paint) {
             paint.text(Tone::Bad, &format!("WARNING: {warning}"))
         );
     }
+    if let Some(queue) = &pool.live.queue {
+        let _ = writeln!(out, "    queue: {}", queue_line(queue, paint));
+    }
+    if let Some(circuit) = &pool.live.circuit {
+        let text = match circuit.as_str() {
+            "closed" => paint.text(Tone::Plain, "closed"),
+            "open" => paint.text(Tone::Bad, "OPEN, requests are refused"),
+            other => paint.text(Tone::Warning, &other.replace('_', " ")),
+        };
+        let _ = writeln!(out, "    circuit breaker: {text}");
+    }
     if !pool.backends.is_empty() {
         out.push_str(&backends(&pool.backends, now).render(4, paint));
+    }
+}
+
+/// `3 of at most 1000 wait, up to 1s`.
+fn queue_line(queue: &QueueStatus, paint: Paint) -> String {
+    let QueueStatus {
+        waiting,
+        size,
+        timeout_ms,
+        overloaded,
+    } = queue;
+    let longest = format_duration(Duration::from_millis(*timeout_ms));
+    let text = format!("{waiting} of at most {size} wait, up to {longest}");
+    match overloaded {
+        true => paint.text(
+            Tone::Bad,
+            &format!("{text}: OVERLOADED, the newest are served first"),
+        ),
+        false => paint.text(Tone::Plain, &text),
     }
 }
 
@@ -239,7 +270,7 @@ fn backends(backends: &[BackendStatus], now: Timestamp) -> Table {
             health(b),
             Cell::text(ago(now, b.health_since)),
             Cell::number(weight(b)),
-            Cell::number(b.live.in_flight),
+            Cell::number(in_flight(&b.live)),
             Cell::number(b.live.requests),
             Cell::number(b.live.failures),
             Cell::number(b.live.idle_connections),
@@ -249,6 +280,12 @@ fn backends(backends: &[BackendStatus], now: Timestamp) -> Table {
         ]);
     }
     table
+}
+
+/// `3`, or `3 of 4` where there is a cap.
+fn in_flight(live: &BackendLive) -> String {
+    let most = live.max_in_flight.map(|most| format!(" of {most}"));
+    format!("{}{}", live.in_flight, most.unwrap_or_default())
 }
 
 fn state(backend: &BackendStatus, now: Timestamp) -> Cell {
@@ -340,7 +377,7 @@ mod tests {
     use super::*;
     use model::config::{AllDown, Name};
     use model::state::{Ejection, Mode};
-    use model::status::{BackendLive, ReloadStatus};
+    use model::status::{PoolLive, ReloadStatus};
 
     const NOW: Timestamp = Timestamp(1_772_368_496_000);
 
@@ -362,9 +399,11 @@ mod tests {
             effective_weight: 1.0,
             live: BackendLive {
                 in_flight: 3,
+                connections: 7,
                 requests: 1234,
                 failures: 0,
                 idle_connections: 4,
+                ..BackendLive::default()
             },
         }
     }
@@ -397,11 +436,12 @@ mod tests {
             effective_weight: 0.0,
             ..backend(9003)
         };
-        let ramping = BackendStatus {
+        let mut ramping = BackendStatus {
             weight: 2,
             effective_weight: 0.4,
             ..backend(9004)
         };
+        ramping.live.max_in_flight = Some(4);
         Status {
             node: "edge-1".into(),
             version: "0.1.0".into(),
@@ -475,6 +515,15 @@ mod tests {
                     algorithm: "round_robin".into(),
                     all_down: false,
                     all_down_policy: AllDown::FailOpen,
+                    live: PoolLive {
+                        queue: Some(QueueStatus {
+                            waiting: 3,
+                            size: 1000,
+                            timeout_ms: 1500,
+                            overloaded: false,
+                        }),
+                        circuit: Some("half_open".into()),
+                    },
                     warnings: vec!["its backends' certificates are not verified (insecure)".into()],
                     backends: vec![backend(9001), drained(), ejected, ramping],
                 }],
@@ -506,11 +555,13 @@ shop
   route all: blue 0, green 100 (green=100 by bob, 2m ago, ends in 8m; configured: blue 95, green 5)
   pool default (round_robin)
     WARNING: its backends' certificates are not verified (insecure)
+    queue: 3 of at most 1000 wait, up to 1s500ms
+    circuit breaker: half open
     BACKEND        STATE                                                        HEALTH          SINCE    WEIGHT  IN FLIGHT  REQUESTS  FAILURES  IDLE  ORDER
     10.0.0.1:9001  eligible                                                     up: status 200  1h            1          3      1234         0     4
     10.0.0.1:9002  draining                                                     up: status 200  1h            1          3      1234         0     4  drain by alice, 2m ago, ends in 8m
     10.0.0.1:9003  ejected for 7s: 5 failures in a row (last: connect_refused)  up: status 200  1h            1          3      1234         0     4
-    10.0.0.1:9004  eligible                                                     up: status 200  1h     0.4 of 2          3      1234         0     4
+    10.0.0.1:9004  eligible                                                     up: status 200  1h     0.4 of 2     3 of 4      1234         0     4
 
 events
   TIME                  EVENT            ABOUT                       WHAT

@@ -9,7 +9,7 @@ use model::snapshot::{Member, PoolState, Snapshot, WEIGHT_SCALE};
 use model::state::{BackendId, RouteOrder, Timestamp};
 use model::status::{
     BackendLive, BackendStatus, ConfigStatus, Event, ListenerStatus, LoadBalancerStatus, MAX_ROUTES_SHOWN,
-    PoolStatus, RouteStatus, SplitPartStatus, SplitStatus, Status,
+    PoolLive, PoolStatus, RouteStatus, SplitPartStatus, SplitStatus, Status,
 };
 
 /// State of the hub at one moment; cheap to clone.
@@ -61,7 +61,10 @@ impl View {
         process: Process,
         now: Timestamp,
         listeners: &[(Name, ListenerStatus)],
-        live: impl Fn(&BackendId) -> BackendLive,
+        (backend_live, pool_live): (
+            impl Fn(&BackendId) -> BackendLive,
+            impl Fn(&Name, &Name) -> PoolLive,
+        ),
     ) -> Status {
         let load_balancers = self.snapshot.config.load_balancers.values();
         Status {
@@ -81,7 +84,10 @@ impl View {
                     pools: lb
                         .pools
                         .values()
-                        .filter_map(|pool| self.pool_status(&lb.name, pool, &live))
+                        .filter_map(|pool| {
+                            let live = pool_live(&lb.name, &pool.name);
+                            self.pool_status(&lb.name, pool, live, &backend_live)
+                        })
                         .collect(),
                     routes: routes(lb),
                     route_count: lb.routes.len(),
@@ -119,6 +125,7 @@ impl View {
         &self,
         lb: &Name,
         pool: &Pool,
+        pool_live: PoolLive,
         live: &impl Fn(&BackendId) -> BackendLive,
     ) -> Option<PoolStatus> {
         let state: &PoolState = self.snapshot.pool(lb, &pool.name)?;
@@ -128,6 +135,7 @@ impl View {
             all_down: state.all_down,
             all_down_policy: pool.all_down,
             warnings: super::changes::warnings(pool),
+            live: pool_live,
             backends: state
                 .members
                 .iter()

@@ -68,7 +68,7 @@ fn a_cap_holds_exactly_over_all_shards() {
         })
         .collect();
     wait_until("the others wait", || waiting(&evenkeel) == 32);
-    assert_eq!((one.gate.came(), two.gate.came()), (4, 4));
+    wait_until("both are full", || (one.gate.came(), two.gate.came()) == (4, 4));
     let backend = one.backend.address.to_string();
     let of_one = [("backend", backend.as_str())];
     evenkeel.wait_for_metric("evenkeel_backend_in_flight", &of_one, 4.0);
@@ -82,6 +82,84 @@ fn a_cap_holds_exactly_over_all_shards() {
     assert_eq!(one.backend.count() + two.backend.count(), 1000);
     assert_eq!(waiting(&evenkeel), 0);
     evenkeel.wait_for_metric("evenkeel_backend_in_flight", &of_one, 0.0);
+}
+
+/// The same for connections: two backends of three, thirty clients on three shards, none of which keeps one idle that
+/// another needs. Never a fourth, and whoever comes gets an answer.
+#[test]
+fn a_cap_of_connections_holds_exactly_over_all_shards() {
+    let (one, two) = (Counting::new(), Counting::new());
+    let config = shop(
+        &[&one.backend, &two.backend],
+        "max_connections = 3\nqueue.timeout = \"60s\"\ntimeouts.connect = \"60s\"\n",
+    );
+    let evenkeel = Evenkeel::start(&format!("{config}{THREE_SHARDS}"));
+    let address = evenkeel.address();
+    let clients: Vec<_> = (0..30)
+        .map(|_| {
+            thread::spawn(move || {
+                // Some come back on new connections, and so to other shards.
+                (0..5).all(|_| {
+                    let mut client = Client::connect(address);
+                    (0..5).all(|_| client.get("/").status() == 200)
+                })
+            })
+        })
+        .collect();
+    let backends = [&one.backend, &two.backend];
+    wait_until("the others wait", || waiting(&evenkeel) == 24);
+    wait_until("both are full", || (one.gate.came(), two.gate.came()) == (3, 3));
+    assert_eq!(backends.map(|backend| backend.open_connections()), [3, 3]);
+    one.gate.open();
+    two.gate.open();
+    while !clients.iter().all(|client| client.is_finished()) {
+        for backend in backends {
+            let status = evenkeel.backend(backend.address);
+            assert!(status["connections"].as_u64().unwrap() <= 3, "{status}");
+            assert_eq!(status["max_connections"], 3);
+            assert_eq!(status["max_in_flight"], 3);
+        }
+    }
+    for client in clients {
+        assert!(client.join().unwrap());
+    }
+    assert_eq!(one.backend.count() + two.backend.count(), 750);
+    for counting in [&one, &two] {
+        assert_eq!(counting.most.load(SeqCst), 3);
+    }
+}
+
+/// What is full, what waits and what the circuit breaker does is in `status`, for people and for programs.
+#[test]
+fn status_shows_caps_the_queue_and_the_circuit_breaker() {
+    let one = Counting::new();
+    let evenkeel = Evenkeel::start(&shop(
+        &[&one.backend],
+        "slow_start = 0\nmax_requests = 1\nqueue = { size = 3, timeout = \"60s\" }\n\
+         circuit_breaker = { failure_ratio = \"50%\" }\n",
+    ));
+    let mut served = evenkeel.client();
+    served.send("GET / HTTP/1.1\r\nHost: a\r\n\r\n");
+    wait_until("it is served", || one.gate.came() == 1);
+    let mut waits = ask_and_wait(&evenkeel, "/");
+    let pool = evenkeel.status()["load_balancers"][0]["pools"][0].clone();
+    let queue = serde_json::json!({ "waiting": 1, "size": 3, "timeout_ms": 60000, "overloaded": false });
+    assert_eq!((&pool["queue"], &pool["circuit"]), (&queue, &"closed".into()));
+    let backend = &pool["backends"][0];
+    assert_eq!(
+        (&backend["in_flight"], &backend["max_in_flight"]),
+        (&1.into(), &1.into())
+    );
+    let text = evenkeel.cli_ok(&["status"]);
+    assert!(text.contains("queue: 1 of at most 3 wait, up to 1m"), "{text}");
+    assert!(text.contains("circuit breaker: closed"), "{text}");
+    assert!(text.contains("1 of 1"), "{text}");
+    one.gate.open();
+    assert!(
+        [&mut served, &mut waits]
+            .into_iter()
+            .all(|client| client.response().status() == 200)
+    );
 }
 
 /// A backend's own cap is in force instead of the pool's.

@@ -41,11 +41,10 @@ impl Pool {
         own.or(self.overload.caps)
     }
 
-    /// Connections that the backend at this place may have; `None`: any number. Over HTTP/2 its own settings count
-    /// ([`super::BackendHttp2`]).
+    /// Connections that the backend at this place may have; `None`: any number. Never given over HTTP/2, where its own
+    /// settings count ([`super::BackendHttp2`]).
     pub fn max_connections(&self, index: usize) -> Option<u32> {
-        let caps = self.caps_of(index);
-        caps.max_connections.filter(|_| self.http2.is_none())
+        self.caps_of(index).max_connections
     }
 
     /// Requests that the backend at this place may have in flight; `None`: any number. Over HTTP/1 a request has a

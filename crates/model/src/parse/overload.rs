@@ -23,6 +23,19 @@ pub(super) fn caps(f: &mut Findings<'_>, s: &Section<'_>) -> Caps {
     }
 }
 
+/// Refuses a cap on connections over HTTP/2, where a request that found none free could not wait for one: others run
+/// on each of them for as long as they like.
+pub(super) fn refuse_connections(f: &mut Findings<'_>, s: &Section<'_>, http2: bool) {
+    let Some(entry) = s.entry("max_connections").filter(|_| http2) else {
+        return;
+    };
+    let fault = Fault::new(
+        "`max_connections` counts connections of HTTP/1, and this pool speaks HTTP/2, where many requests share one",
+    );
+    let fault = fault.suggest("bound the requests in flight with `max_requests`; connections have a bound of their own, for each thread, in `http2.max_connections`");
+    f.report(entry.key_span.clone(), &s.path_of("max_connections"), fault);
+}
+
 /// Warns of a queue in which nothing ever waits.
 pub(super) fn warn_of_idle_queue(
     f: &mut Findings<'_>,

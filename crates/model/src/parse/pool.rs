@@ -6,7 +6,7 @@ use std::net::SocketAddr;
 use super::backend_http2::backend_http2;
 use super::health::health;
 use super::limits::retries;
-use super::overload::{caps, overload, warn_of_idle_queue};
+use super::overload::{caps, overload, refuse_connections, warn_of_idle_queue};
 use super::section::{Findings, Section, narrow, parsed};
 use super::sticky::sticky;
 use super::tls::backend_tls;
@@ -39,7 +39,8 @@ pub(super) fn pool(f: &mut Findings<'_>, name: Name, s: &Section<'_>) -> Option<
     let retries = s.section(f, "retries").map(|s| retries(f, &s));
     let sticky = s.section(f, "sticky").and_then(|s| sticky(f, &s));
     let overload = overload(f, s);
-    let backends = backends(f, s)?;
+    refuse_connections(f, s, http2.is_some());
+    let backends = backends(f, s, http2.is_some())?;
     warn_of_idle_queue(f, s, &overload, &backends);
     Some(Pool {
         name,
@@ -87,7 +88,7 @@ fn consistent_hash(f: &mut Findings<'_>, s: &Section<'_>) -> ConsistentHash {
     }
 }
 
-fn backends(f: &mut Findings<'_>, s: &Section<'_>) -> Option<Vec<Backend>> {
+fn backends(f: &mut Findings<'_>, s: &Section<'_>, http2: bool) -> Option<Vec<Backend>> {
     let items = s.items(f, "backend_servers")?;
     if let Some(entry) = s.entry("backend_servers").filter(|_| items.len() > MAX_BACKENDS) {
         let fault = Fault::new(format!(
@@ -104,7 +105,7 @@ fn backends(f: &mut Findings<'_>, s: &Section<'_>) -> Option<Vec<Backend>> {
     let mut lines: BTreeMap<SocketAddr, usize> = BTreeMap::new();
     let mut backends = Vec::with_capacity(items.len());
     for (path, node) in items {
-        let Some(backend) = backend(f, &path, node) else {
+        let Some(backend) = backend(f, &path, node, http2) else {
             continue;
         };
         if let Some(first) = lines.get(&backend.address) {
@@ -122,7 +123,7 @@ fn backends(f: &mut Findings<'_>, s: &Section<'_>) -> Option<Vec<Backend>> {
     Some(backends)
 }
 
-fn backend(f: &mut Findings<'_>, path: &str, node: &Node) -> Option<Backend> {
+fn backend(f: &mut Findings<'_>, path: &str, node: &Node, http2: bool) -> Option<Backend> {
     match &node.value {
         Value::Text(text) => {
             let address = parsed(f, node, path, text::backend_address(text))?;
@@ -136,6 +137,7 @@ fn backend(f: &mut Findings<'_>, path: &str, node: &Node) -> Option<Backend> {
             let s = Section::open(f, node, path.to_owned(), &schema::BACKEND)?;
             let weight = s.integer(f, "weight").map_or(1, narrow);
             let caps = caps(f, &s);
+            refuse_connections(f, &s, http2);
             let address = s.text(f, "address", text::backend_address)?;
             Some(Backend {
                 address,

@@ -38,7 +38,7 @@ pub(super) static OVERLOAD_KEYS: &[Key] = &[
         "max_connections",
         CAP,
         Means("any number"),
-        "Connections to each backend at most, busy and idle, exactly, over all threads. That many requests are in flight at most; what is beyond waits in `queue`. For HTTP/1: over HTTP/2 `http2.max_connections` counts.",
+        "Connections to each backend at most, busy and idle, exactly, over all threads. That many requests are in flight at most; what is beyond waits in `queue`. Not with `protocol = \"http2\"`, where many requests share a connection: there `max_requests` is the bound.",
     ),
     key(
         "queue",

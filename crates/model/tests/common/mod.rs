@@ -514,7 +514,7 @@ fn pool() -> impl Strategy<Value = Pool> {
                     tls: of_check,
                     ..over(check, http2.is_some())
                 });
-                Pool {
+                let mut pool = Pool {
                     name,
                     algorithm,
                     backends,
@@ -529,7 +529,9 @@ fn pool() -> impl Strategy<Value = Pool> {
                     sticky,
                     tls,
                     overload,
-                }
+                };
+                overload::fit(&mut pool);
+                pool
             },
         )
 }

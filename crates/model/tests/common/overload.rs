@@ -1,6 +1,6 @@
 //! Caps, queues and circuit breakers made at random.
 
-use evenkeel_model::config::{Caps, CircuitBreaker, Overload, Queue};
+use evenkeel_model::config::{Caps, CircuitBreaker, Overload, Pool, Queue};
 use proptest::option;
 use proptest::prelude::*;
 
@@ -27,6 +27,15 @@ pub(super) fn overload() -> impl Strategy<Value = Overload> {
         queue,
         circuit_breaker,
     })
+}
+
+/// Takes out what a pool may not have that speaks HTTP/2.
+pub(super) fn fit(pool: &mut Pool) {
+    if pool.http2.is_some() {
+        let of_backends = pool.backends.iter_mut().map(|backend| &mut backend.caps);
+        let all = of_backends.chain([&mut pool.overload.caps]);
+        all.for_each(|caps| caps.max_connections = None);
+    }
 }
 
 fn breaker() -> impl Strategy<Value = CircuitBreaker> {
