@@ -7,6 +7,7 @@ use serde_json::Value;
 
 use crate::support::{
     Authority, Backend, Evenkeel, QUIET, TlsClient, curl, free_address, python, shop_with_listener, wait_for,
+    wait_until,
 };
 
 /// An OpenSSL of its own (pyOpenSSL), which knows the post-quantum groups: what it has agreed on with us.
@@ -214,7 +215,11 @@ fn requests_are_counted_by_route() {
         }
     }
     wait_until("the routes' requests are counted", || {
-        (count("canary", "2xx"), count("canary", "5xx"), count("rest", "2xx")) == (3.0, 2.0, 4.0)
+        (
+            count("canary", "2xx"),
+            count("canary", "5xx"),
+            count("rest", "2xx"),
+        ) == (3.0, 2.0, 4.0)
     });
     let nowhere = client.ask("GET / HTTP/1.1\r\nHost: elsewhere.test\r\n\r\n");
     assert_eq!((nowhere.status(), nowhere.reason()), (404, "no_route"));
