@@ -22,6 +22,7 @@ mod departures;
 mod exhaustion;
 mod expectations;
 mod explain;
+mod faults;
 mod forwarding;
 mod grpc;
 mod hostile;
