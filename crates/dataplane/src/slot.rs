@@ -100,7 +100,8 @@ pub(crate) async fn take(
         // Boxed: the wait is rare and must not make every request larger.
         match Box::pin(wait(request, client, place)).await? {
             Settled::Slot(id) => {
-                // The queue gives only members that this request knows.
+                // Always known: the queue hands over slots of those backends alone that the request knew when it
+                // came, and it chooses among the same until its end. So none is lost here.
                 let index = pool.balancer.session_member(id).ok_or(Reason::NoBackend)?;
                 return Ok((index, InFlight::hold(request, index)));
             }

@@ -109,6 +109,45 @@ fn nobody_overtakes_those_who_wait() {
     assert!(look(&mut third).is_pending());
 }
 
+/// The pool changes while a request waits that was let in before: it is handed slots of backends that it knows and of
+/// no other, be they free, and no slot is left counted when all is over.
+#[test]
+fn a_slot_goes_only_to_who_knows_its_backend() {
+    let queue = Queue::default();
+    let all = state(Algorithm::LeastConnections, &[100; 3], None);
+    let loads: Vec<Arc<Load>> = (0..3).map(|_| Arc::new(Load::new())).collect();
+    let pool = Arc::new(PoolLoad::new());
+    let of = |members: std::ops::Range<usize>| {
+        let mut state = all.clone();
+        let mut config = (*state.config).clone();
+        config.overload.caps.max_requests = Some(1);
+        config.overload.queue = queue;
+        config.backends = config.backends[members.clone()].to_vec();
+        state.members = state.members[members.clone()].to_vec();
+        state.config = Arc::new(config);
+        let balancer = Balancer::new(Arc::new(state), pool.clone(), loads[members].to_vec());
+        balancer.install(0);
+        balancer
+    };
+    let mut rng = Rng::new(1);
+    let old = of(0..2);
+    for _ in 0..2 {
+        assert!(matches!(old.take(any(), 0, &mut rng), Take::Taken(_)));
+    }
+    let mut place = waits(old.take(any(), 0, &mut rng));
+    // The first backend goes, a third comes and is free; who waits knows the second alone of them.
+    let new = of(1..3);
+    new.pool().sweep(100 * MS);
+    assert!(look(&mut place).is_pending());
+    release(&old, 0, 100 * MS);
+    assert!(look(&mut place).is_pending(), "it takes no more requests");
+    release(&new, 0, 100 * MS);
+    assert_eq!(slot(&old, &mut place), 1);
+    release(&old, 1, 100 * MS);
+    assert!(loads.iter().all(|load| load.in_flight() == 0));
+    assert_eq!(pool.waiting(), 0);
+}
+
 /// Whoever leaves is gone at once, and a slot that it was handed meanwhile goes to the next.
 #[test]
 fn a_slot_handed_to_one_that_left_goes_on() {

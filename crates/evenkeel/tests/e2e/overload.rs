@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::SeqCst};
 use std::thread;
 
-use crate::support::{Backend, Client, Evenkeel, Gate, shop, wait_until};
+use crate::support::{Backend, Client, Evenkeel, Gate, shop, wait_for, wait_until};
 
 const THREE_SHARDS: &str = "[node]\nthreads = 3\n";
 
@@ -296,6 +296,49 @@ fn a_slow_backend_does_not_take_the_capacity_of_its_pool() {
     assert_eq!(slow.gate.came(), 1);
     slow.gate.open();
     assert!(held.iter_mut().all(|client| client.response().status() == 200));
+}
+
+/// A session whose backend is full waits for that backend though another is free, and its backend's sessions fill no
+/// more than their share of the queue; all others go past them.
+#[test]
+fn sessions_wait_for_their_own_backend_and_hold_up_nobody_else() {
+    let both = [Counting::new(), Counting::new()];
+    let evenkeel = Evenkeel::start(&shop(
+        &[&both[0].backend, &both[1].backend],
+        "slow_start = 0\nmax_requests = 1\nqueue = { size = 4, timeout = \"60s\" }\n\
+         sticky = { header = \"X-Session\" }\n",
+    ));
+    let of_session = "GET /session HTTP/1.1\r\nHost: a\r\nX-Session: one\r\n\r\n";
+    let mut served = evenkeel.client();
+    served.send(of_session);
+    let home = wait_for("it is served", || both.iter().position(|b| b.gate.came() == 1));
+    let (home, other) = (&both[home], &both[1 - home]);
+    other.gate.open();
+    let mut waits: Vec<Client> = (1..=2)
+        .map(|place| {
+            let mut client = evenkeel.client();
+            client.send(of_session);
+            wait_until("it waits", || waiting(&evenkeel) == place);
+            client
+        })
+        .collect();
+    let refused = evenkeel.client().ask(of_session);
+    assert_eq!((refused.status(), refused.reason()), (503, "queue_full"));
+    let mut client = evenkeel.client();
+    for _ in 0..50 {
+        assert_eq!(client.get("/other").text(), "/other");
+    }
+    assert_eq!((home.gate.came(), waiting(&evenkeel)), (1, 2));
+    home.gate.open();
+    waits.push(served);
+    assert!(
+        waits
+            .iter_mut()
+            .all(|client| client.response().text() == "/session")
+    );
+    let at_home = home.backend.requests();
+    assert_eq!(at_home.iter().filter(|r| r.target() == "/session").count(), 3);
+    assert_eq!(at_home.len() + other.backend.count(), 53);
 }
 
 /// More room by a reload is used at once, and a backend that is taken away leaves nobody behind.
