@@ -7,7 +7,7 @@ use std::future::poll_fn;
 use std::io;
 use std::sync::Arc;
 use std::task::Context;
-use std::time::Duration;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use http::answer::Answer;
 use http::chunked::{self, Trailers};
@@ -19,6 +19,7 @@ use net::splice::Pipe;
 
 use crate::compress::Encoder;
 use crate::http2::{Held, Responder};
+use crate::observe::clock;
 use crate::relay::Broken;
 use crate::stream::{Left, Stream};
 use crate::timers::{Expired, Timer};
@@ -463,6 +464,7 @@ impl<'a> Reply<'a> {
         close: bool,
     ) -> Result<(), Broken> {
         self.out.clear();
+        let extra = &dated(extra);
         http::answer::write(self.out, answer, (self.method, self.version), extra, close);
         self.whole().await
     }
@@ -492,6 +494,7 @@ impl<'a> Reply<'a> {
             return self.answer(&answer, extra, close).await;
         }
         self.out.clear();
+        let extra = &dated(extra);
         if self.call {
             grpc::write_failure(self.out, reason, self.version, extra, close, retry_after_s);
             return self.whole().await;
@@ -533,4 +536,14 @@ impl<'a> Reply<'a> {
             Broken::Client(Reason::ClientWriteTimeout)
         }
     }
+}
+
+/// The fields of an answer of our own, with the time at which it was made (RFC 9110 section 6.6.1).
+fn dated(extra: &FieldList) -> FieldList {
+    let mut dated = extra.clone();
+    if !dated.has(b"Date") {
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        dated.push(b"Date", &clock::http_date(now.as_secs()));
+    }
+    dated
 }

@@ -104,6 +104,25 @@ impl Shown {
     }
 }
 
+/// A time, in seconds since 1970, as HTTP writes it: `Sun, 06 Nov 1994 08:49:37 GMT` (RFC 9110 section 5.6.7).
+pub(crate) fn http_date(unix_s: u64) -> [u8; 29] {
+    const DAYS: &[u8; 21] = b"ThuFriSatSunMonTueWed";
+    let day = unix_s / (DAY_US / 1_000_000);
+    let weekday = 3 * usize::try_from(day % 7).unwrap_or(0);
+    let shown = Shown::at(unix_s);
+    let mut text = *b"Thu, 01 Jan 1970 00:00:00 GMT";
+    // Day, month, year and time stand in both in the same order: `06/Nov/1994:08:49:37`.
+    for (to, from) in [(5..7, 0..2), (8..11, 3..6), (12..16, 7..11), (17..25, 12..20)] {
+        if let (Some(to), Some(from)) = (text.get_mut(to), shown.common.get(from)) {
+            to.copy_from_slice(from);
+        }
+    }
+    if let (Some(to), Some(from)) = (text.get_mut(0..3), DAYS.get(weekday..weekday + 3)) {
+        to.copy_from_slice(from);
+    }
+    text
+}
+
 /// Writes the last two digits of `number` at `at`.
 fn put(text: &mut [u8], at: usize, number: u64) {
     if let Some([tens, ones]) = text.get_mut(at..at + 2) {
@@ -140,6 +159,19 @@ mod tests {
         clock.write_rfc3339(&mut a, unix_us);
         clock.write_common(&mut b, unix_us);
         (String::from_utf8(a).unwrap(), String::from_utf8(b).unwrap())
+    }
+
+    /// The example of RFC 9110 section 5.6.7, and leap days, checked with `date -u`.
+    #[test]
+    fn times_as_http_writes_them() {
+        for (second, written) in [
+            (0, "Thu, 01 Jan 1970 00:00:00 GMT"),
+            (784_111_777, "Sun, 06 Nov 1994 08:49:37 GMT"),
+            (951_782_400, "Tue, 29 Feb 2000 00:00:00 GMT"),
+            (1_709_251_199, "Thu, 29 Feb 2024 23:59:59 GMT"),
+        ] {
+            assert_eq!(std::str::from_utf8(&http_date(second)), Ok(written));
+        }
     }
 
     /// Leap days, ends of years and centuries, checked with `date -u`.

@@ -4,7 +4,7 @@
 //! [`Story`], once, at its end; what has no room is dropped and counted.
 
 mod access_log;
-mod clock;
+pub(crate) mod clock;
 mod destination;
 mod escape;
 mod export;

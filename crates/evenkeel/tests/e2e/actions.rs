@@ -1,5 +1,7 @@
 //! What a route does besides choosing a pool: rewriting, header rules, redirects, answers, error pages, body limits.
 
+use std::process::Command;
+
 use crate::support::{Backend, Client, Evenkeel, Place, QUIET, curl, shop, shop_with_listener};
 
 /// A load balancer with one backend and these routes.
@@ -284,6 +286,37 @@ fn a_route_has_its_own_limit_on_bodies() {
             );
         }
     }
+}
+
+/// RFC 9110 section 6.6.1: who has a clock and makes an answer says when; what a backend says is its own.
+#[test]
+fn answers_of_our_own_say_when_they_were_made() {
+    let one = Backend::saying(
+        "HTTP/1.1 200 OK\r\nDate: Sun, 06 Nov 1994 08:49:37 GMT\r\nContent-Length: 0\r\n\r\n",
+    );
+    let evenkeel = Evenkeel::start(&routed(
+        &one,
+        "[[load_balancers.shop.routes]]\nmatch.path = \"/moved\"\nredirect.to = \"https://new.test/\"\n\
+         [[load_balancers.shop.routes]]\nmatch.path = \"/fixed\"\nrespond = { body = \"ok\" }\n\
+         [[load_balancers.shop.routes]]\nmatch.path = \"/there\"\npool = \"default\"\n",
+    ));
+    let before = std::time::SystemTime::now();
+    for path in ["/moved", "/fixed", "/none", "/bad%2Fpath"] {
+        let answer = evenkeel.client().get(path);
+        let date = answer.field("date").unwrap_or_default();
+        let read = Command::new("date")
+            .args(["-u", "+%s", "-d", date])
+            .output()
+            .unwrap();
+        let second: u64 = String::from_utf8_lossy(&read.stdout).trim().parse().unwrap();
+        let now = before.duration_since(std::time::UNIX_EPOCH).unwrap().as_secs();
+        assert!(
+            date.len() == 29 && (now..now + 600).contains(&second),
+            "{path}: {date}"
+        );
+    }
+    let there = evenkeel.client().get("/there");
+    assert_eq!(there.field("date"), Some("Sun, 06 Nov 1994 08:49:37 GMT"));
 }
 
 /// `explain` says what would be done, and calls no redirect a failure.
