@@ -45,15 +45,17 @@ struct Client {
     origin: Origin,
     /// It has not sent a request yet.
     first: bool,
+    guard: ConnectionGuard,
 }
 
 impl Client {
-    fn new(stream: Stream, timer: Timer, origin: Origin) -> Self {
+    fn new(stream: Stream, timer: Timer, origin: Origin, guard: ConnectionGuard) -> Self {
         Self {
             stream,
             timer,
             origin,
             first: true,
+            guard,
         }
     }
 }
@@ -69,34 +71,22 @@ enum After {
     Http2(Vec<u8>),
 }
 
+/// A connection that was just accepted.
+#[derive(Debug)]
+pub(crate) struct Arrival {
+    pub(crate) stream: TcpStream,
+    pub(crate) peer: SocketAddr,
+    pub(crate) guard: ConnectionGuard,
+}
+
 /// Serves a connection to its end.
-pub(crate) async fn run(
-    shard: Rc<Shard>,
-    slot: Rc<Slot>,
-    stream: TcpStream,
-    peer: SocketAddr,
-    guard: ConnectionGuard,
-) {
-    let timer = shard.timers.timer().await;
-    let serving = slot.serving();
-    let (stream, tls) = match &serving.tls {
-        None => (Stream::plain(stream), None),
-        Some(tls) => match Box::pin(tls::accept(&shard, &serving, tls, stream, &timer)).await {
-            Accepted::Tls(_, facts) if facts.is_challenge => return,
-            Accepted::Tls(stream, facts) => (stream, Some(Box::new(facts))),
-            Accepted::PlainHttp(stream) => {
-                let client = Client::new(Stream::plain(stream), timer, Origin::new(peer, None));
-                return Box::pin(refuse_plain(&shard, &serving, client)).await;
-            }
-            Accepted::Failed(None) => return,
-            Accepted::Failed(Some(stream)) => {
-                let mut client = Client::new(Stream::plain(stream), timer, Origin::new(peer, None));
-                return Box::pin(linger(&shard, &mut client)).await;
-            }
-        },
+///
+/// This is what an idle connection consists of. Everything else is boxed: what only the beginning or only a request
+/// needs must not make every connection larger.
+pub(crate) async fn run(shard: Rc<Shard>, slot: Rc<Slot>, arrival: Box<Arrival>) {
+    let Some(mut client) = Box::pin(begin(&shard, &slot, arrival)).await else {
+        return;
     };
-    drop(serving);
-    let mut client = Client::new(stream, timer, Origin::new(peer, tls));
     while wait_for_bytes(&shard, &slot, &client).await {
         match Box::pin(serve(&shard, &slot, &mut client)).await {
             After::Idle => {}
@@ -115,6 +105,7 @@ pub(crate) async fn run(
                     stream,
                     timer,
                     origin,
+                    guard,
                     ..
                 } = client;
                 let accepted = http2::Accepted {
@@ -127,7 +118,36 @@ pub(crate) async fn run(
             }
         }
     }
-    drop(guard);
+}
+
+/// Whom we serve, after the handshake where there is one; `None`: it is over already.
+async fn begin(shard: &Rc<Shard>, slot: &Slot, arrival: Box<Arrival>) -> Option<Client> {
+    let Arrival { stream, peer, guard } = *arrival;
+    let timer = shard.timers.timer().await;
+    let serving = slot.serving();
+    let Some(tls) = &serving.tls else {
+        return Some(Client::new(
+            Stream::plain(stream),
+            timer,
+            Origin::new(peer, None),
+            guard,
+        ));
+    };
+    let (stream, plain) = match tls::accept(shard, &serving, tls, stream, &timer).await {
+        Accepted::Tls(_, facts) if facts.is_challenge => return None,
+        Accepted::Tls(stream, facts) => {
+            let origin = Origin::new(peer, Some(Box::new(facts)));
+            return Some(Client::new(stream, timer, origin, guard));
+        }
+        Accepted::PlainHttp(stream) => (stream, true),
+        Accepted::Failed(stream) => (stream?, false),
+    };
+    let mut client = Client::new(Stream::plain(stream), timer, Origin::new(peer, None), guard);
+    match plain {
+        true => refuse_plain(shard, &serving, client).await,
+        false => linger(shard, &mut client).await,
+    }
+    None
 }
 
 /// Tells a client that speaks HTTP in the clear where TLS is spoken.

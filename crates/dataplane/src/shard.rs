@@ -20,7 +20,7 @@ use crate::DataplaneEvent;
 use crate::accept_errors::AcceptErrors;
 use crate::buffers::{BUFFER_BYTES, Buffers};
 use crate::compress::Encoders;
-use crate::connection;
+use crate::connection::{self, Arrival};
 use crate::exchange::Work;
 use crate::geo::Geo;
 use crate::http2::StreamTasks;
@@ -406,7 +406,8 @@ fn begin(shard: &Rc<Shard>, slot: &Rc<Slot>, stream: TcpStream, peer: SocketAddr
     };
     // Only a socket that is already dead refuses this; the first write will say so.
     let _ = stream.set_nodelay(true);
-    tokio::task::spawn_local(connection::run(shard.clone(), slot.clone(), stream, peer, guard));
+    let arrival = Box::new(Arrival { stream, peer, guard });
+    tokio::task::spawn_local(connection::run(shard.clone(), slot.clone(), arrival));
 }
 
 /// Counts a client connection for as long as it lives.

@@ -114,6 +114,14 @@ impl Fault {
             ..self
         }
     }
+
+    /// Suggests this where nothing better is suggested.
+    pub(crate) fn or_suggest(self, suggestion: impl FnOnce() -> Option<String>) -> Self {
+        Self {
+            suggestion: self.suggestion.or_else(suggestion),
+            ..self
+        }
+    }
 }
 
 impl<'a> Source<'a> {

@@ -121,7 +121,8 @@ fn units_of_others() {
         let (_, text) = line.rsplit_once("= ").unwrap();
         says(&told, text.trim_end_matches(" }"), " is not a ", help);
     }
-    assert_eq!(error(&shop("slow_start = \"soon\"")).suggestion, None);
+    let told = error(&shop("slow_start = \"soon\""));
+    says(&told, "\"soon\"", "is not a duration", "it takes 0s to 1h");
 }
 
 #[test]

@@ -282,7 +282,8 @@ fn own_field(text: &str) -> Result<String, Fault> {
         true => Err(Fault::new(format!(
             "`{}` belongs to the connection between two machines, which Evenkeel keeps by itself",
             cut(text)
-        ))),
+        ))
+        .suggest("leave it out")),
         false => Ok(name),
     }
 }

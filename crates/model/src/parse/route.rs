@@ -537,7 +537,7 @@ pub(super) fn pattern(text: &str) -> Result<Pattern, Fault> {
 }
 
 fn method(text: &str) -> Result<String, Fault> {
-    let wrong = || Fault::new(format!("`{}` is not a method", cut(text)));
+    let wrong = || Fault::new(format!("`{}` is not a method", cut(text))).suggest("write it as `GET`");
     let token = text::field_name(text).map_err(|_| wrong())?;
     if token.len() > 32 {
         return Err(wrong());

@@ -241,7 +241,9 @@ impl<'t> Section<'t> {
             self.wrong_type(f, entry, declared);
             return None;
         };
-        parsed(f, &entry.node, &self.path_of(key), parse(text))
+        let example = || Some(format!("write for example `{}`", declared.example()?));
+        let read = parse(text).map_err(|fault| fault.or_suggest(example));
+        parsed(f, &entry.node, &self.path_of(key), read)
     }
 
     pub(super) fn section(&self, f: &mut Findings<'_>, key: &str) -> Option<Self> {
@@ -275,7 +277,8 @@ impl<'t> Section<'t> {
         };
         match (&entry.node.value, &declared.kind) {
             (Value::List(items), _) if items.len() < least => {
-                let fault = Fault::new(format!("`{key}` needs at least one entry"));
+                let fault = Fault::new(format!("`{key}` needs at least one entry"))
+                    .suggest(format!("add one, or leave out `{key}`"));
                 f.report(entry.node.span.clone(), &path, fault);
                 None
             }
@@ -458,6 +461,9 @@ impl<'t> Section<'t> {
             Rule::Requires { key, other } => {
                 if let Some(entry) = self.entry(key).filter(|_| self.entry(other).is_none()) {
                     let fault = Fault::new(format!("`{key}` needs `{other}`"));
+                    let example = self.table.key(other).and_then(Key::example);
+                    let example = example.map_or_else(String::new, |e| format!(", for example `{e}`"));
+                    let fault = fault.suggest(format!("add `{other}`{example}, or remove `{key}`"));
                     f.report(entry.key_span.clone(), &self.path_of(key), fault);
                 }
             }
@@ -487,8 +493,11 @@ impl Section<'_> {
     /// Says that one of two keys is needed.
     pub(super) fn report_neither(&self, f: &mut Findings<'_>, key: &'static str, other: &'static str) {
         let fault = Fault::new(format!("{} needs `{key}` or `{other}`", self.title()));
-        let example = self.table.key(key).and_then(Key::example).unwrap_or_default();
-        let fault = fault.suggest(format!("add for example `{example}`"));
+        let example = self.table.key(key).and_then(Key::example);
+        let fault = fault.suggest(match example {
+            Some(example) => format!("add for example `{example}`"),
+            None => format!("add one of them: docs/config.md shows what is in {key}"),
+        });
         f.report_missing(self.span.clone(), &self.path_of(key), fault);
     }
 
@@ -658,7 +667,7 @@ fn unit_fault(declared: &Key, text: &str, error: units::UnitError) -> Fault {
         )),
         Kind::Size { .. } if digits => fault.suggest(format!("add a unit, as in `{key} = \"{text}KiB\"`")),
         Kind::Percent { .. } if digits => fault.suggest(format!("add a percent sign: `{key} = \"{text}%\"`")),
-        _ => fault,
+        kind => fault.or_suggest(|| Some(format!("it takes {}", kind.range()?))),
     }
 }
 

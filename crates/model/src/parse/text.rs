@@ -175,6 +175,7 @@ pub(super) fn network(text: &str) -> Result<IpNet, Fault> {
             "`{}` has too long a prefix: at most {whole} bits",
             cut(text)
         ))
+        .suggest(format!("write `{address}` for this address alone"))
     })?;
     if net.address != address {
         return Err(
@@ -402,10 +403,10 @@ pub(super) fn field_name(text: &str) -> Result<String, Fault> {
     if (1..=128).contains(&text.len()) && text.bytes().all(token) {
         Ok(text.to_owned())
     } else {
-        Err(Fault::new(format!(
-            "`{}` is not the name of a header field",
-            cut(text)
-        )))
+        Err(
+            Fault::new(format!("`{}` is not the name of a header field", cut(text)))
+                .suggest("it has letters, digits and `-`, as in `X-Request-Id`"),
+        )
     }
 }
 
