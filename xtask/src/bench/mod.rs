@@ -6,6 +6,7 @@
 //! the median is what counts, the spread is shown. Never a test: a figure of time passes or fails nothing.
 
 mod load;
+mod overload;
 mod peers;
 mod table;
 pub(crate) mod usage;
@@ -75,10 +76,12 @@ pub(crate) enum Row {
     Idle,
     /// The same over TLS.
     IdleTls,
+    /// Twice what the backends can do, beside HAProxy with `maxconn` and a queue.
+    Overload,
 }
 
 impl Row {
-    const ALL: [Self; 10] = [
+    const ALL: [Self; 11] = [
         Self::Small,
         Self::AccessLog,
         Self::Tls,
@@ -89,7 +92,16 @@ impl Row {
         Self::TwoWorkers,
         Self::Idle,
         Self::IdleTls,
+        Self::Overload,
     ];
+
+    /// Whether this proxy is measured: under overload those that cap and queue.
+    fn suits(self, peer: Peer) -> bool {
+        match self {
+            Self::Overload => matches!(peer, Peer::Evenkeel | Peer::Haproxy),
+            _ => self.variant().suits(peer),
+        }
+    }
 
     fn variant(self) -> Variant {
         Variant {
@@ -116,6 +128,10 @@ pub(crate) struct Sample {
     resident_kib: u64,
     /// Growth of resident memory per idle connection, in bytes.
     idle_bytes: f64,
+    /// Answers that were of use, as a share of what the backends can do, in per cent.
+    goodput: f64,
+    /// Requests that were refused, as a share of all, in per cent.
+    refused: f64,
 }
 
 /// All samples of one proxy in one row, in the order of the rounds.
@@ -194,7 +210,7 @@ impl Bench<'_> {
         } else {
             0.0
         };
-        let suits = |peer: &&Peer| row.variant().suits(**peer);
+        let suits = |peer: &&Peer| row.suits(**peer);
         let peers: Vec<Peer> = args.peers.iter().filter(suits).copied().collect();
         let mut series: Vec<Series> = peers
             .iter()
@@ -225,6 +241,9 @@ impl Bench<'_> {
 
     /// One measurement on a fresh process.
     fn measure(&self, row: Row, peer: Peer, pace: f64) -> Result<Sample> {
+        if row == Row::Overload {
+            return overload::measure(self.lab, peer, self.seconds);
+        }
         let two = row == Row::TwoWorkers;
         let place = if two {
             Placement {
@@ -284,7 +303,7 @@ impl Bench<'_> {
             p50_us: seen.p50_us,
             p99_us: seen.p99_us,
             resident_kib: usage::resident_kib(&family),
-            idle_bytes: 0.0,
+            ..Sample::default()
         })
     }
 

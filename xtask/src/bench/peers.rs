@@ -164,6 +164,45 @@ impl Lab {
         place: Placement<'_>,
         variant: Variant,
     ) -> Result<(Server, SocketAddr)> {
+        let words = variant.words(peer, &self.dir);
+        let words: Vec<(&str, &str)> = words.iter().map(|(name, value)| (*name, &**value)).collect();
+        let (mut server, address) = self.spawn(peer, peer.config(), &words, origins, place)?;
+        let request = |path: &str| match variant.tls {
+            true => variant::request_over_tls(address, path),
+            false => one_request(address, path).map(|(_, body)| body),
+        };
+        server.wait_until(|| request("/small").is_ok())?;
+        same_work(
+            peer,
+            &String::from_utf8_lossy(&request("/seen")?),
+            address,
+            variant.scheme(),
+        )?;
+        Ok((server, address))
+    }
+
+    /// Starts a proxy with another of the files and these words filled in, ready to serve.
+    pub(crate) fn launch(
+        &self,
+        peer: Peer,
+        file: &str,
+        words: &[(&str, &str)],
+        origins: [SocketAddr; 2],
+        place: Placement<'_>,
+    ) -> Result<(Server, SocketAddr)> {
+        let (mut server, address) = self.spawn(peer, file, words, origins, place)?;
+        server.wait_until(|| one_request(address, "/small").is_ok())?;
+        Ok((server, address))
+    }
+
+    fn spawn(
+        &self,
+        peer: Peer,
+        file: &str,
+        words: &[(&str, &str)],
+        origins: [SocketAddr; 2],
+        place: Placement<'_>,
+    ) -> Result<(Server, SocketAddr)> {
         let [address, admin] = free_addresses()?;
         let [workers, listen, admin] = [
             place.workers.to_string(),
@@ -180,9 +219,8 @@ impl Lab {
             ("origin_a", &*origin_a),
             ("origin_b", &*origin_b),
         ];
-        let words = variant.words(peer, &self.dir);
-        values.extend(words.iter().map(|(name, value)| (*name, value.as_str())));
-        let config = fill(peer.config(), &values, &self.dir)?;
+        values.extend(words);
+        let config = fill(file, &values, &self.dir)?;
         let mut command = pinned(&self.program(peer)?, place.cores);
         match peer {
             Peer::Evenkeel => command.args(["run", "--config"]).arg(config),
@@ -203,23 +241,8 @@ impl Lab {
                 .args(["run", "--adapter", "caddyfile", "--config"])
                 .arg(config),
         };
-        let mut server = Server::start(
-            peer.name(),
-            &mut command,
-            self.dir.join(format!("{}.log", peer.name())),
-        )?;
-        let request = |path: &str| match variant.tls {
-            true => variant::request_over_tls(address, path),
-            false => one_request(address, path).map(|(_, body)| body),
-        };
-        server.wait_until(|| request("/small").is_ok())?;
-        same_work(
-            peer,
-            &String::from_utf8_lossy(&request("/seen")?),
-            address,
-            variant.scheme(),
-        )?;
-        Ok((server, address))
+        let log = self.dir.join(format!("{}.log", peer.name()));
+        Ok((Server::start(peer.name(), &mut command, log)?, address))
     }
 
     /// The program itself, not a wrapper around it: what is measured must be the process that was started.

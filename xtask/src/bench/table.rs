@@ -31,6 +31,9 @@ impl Row {
             }
             Self::Idle => "Memory per idle keep-alive connection, 4,000 of them after one request each",
             Self::IdleTls => "The same over TLS 1.3",
+            Self::Overload => {
+                "Overload: 2,000 requests/s for backends that can do 1,000 (two, 25 at once each, 50 ms), one worker"
+            }
         }
     }
 
@@ -47,13 +50,14 @@ impl Row {
             Self::Http2 => "ratio ≤ 0.90",
             Self::Idle => "≤ 1,024 bytes",
             Self::IdleTls => "≤ 8 KiB",
+            Self::Overload => "goodput ≥ 90 %, p99 ≤ 1.1 s (the queue's 1 s and the work)",
         }
     }
 
     /// The figure that ratios compare; less is better.
     fn figure(self, sample: &Sample) -> f64 {
         match self {
-            Self::Paced => sample.p99_us,
+            Self::Paced | Self::Overload => sample.p99_us,
             Self::Idle | Self::IdleTls => sample.idle_bytes,
             _ => sample.total_us(),
         }
@@ -62,6 +66,15 @@ impl Row {
     fn headings(self) -> &'static [&'static str] {
         match self {
             Self::Idle | Self::IdleTls => &["proxy", "bytes each", "ratio", "RSS MB"],
+            Self::Overload => &[
+                "proxy",
+                "goodput %",
+                "p50 ms",
+                "p99 ms",
+                "refused %",
+                "offered/s",
+                "RSS MB",
+            ],
             Self::Paced => &[
                 "proxy",
                 "p99 µs",
@@ -115,6 +128,15 @@ impl Row {
         let name = series.proxy.to_owned();
         match self {
             Self::Idle | Self::IdleTls => vec![name, figure, ratio, megabytes],
+            Self::Overload => vec![
+                name,
+                spread(&series.samples, |s| s.goodput),
+                whole(|s| s.p50_us / 1000.0),
+                whole(|s| s.p99_us / 1000.0),
+                tenths(|s| s.refused),
+                rate,
+                megabytes,
+            ],
             Self::Http2 => vec![name, figure, ratio, user, system, rate, megabytes],
             Self::Paced => vec![
                 name,
@@ -179,15 +201,33 @@ pub(crate) fn update_docs(about: &str, all: &[Series]) -> Result<()> {
     let (_, after) = rest
         .split_once(END)
         .context("docs/performance.md lacks its end mark")?;
-    let rows = Row::ALL
-        .into_iter()
-        .filter(|row| all.iter().any(|series| series.row == *row));
-    let tables: Vec<String> = rows.map(|row| of_row(row, all)).collect();
-    let text = format!(
-        "{before}{BEGIN}\n\n{about}\n\n{}\n{END}{after}",
-        tables.join("\n")
-    );
+    let (old, _) = rest.split_once(END).unwrap_or_default();
+    let tables = merged(about, old, all);
+    let text = format!("{before}{BEGIN}\n\n{tables}\n{END}{after}");
     std::fs::write(&path, text).context("cannot write docs/performance.md")
+}
+
+/// The tables of all rows: new ones of those measured, the others as they stand. A run of some rows does not say of
+/// the others when and on what they were measured, so what it was stands behind each of its own.
+fn merged(about: &str, old: &str, all: &[Series]) -> String {
+    let is_new = |row: &Row| all.iter().any(|series| series.row == *row);
+    let mut sections = old.trim().split("\n### ");
+    let (whole, head) = (Row::ALL.iter().all(is_new), sections.next().unwrap_or_default());
+    let sections: Vec<&str> = sections.collect();
+    let tables = Row::ALL.iter().filter_map(|row| {
+        let kept = sections
+            .iter()
+            .find(|text| text.lines().next() == Some(row.title()));
+        match (is_new(row), kept) {
+            (true, _) if whole => Some(of_row(*row, all)),
+            (true, _) => Some(format!("{}\n{about}\n", of_row(*row, all))),
+            (false, Some(kept)) => Some(format!("### {}\n", kept.trim_end())),
+            (false, None) => None,
+        }
+    });
+    let tables: Vec<String> = tables.collect();
+    let about = if whole { about } else { head.trim() };
+    format!("{about}\n\n{}", tables.join("\n"))
 }
 
 /// Evenkeel's figure by the better of the references (for latency: by nginx).
@@ -290,7 +330,7 @@ fn aligned(lines: &[Vec<String>]) -> String {
 
 #[cfg(test)]
 mod tests {
-    use super::{Row, Sample, Series, aligned, median, of_row, spread};
+    use super::{Row, Sample, Series, aligned, median, merged, of_row, spread};
 
     fn series(proxy: &'static str, totals: &[f64]) -> Series {
         let samples = totals
@@ -331,6 +371,30 @@ mod tests {
             .find(|line| line.contains("evenkeel"))
             .unwrap_or_default();
         assert!(line.contains("| 0.90 |") || line.contains("  0.90 |"), "{text}");
+    }
+
+    #[test]
+    fn a_run_of_one_row_leaves_the_tables_of_others() {
+        let whole = |row| of_row(row, &[]);
+        let old = format!("then\n\n{}\n{}", whole(Row::Small), whole(Row::Large));
+        let text = merged("now", &old, &[series("nginx", &[16.0])]);
+        assert!(text.starts_with("then\n\n### HTTP/1.1"), "{text}");
+        assert_eq!(
+            (text.matches("### ").count(), text.matches("nginx").count()),
+            (2, 1),
+            "{text}"
+        );
+        let (small, large) = text.split_once("### 1 MiB").unwrap();
+        assert!(
+            small.trim_end().ends_with("now") && !large.contains("now"),
+            "{text}"
+        );
+        let again = merged("later", &text, &[series("nginx", &[15.0])]);
+        assert_eq!(
+            again.matches("now").count() + again.matches("later").count(),
+            1,
+            "{again}"
+        );
     }
 
     #[test]
