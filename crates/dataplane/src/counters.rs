@@ -84,6 +84,8 @@ pub(crate) struct BackendCounters {
     pub(crate) connections_opened: Counter,
     pub(crate) connections_reused: Counter,
     pub(crate) idle_connections: AtomicU32,
+    /// The same for connections of HTTP/2, on which no stream runs.
+    pub(crate) idle_http2: AtomicU32,
     pub(crate) connect: Histogram,
     pub(crate) first_byte: Histogram,
     pub(crate) total: Histogram,
@@ -116,6 +118,14 @@ pub(crate) struct PoolCounters {
 pub(crate) const SHED: usize = balance::Shed::ALL.len() + 1;
 /// Place of those that left.
 pub(crate) const DEPARTED: usize = SHED - 1;
+
+impl BackendCounters {
+    /// Idle connections kept, of both protocols.
+    pub(crate) fn idle(&self) -> u32 {
+        let http2 = self.idle_http2.load(Relaxed);
+        self.idle_connections.load(Relaxed).saturating_add(http2)
+    }
+}
 
 impl PoolCounters {
     /// Counts a request that left the queue without a slot.

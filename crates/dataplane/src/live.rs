@@ -1,7 +1,6 @@
 //! Live figures of pools and backends, for `status`.
 
 use std::sync::PoisonError;
-use std::sync::atomic::Ordering::Relaxed;
 
 use balance::Circuit;
 use model::config::Name;
@@ -33,7 +32,7 @@ impl Dataplane {
         for counters in cell.counters.all() {
             live.requests += counters.classes.iter().map(Counter::get).sum::<u64>();
             live.failures += counters.failures.get();
-            live.idle_connections += counters.idle_connections.load(Relaxed);
+            live.idle_connections += counters.idle();
         }
         live
     }

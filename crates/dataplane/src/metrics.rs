@@ -474,11 +474,7 @@ fn backends(encoder: &mut DescriptorEncoder<'_>, serving: &Serving) -> fmt::Resu
     overload::backends(encoder, serving)?;
     let mut metric = family(encoder, IDLE)?;
     for cell in all() {
-        let idle = cell
-            .counters
-            .all()
-            .map(|c| i64::from(c.idle_connections.load(Relaxed)))
-            .sum();
+        let idle = cell.counters.all().map(|c| i64::from(c.idle())).sum();
         gauge(&mut metric, &backend_labels(cell), idle)?;
     }
     let histograms: [(Description, Part<BackendCounters, Histogram>); 3] = [

@@ -65,9 +65,10 @@ pub fn timeout(value: &[u8]) -> Option<Duration> {
 pub fn status(reason: Reason) -> Status {
     match reason {
         // Whatever the backend made of it, the caller no longer waits.
-        Reason::TotalTimeout | Reason::FirstByteTimeout | Reason::BackendStreamTimeout => {
-            Status::DeadlineExceeded
-        }
+        Reason::TotalTimeout
+        | Reason::FirstByteTimeout
+        | Reason::BackendStreamTimeout
+        | Reason::QueueDeadline => Status::DeadlineExceeded,
         Reason::BadResponse | Reason::ResponseHeaderTooLarge => Status::Internal,
         _ => match reason.status() {
             400 => Status::Internal,

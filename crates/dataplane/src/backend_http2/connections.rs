@@ -10,6 +10,7 @@ use std::future::poll_fn;
 use std::pin::Pin;
 use std::rc::Rc;
 use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
@@ -59,6 +60,8 @@ struct Connection {
     sender: SendRequest<Bytes>,
     state: Rc<State>,
     max_streams: u32,
+    cell: Arc<BackendCell>,
+    shard: usize,
     /// When it takes no more.
     retire_at_ms: u64,
     /// How long it is kept without a stream.
@@ -81,6 +84,32 @@ struct State {
     closed: Cell<bool>,
     /// Wakes its task.
     task: RefCell<Option<Waker>>,
+    /// While no stream runs.
+    idle: RefCell<Option<Idle>>,
+}
+
+/// Counts an idle connection for as long as it is one.
+#[derive(Debug)]
+struct Idle {
+    cell: Arc<BackendCell>,
+    shard: usize,
+}
+
+impl Idle {
+    fn begin(cell: &Arc<BackendCell>, shard: usize) -> Self {
+        cell.counters.of(shard).idle_http2.fetch_add(1, Relaxed);
+        Self {
+            cell: cell.clone(),
+            shard,
+        }
+    }
+}
+
+impl Drop for Idle {
+    fn drop(&mut self) {
+        let counters = self.cell.counters.of(self.shard);
+        counters.idle_http2.fetch_sub(1, Relaxed);
+    }
 }
 
 impl State {
@@ -170,8 +199,9 @@ impl Connection {
 
 impl Lease {
     fn begin(connection: Rc<Connection>, changed: Rc<Notify>, timers: Rc<Timers>) -> Self {
-        let active = &connection.state.active;
-        active.set(active.get() + 1);
+        let state = &connection.state;
+        state.active.set(state.active.get() + 1);
+        state.idle.take();
         let reused = connection.used.replace(true);
         Self {
             connection,
@@ -214,6 +244,10 @@ impl Drop for Lease {
         state.active.set(state.active.get().saturating_sub(1));
         if self.is_tunnel.get() {
             state.count_tunnels(state.tunnels.get().saturating_sub(1));
+        }
+        if state.active.get() == 0 && !state.closed.get() {
+            let idle = Idle::begin(&connection.cell, connection.shard);
+            *state.idle.borrow_mut() = Some(idle);
         }
         connection.idle_since_ms.set(self.timers.now_ms());
         self.changed.notify_waiters();
@@ -322,7 +356,12 @@ async fn open(
         sender,
         state,
         max_streams: settings.max_concurrent_streams,
-        retire_at_ms: now_ms.saturating_add(age_ms(shard, settings.max_connection_age)),
+        cell: cell.clone(),
+        shard: shard.index,
+        retire_at_ms: now_ms.saturating_add(age_ms(
+            settings.max_connection_age,
+            shard.rng.borrow_mut().next_u64(),
+        )),
         keep_ms: u64::try_from(pool.config.connections.idle_timeout.as_millis()).unwrap_or(u64::MAX),
         idle_since_ms: Cell::new(now_ms),
         used: Cell::new(false),
@@ -337,14 +376,15 @@ async fn open(
 }
 
 /// An age, give or take a tenth: connections that were opened together are not all renewed together.
-fn age_ms(shard: &Shard, age: Duration) -> u64 {
+fn age_ms(age: Duration, random: u64) -> u64 {
     let age = u64::try_from(age.as_millis()).unwrap_or(u64::MAX);
     if age == 0 {
         return u64::MAX;
     }
     let tenth = age / 10;
-    let share = shard.rng.borrow_mut().next_u64() % 1024;
-    age.saturating_sub(tenth).saturating_add(tenth / 512 * share)
+    let share = random % 1024;
+    let more = tenth.saturating_mul(2).saturating_mul(share) / 1024;
+    age.saturating_sub(tenth).saturating_add(more)
 }
 
 /// The task of a connection: moves its frames, and asks a silent backend for a sign of life.
@@ -376,20 +416,21 @@ impl Driver {
             let Some(pings) = pings.as_mut().filter(|_| !self.interval.is_zero()) else {
                 return Poll::Pending;
             };
-            if asked && pings.poll_pong(cx).is_ready() {
+            if self.received.bytes() != seen {
+                seen = self.received.bytes();
                 asked = false;
                 timer.arm(self.interval);
             }
+            // Taken, so that another can be asked for; that bytes came says it all.
+            let _ = pings.poll_pong(cx);
             if !timer.expired() {
                 return Poll::Pending;
             }
-            if asked && self.received.bytes() == seen {
+            if asked {
                 tracing::debug!("HTTP/2 connection to a backend is silent: closed");
                 return Poll::Ready(());
             }
-            let silent = self.received.bytes() == seen && self.state.active.get() > 0;
-            seen = self.received.bytes();
-            asked |= silent && pings.send_ping(h2::Ping::opaque()).is_ok();
+            asked = self.state.active.get() > 0 && pings.send_ping(h2::Ping::opaque()).is_ok();
             timer.arm(if asked { self.patience } else { self.interval });
             // What was asked is sent in the next turn.
             cx.waker().wake_by_ref();
@@ -397,6 +438,7 @@ impl Driver {
         })
         .await;
         self.state.closed.set(true);
+        self.state.idle.take();
         self.changed.notify_waiters();
     }
 
@@ -421,5 +463,21 @@ impl Driver {
             tracing::debug!(%error, "HTTP/2 connection to a backend failed");
         }
         Poll::Ready(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Connections opened together are renewed one after the other, over a fifth of their age.
+    #[test]
+    fn ages_are_spread_over_a_tenth_to_each_side() {
+        let age = Duration::from_secs(10);
+        let ages: Vec<u64> = (0..1024).map(|random| age_ms(age, random)).collect();
+        assert_eq!(ages.first(), Some(&9000));
+        assert_eq!(ages.last(), Some(&10_998));
+        assert!(ages.is_sorted());
+        assert_eq!(age_ms(Duration::ZERO, 7), u64::MAX, "no end");
     }
 }

@@ -142,6 +142,11 @@ impl PoolTls {
         match connected {
             Ok(Ok(stream)) => {
                 let connection = stream.get_ref().1;
+                // RFC 9113 section 3.2: over TLS, HTTP/2 is agreed on and never assumed.
+                if self.protocols == HTTP2 && connection.alpn_protocol() != Some(b"h2") {
+                    let words = "the backend does not agree to `h2` (ALPN)";
+                    return Err(failed(Failure::new(FailureKind::Alpn, words)));
+                }
                 let is_1_3 = connection.protocol_version() == Some(ProtocolVersion::TLSv1_3);
                 let resumed = connection.handshake_kind() == Some(HandshakeKind::Resumed);
                 counters.complete(is_1_3, resumed, shard.timers.now_us().saturating_sub(began_us));

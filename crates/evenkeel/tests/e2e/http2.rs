@@ -3,65 +3,104 @@
 use crate::support::frames::*;
 use crate::support::*;
 
-/// A client made of Python's h2: runs `scenario(connection, send, receive)` against an address.
-const CLIENT: &str = r#"
-import json, socket, sys
-import h2.config, h2.connection, h2.events, h2.settings
-
-host, port = sys.argv[1].rsplit(":", 1)
-sock = socket.create_connection((host, int(port)), 20)
-sock.settimeout(20)
-conn = h2.connection.H2Connection(h2.config.H2Configuration(client_side=True, header_encoding="utf-8"))
-conn.initiate_connection()
-
-def flush():
-    sock.sendall(conn.data_to_send())
-
-def events():
-    "Events until the connection ends, with windows opened again."
-    while True:
-        data = sock.recv(65536)
-        if not data:
-            return
-        for event in conn.receive_data(data):
-            if isinstance(event, h2.events.DataReceived):
-                conn.acknowledge_received_data(event.flow_controlled_length, event.stream_id)
-            yield event
-        flush()
-
-def request(method="GET", path="/", more=(), end=True):
-    stream = conn.get_next_available_stream_id()
-    head = [(":method", method), (":scheme", "http"), (":authority", "shop.test"), (":path", path)]
-    conn.send_headers(stream, head + list(more), end_stream=end)
-    flush()
-    return stream
-
-def response(stream):
-    "All that comes for one stream."
-    got = {"interim": [], "headers": None, "body": b"", "trailers": None, "reset": None}
-    for event in events():
-        if getattr(event, "stream_id", None) != stream:
-            continue
-        if isinstance(event, h2.events.InformationalResponseReceived):
-            got["interim"].append(list(event.headers))
-        elif isinstance(event, h2.events.ResponseReceived):
-            got["headers"] = list(event.headers)
-        elif isinstance(event, h2.events.DataReceived):
-            got["body"] += event.data
-        elif isinstance(event, h2.events.TrailersReceived):
-            got["trailers"] = list(event.headers)
-        elif isinstance(event, h2.events.StreamReset):
-            got["reset"] = event.error_code
-            break
-        elif isinstance(event, h2.events.StreamEnded):
-            break
-    return got
-flush()
-"#;
-
+/// Runs a scenario with Python's h2; `request`, `response` and `events` are those of its one connection.
 fn run(evenkeel: &Evenkeel, scenario: &str) -> String {
-    let program = format!("{CLIENT}\n{scenario}");
-    python(&program, &[&evenkeel.address().to_string()])
+    let prelude = "link = Http2()\nconn, request, response, flush = link.conn, link.request, link.response, link.flush\n\
+                   events = lambda: link.events\n";
+    http2_client(
+        &format!("{prelude}{scenario}"),
+        &[&evenkeel.address().to_string()],
+    )
+}
+
+/// A listener with TLS in front of `backend`.
+fn over_tls(authority: &Authority, backend: &Backend, more: &str) -> Evenkeel {
+    authority.issue("shop", &["shop.test"]);
+    let listener = authority.listener(&["shop"], "");
+    Evenkeel::start(&shop_with_listener(
+        &[backend],
+        &format!("{listener}{more}"),
+        QUIET,
+    ))
+}
+
+/// Section 3.2: over TLS, `h2` is agreed on by ALPN, with curl and with Python; who does not offer it, or is not
+/// offered it, speaks HTTP/1.1.
+#[test]
+fn over_tls_it_is_agreed_on_by_alpn() {
+    let (authority, backend) = (Authority::new(), Backend::named("one"));
+    let with = over_tls(&authority, &backend, "");
+    let without = over_tls(&authority, &backend, "http2 = false\n");
+    let ask = |evenkeel: &Evenkeel, version: &str| {
+        let address = evenkeel.address();
+        let output = curl(&[
+            version,
+            "--cacert",
+            &authority.file("ca.pem"),
+            "--connect-to",
+            &format!("shop.test:443:{}:{}", address.ip(), address.port()),
+            "-w",
+            "%{http_version} %{http_code}",
+            "https://shop.test/",
+        ]);
+        String::from_utf8(output.stdout).expect("text")
+    };
+    assert_eq!(ask(&with, "--http2"), "one2 200");
+    assert_eq!(ask(&with, "--http1.1"), "one1.1 200");
+    assert_eq!(ask(&without, "--http2"), "one1.1 200");
+    let args = [with.address().to_string(), authority.file("ca.pem")];
+    let out = http2_client(
+        "link = Http2()\ngot = link.response(link.request())\nprint(got['body'].decode(), link.sock.version())",
+        &args.each_ref().map(String::as_str),
+    );
+    assert_eq!(out, "one TLSv1.3\n");
+    assert_eq!(with.metric("evenkeel_http2_connections_total", &[]), 2.0);
+    assert_eq!(without.metric("evenkeel_http2_connections_total", &[]), 0.0);
+}
+
+/// RFC 9113 section 8.3.1: a path has no fragment. The protocol library cuts one off before anything sees it, so what
+/// is routed, logged and forwarded is the same: the path without it, over either protocol to the backend.
+#[test]
+fn a_fragment_is_gone_before_anything_decides() {
+    let (public, secret) = (Backend::named("public"), Backend::named("secret"));
+    let server = http2_server(&[]);
+    let pool = |name: &str, address: std::net::SocketAddr, more: &str| {
+        format!("[load_balancers.shop.pools.{name}]\nbackend_servers = [\"{address}\"]\n{QUIET}{more}")
+    };
+    let route = |prefix: &str, pool: &str| {
+        format!(
+            "[[load_balancers.shop.routes]]\nmatch = {{ path_prefix = \"{prefix}\" }}\npool = \"{pool}\"\n"
+        )
+    };
+    let evenkeel = Evenkeel::start(&format!(
+        "[load_balancers.shop]\nlisten = \"127.0.0.1:0\"\n{}{}{}{}{}{}",
+        pool("public", public.address, ""),
+        pool("secret", secret.address, ""),
+        pool("streams", server.address(), "protocol = \"http2\"\n"),
+        route("/secret", "secret"),
+        route("/h2", "streams"),
+        route("/", "public"),
+    ));
+    let out = run(
+        &evenkeel,
+        r##"
+for path in ("/a#/../secret", "/secret#/../a", "/a?q=1#x", "/secret?#", "/#"):
+    print(response(request(path=path))["body"].decode())
+seen = json.loads(response(request(path="/h2/b#/../secret"))["body"])
+print(dict(seen["headers"])[":path"])
+print(response(request(path="#/secret"))["body"].decode())
+"##,
+    );
+    let targets = |backend: &Backend| -> Vec<String> {
+        let requests = backend.requests();
+        requests
+            .iter()
+            .map(|request| request.target().to_owned())
+            .collect()
+    };
+    assert_eq!(targets(&public), ["/a", "/a?q=1", "/", "/"]);
+    assert_eq!(targets(&secret), ["/secret", "/secret?"]);
+    assert_eq!(out, "public\nsecret\npublic\nsecret\npublic\n/h2/b\npublic\n");
 }
 
 /// Section 3.3: curl by prior knowledge; HTTP/1 stays beside it on the same port.

@@ -28,6 +28,7 @@ mod grpc;
 mod hostile;
 mod http2;
 mod http2_abuse;
+mod http2_backends;
 mod hygiene;
 mod limits;
 mod orders;

@@ -60,7 +60,8 @@ class Connection:
             if stream["headers"][0][1] == "CONNECT":
                 self.tunnel(event.stream_id, stream, event)
                 return
-            self.conn.acknowledge_received_data(event.flow_controlled_length, event.stream_id)
+            if not stream.get("stuck"):
+                self.conn.acknowledge_received_data(event.flow_controlled_length, event.stream_id)
         elif isinstance(event, h2.events.TrailersReceived):
             stream["trailers"] = list(event.headers)
         elif isinstance(event, h2.events.StreamEnded):
@@ -86,6 +87,8 @@ class Connection:
             stream["answered"] = True
             if path == "/flood":
                 self.send(number, b"f" * 1_000_000)
+        elif path == "/stuck":
+            stream["stuck"] = True
         elif path == "/refused":
             self.conn.reset_stream(number, 7)
         elif path == "/reset-at-once":
