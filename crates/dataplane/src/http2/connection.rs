@@ -159,6 +159,7 @@ pub(crate) async fn run(shard: Rc<Shard>, slot: Rc<Slot>, accepted: Accepted, gu
         waits: Waits::No,
         progress: 0,
         tunnels: 0,
+        refused: 0,
         leaving: Leaving::No,
     };
     poll_fn(|cx| driver.poll(cx)).await;
@@ -249,6 +250,8 @@ struct Driver {
     progress: u64,
     /// Tunnels for which the connection's window has room.
     tunnels: u32,
+    /// Streams refused that were counted.
+    refused: u32,
     leaving: Leaving,
 }
 
@@ -269,6 +272,7 @@ impl Driver {
                 Poll::Ready(None) => return Poll::Ready(()),
                 Poll::Pending => {}
             }
+            self.count_refusals();
             if let Poll::Ready(Err(_)) = self.transport.poll_send(cx) {
                 return Poll::Ready(());
             }
@@ -310,6 +314,7 @@ impl Driver {
         };
         if let Some(why) = refused {
             counters.refuse(why);
+            self.refused += 1;
             respond.send_reset(Code::REFUSED_STREAM);
             return;
         }
@@ -319,6 +324,15 @@ impl Driver {
             request,
             respond,
         });
+    }
+
+    /// Counts the streams beyond the limit that the protocol library has refused without a word to us.
+    fn count_refusals(&mut self) {
+        let told = self.transport.refusals();
+        for _ in self.refused..told {
+            self.link.counters().refuse(Refused::Concurrent);
+        }
+        self.refused = self.refused.max(told);
     }
 
     /// The protocol library gave up on the client.

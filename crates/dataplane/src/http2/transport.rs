@@ -71,6 +71,11 @@ impl Transport {
         self.taken.set(0);
     }
 
+    /// Streams that were refused, by us or by the protocol library, as far as the client was told.
+    pub(super) fn refusals(&self) -> u32 {
+        self.meter.borrow().seen().refusals
+    }
+
     /// Bytes that went to the client so far.
     pub(super) fn progress(&self) -> u64 {
         self.progress.get()

@@ -201,6 +201,7 @@ fn streams_beyond_the_limit_are_refused() {
     }
     let refused = client.wait_for(RST_STREAM).expect("the fifth is refused");
     assert_eq!((refused.stream, refused.code()), (9, REFUSED_STREAM));
+    evenkeel.wait_for_metric("evenkeel_http2_refused_total", &[("limit", "concurrent")], 1.0);
     gate.open();
     for _ in 0..4 {
         client.wait_for(HEADERS).expect("a response");

@@ -23,6 +23,7 @@ mod exhaustion;
 mod expectations;
 mod explain;
 mod faults;
+mod figures;
 mod forwarding;
 mod grpc;
 mod hostile;

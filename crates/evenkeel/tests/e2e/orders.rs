@@ -89,6 +89,8 @@ fn weight() {
     let evenkeel = Evenkeel::start(&shop(&[&one, &two], QUIET));
     order(&evenkeel, "weight", one.address, &["3"]);
     assert_eq!(evenkeel.backend(one.address)["weight"], 3);
+    let labels = [("backend", &*one.address.to_string())];
+    assert_eq!(evenkeel.metric("evenkeel_backend_weight", &labels), 3.0);
     let mut client = evenkeel.client();
     let ones = (0..40).filter(|_| client.get("/").text() == "one").count();
     assert_eq!(ones, 30);

@@ -172,6 +172,7 @@ fn countries_from_a_database_that_changes() {
     wait_until("the new one is in force", || from("9.9.9.9") == "green");
     assert_eq!(from("81.1.2.3"), "blue");
     evenkeel.wait_for_metric("evenkeel_geoip_failed_total", &[], 1.0);
+    assert!(evenkeel.metric("evenkeel_geoip_loaded_total", &[]) >= 1.0);
     evenkeel.wait_for_metric("evenkeel_geoip_built_timestamp_seconds", &[], 1_767_225_600.0);
 }
 

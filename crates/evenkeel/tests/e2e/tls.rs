@@ -64,6 +64,7 @@ fn the_certificate_is_that_of_the_name_asked_for() {
     };
     assert_eq!(handshakes("1.2"), 3.0);
     assert_eq!(handshakes("1.3"), 6.0);
+    assert_eq!(evenkeel.metric("evenkeel_tls_handshake_seconds_count", &[]), 9.0);
 }
 
 /// Scenario: old devices know only RSA, the others are served with ECDSA, under one name.

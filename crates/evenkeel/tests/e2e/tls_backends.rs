@@ -193,6 +193,8 @@ fn requests_are_mirrored_to_a_pool_over_tls() {
         evenkeel.wait_for_metric("evenkeel_mirrored_requests_total", &[("outcome", outcome)], 4.0);
         let done = evenkeel.metric("evenkeel_backend_tls_handshakes_total", &[("pool", "shadow")]);
         assert_eq!(done > 0.0, outcome == "answered");
+        let timed = evenkeel.metric("evenkeel_backend_tls_seconds_count", &[("pool", "shadow")]);
+        assert_eq!(timed, done);
         assert_eq!(evenkeel.metric("evenkeel_request_failures_total", &[]), 0.0);
     }
 }

@@ -26,6 +26,8 @@ const END_HEADERS: u8 = 4;
 /// CANCEL for a client that does not read.
 const BLAMELESS: [u32; 4] = [0, 2, 7, 8];
 
+const REFUSED_STREAM: u32 = 7;
+
 /// Which limit a client is over. The name is that of its key in `http2`, but for the last two.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Abuse {
@@ -96,6 +98,8 @@ pub struct Seen {
     pub resets: u32,
     /// RST_STREAM frames from us.
     pub own_resets: u32,
+    /// Those with REFUSED_STREAM among them.
+    pub refusals: u32,
 }
 
 /// A meter for one connection.
@@ -295,6 +299,8 @@ impl FrameMeter {
             }
             Kind::Reset => {
                 self.seen.own_resets = self.seen.own_resets.saturating_add(1);
+                let refused = u32::from(frame.code == REFUSED_STREAM);
+                self.seen.refusals = self.seen.refusals.saturating_add(refused);
                 self.forget(frame.stream);
                 if !BLAMELESS.contains(&frame.code) {
                     self.error_resets = self.error_resets.saturating_add(1);

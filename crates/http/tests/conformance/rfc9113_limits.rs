@@ -89,7 +89,8 @@ fn rapid_reset_ends_with_the_fifty_first() {
         Seen {
             streams: 51,
             resets: 51,
-            own_resets: 0
+            own_resets: 0,
+            refusals: 0,
         }
     );
 }
