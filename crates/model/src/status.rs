@@ -151,6 +151,9 @@ pub struct PoolStatus {
     pub name: Name,
     /// Algorithm.
     pub algorithm: String,
+    /// How it speaks to its backends and keeps sessions, a few words each: `TLS`, `sticky by cookie evk`.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub settings: Vec<String>,
     /// No member is eligible of itself.
     pub all_down: bool,
     /// What happens then.

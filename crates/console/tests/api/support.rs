@@ -383,6 +383,7 @@ fn status() -> Status {
                 warnings: vec!["insecure".into()],
                 name: name("default"),
                 algorithm: "maglev".to_owned(),
+                settings: vec!["TLS".to_owned()],
                 all_down: false,
                 all_down_policy: AllDown::FailOpen,
                 live: PoolLive {

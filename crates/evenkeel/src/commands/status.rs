@@ -196,12 +196,9 @@ fn split(split: &SplitStatus, now: Timestamp, paint: Paint) -> String {
 }
 
 fn pool(out: &mut String, pool: &PoolStatus, now: Timestamp, paint: Paint) {
-    let _ = write!(
-        out,
-        "  pool {} ({})",
-        pool.name,
-        paint.text(Tone::Plain, &pool.algorithm)
-    );
+    let about = [std::slice::from_ref(&pool.algorithm), &pool.settings].concat();
+    let about = paint.text(Tone::Plain, &about.join(", "));
+    let _ = write!(out, "  pool {} ({about})", pool.name);
     if pool.all_down {
         let all_down = format!(": NO BACKEND IS ELIGIBLE, {}", pool.all_down_policy.as_str());
         out.push_str(&paint.text(Tone::Bad, &all_down));
@@ -513,6 +510,7 @@ mod tests {
                 pools: vec![PoolStatus {
                     name: name("default"),
                     algorithm: "round_robin".into(),
+                    settings: vec!["TLS".into(), "sticky by cookie evk".into()],
                     all_down: false,
                     all_down_policy: AllDown::FailOpen,
                     live: PoolLive {
@@ -553,7 +551,7 @@ shop
     beta   header x-beta = 1  pool default            5 in 1m by client_address; rewrites
     all    everything         split blue 95, green 5
   route all: blue 0, green 100 (green=100 by bob, 2m ago, ends in 8m; configured: blue 95, green 5)
-  pool default (round_robin)
+  pool default (round_robin, TLS, sticky by cookie evk)
     WARNING: its backends' certificates are not verified (insecure)
     queue: 3 of at most 1000 wait, up to 1s500ms
     circuit breaker: half open

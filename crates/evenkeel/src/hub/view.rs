@@ -132,6 +132,7 @@ impl View {
         Some(PoolStatus {
             name: pool.name.clone(),
             algorithm: pool.algorithm.as_str().to_owned(),
+            settings: pool.setting_words(),
             all_down: state.all_down,
             all_down_policy: pool.all_down,
             warnings: super::changes::warnings(pool),

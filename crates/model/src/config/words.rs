@@ -1,7 +1,8 @@
-//! Routes in words, for whoever wants to see on a screen what a config means.
+//! Routes and pools in words, for whoever wants to see on a screen what a config means.
 
 use super::{
-    LimitKey, PathMatch, RateLimit, Redirect, Respond, Route, RouteMatch, RouteTarget, Split, ValueMatch,
+    Learned, LimitKey, PathMatch, Pool, RateLimit, Redirect, Respond, Route, RouteMatch, RouteTarget,
+    SessionKey, Split, StickyBy, ValueMatch,
 };
 use crate::units::{format_duration, format_size};
 
@@ -72,6 +73,28 @@ impl Route {
                 .max_body
                 .map(|bytes| format!("bodies up to {}", format_size(bytes))),
         );
+        words
+    }
+}
+
+impl Pool {
+    /// How it speaks to its backends and keeps sessions, a few words each; nothing of what is as everywhere.
+    pub fn setting_words(&self) -> Vec<String> {
+        let mut words = Vec::new();
+        if self.http2.is_some() {
+            words.push("HTTP/2".to_owned());
+        }
+        if self.tls.is_some() {
+            words.push("TLS".to_owned());
+        }
+        words.extend(self.sticky.as_ref().map(|sticky| match &sticky.by {
+            StickyBy::Cookie(cookie) => format!("sticky by cookie {}", cookie.name),
+            StickyBy::Learned(Learned { key, .. }) => match key {
+                SessionKey::AppCookie(name) => format!("sticky by the application's cookie {name}"),
+                SessionKey::Header(name) => format!("sticky by header {name}"),
+                SessionKey::ClientAddress => "sticky by client address".to_owned(),
+            },
+        }));
         words
     }
 }
@@ -196,6 +219,27 @@ mod tests {
         let (_, target, _) = words("redirect = { to = \"https://{host}/x\", status = 301 }");
         assert_eq!(target, "redirect 301 to https://{host}/x");
         assert_eq!(words("respond = { status = 503 }").1, "answer 503");
+    }
+
+    #[test]
+    fn what_is_not_as_everywhere_is_told_of_a_pool() {
+        for (lines, words) in [
+            ("", ""),
+            ("protocol = \"http2\"\ntls = true", "HTTP/2, TLS"),
+            ("sticky.cookie = \"evk\"", "sticky by cookie evk"),
+            (
+                "sticky.app_cookie = \"SID\"",
+                "sticky by the application's cookie SID",
+            ),
+            ("sticky.header = \"X-S\"", "sticky by header x-s"),
+            ("sticky.client_address = true", "sticky by client address"),
+        ] {
+            let text = format!("[load_balancers.x]\nbackend_servers = [\"10.0.0.1:1\"]\n{lines}\n");
+            let config = parse_toml(&text, "x.toml").unwrap();
+            let balancer = config.load_balancers.values().next().unwrap();
+            let pool = balancer.pools.values().next().unwrap();
+            assert_eq!(pool.setting_words().join(", "), words);
+        }
     }
 
     #[test]
