@@ -30,6 +30,7 @@ mod hostile;
 mod http2;
 mod http2_abuse;
 mod http2_backends;
+mod http2_limits;
 mod http2_mixes;
 mod hygiene;
 mod limits;
