@@ -230,6 +230,13 @@ pub(crate) fn https_address(port: u16, values: &Values<'_>) -> Result<Vec<u8>, R
 
 // ---- responses of backends ----
 
+/// Takes away what the rules of the route take away or set anew.
+pub(crate) fn drop_ruled(route: &Route, response: &mut ResponseHead, answered: &[u8]) {
+    for name in taken_away(&route.actions.response_headers) {
+        response.drop_fields(answered, name);
+    }
+}
+
 /// Edits a backend's response, and begins to encode it where the route and the client want that.
 pub(crate) fn edit_response(
     route: &Route,
@@ -238,9 +245,7 @@ pub(crate) fn edit_response(
     extra: &mut FieldList,
     encoders: &Encoders,
 ) -> Option<Encoder> {
-    for name in taken_away(&route.actions.response_headers) {
-        response.drop_fields(answered, name);
-    }
+    drop_ruled(route, response, answered);
     let config = route.actions.compression.as_ref()?;
     let mut coding = encoding::decide(config, (request, asked), (response, answered));
     let encoder = match coding {

@@ -8,8 +8,10 @@ use http::{RequestHead, ResponseHead, Version};
 use model::reason::Reason;
 
 use super::{After, Attempt, Exchange, Retry, failed};
+use crate::actions;
 use crate::backend_http2::Outgoing;
 use crate::exchange::Request;
+use crate::observe;
 
 /// Whether this 101 agrees to what was asked for.
 pub(super) fn agrees(request: &Request<'_>, response: &ResponseHead, buffer: &[u8]) -> bool {
@@ -69,6 +71,10 @@ impl Exchange<'_, '_, '_, '_> {
         self.tell_session(buffer);
         let protocol = self.request.upgrade.map_or(&b""[..], |upgrade| upgrade.protocol);
         let response = &mut *self.scratch.response;
+        observe::drop_echo(self.request.observing, response, buffer);
+        if let Some(route) = self.request.route {
+            actions::drop_ruled(route, response, buffer);
+        }
         if proof.is_some() || self.request.head.extended_connect {
             response.drop_fields(buffer, ACCEPT_FIELD);
         }

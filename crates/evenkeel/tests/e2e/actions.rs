@@ -340,3 +340,30 @@ fn explain_says_what_a_route_would_do() {
     assert!(sent.contains("sets in the request: x-env: prod"), "{sent}");
     assert!(sent.contains(&format!("goes to {}", one.address)), "{sent}");
 }
+
+/// The rules of a route hold for the answer with which a backend agrees to switch, too.
+#[test]
+fn rules_hold_for_a_switch_of_protocols() {
+    let one = Backend::scripted(|conversation| {
+        if conversation.request().is_some() {
+            conversation.send(
+                "HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\
+                 Server: inner\r\nX-Mode: inner\r\nX-Request-Id: inner\r\n\r\n",
+            );
+            conversation.hold();
+        }
+    });
+    let rules = "response_headers = { set = { X-Mode = \"own\" }, remove = [\"Server\"] }";
+    let routes = format!("[[load_balancers.shop.routes]]\npool = \"default\"\n{rules}\n");
+    let evenkeel = Evenkeel::start(&routed(&one, &routes));
+    let mut client = evenkeel.client();
+    client.send("GET / HTTP/1.1\r\nHost: a\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n");
+    let agreed = client.head();
+    assert_eq!(agreed.status(), 101);
+    assert_eq!(
+        (agreed.all("x-mode"), agreed.field("server")),
+        (vec!["own"], None)
+    );
+    let ids = agreed.all("x-request-id");
+    assert!(ids.len() == 1 && ids != ["inner"], "{ids:?}");
+}
