@@ -239,3 +239,101 @@ fn networks_within(given: &[IpNet], wanted: &[IpNet]) -> bool {
     };
     !given.is_empty() && given.iter().all(within)
 }
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+    use super::*;
+    use crate::config::Config;
+    use crate::parse::parse_toml;
+
+    /// Whether a route of the first conditions takes all that one of the second matches, as they stand.
+    fn covers_all(outer: &str, inner: &str) -> bool {
+        let route = |name: &str, conditions: &str| {
+            format!(
+                "[[load_balancers.shop.routes]]\nname = \"{name}\"\npool = \"default\"\nmatch = {{ {conditions} }}\n"
+            )
+        };
+        let text = format!(
+            "[node]\ngeoip = \"x.mmdb\"\n[load_balancers.shop]\nbackend_servers = [\"10.0.0.1:1\"]\n{}{}",
+            route("outer", outer),
+            route("inner", inner)
+        );
+        let config: Config = parse_toml(&text, "x").unwrap_or_else(|errors| panic!("{}", errors[0]));
+        let lb = config.load_balancers.values().next().unwrap();
+        let named = |name: &str| {
+            lb.routes
+                .iter()
+                .find(|route| route.name.as_str() == name)
+                .unwrap()
+        };
+        let found = shadowed(&[named("outer"), named("inner")]);
+        found == [(1, 0)]
+    }
+
+    #[test]
+    fn what_follows_from_the_other_is_found() {
+        for (outer, inner) in [
+            ("", "path = \"/a\""),
+            ("path_prefix = \"/\"", "host = \"shop.test\""),
+            ("path_prefix = \"/a\"", "path = \"/a/b\""),
+            ("path_prefix = \"/a\"", "path_prefix = \"/a\", method = \"GET\""),
+            ("path_prefix = \"/a\"", "path_regex = \"/a/[0-9]+\""),
+            ("host = \"*.shop.test\"", "host = \"eu.shop.test\""),
+            ("host = \"*.shop.test\"", "host = \"*.eu.shop.test\""),
+            ("method = [\"GET\", \"HEAD\"]", "method = \"GET\""),
+            ("headers = { X = true }", "headers = { X = \"1\" }"),
+            (
+                "headers = { X = { regex = \"[0-9]\" } }",
+                "headers = { X = \"1\" }",
+            ),
+            (
+                "client_address = \"10.0.0.0/8\"",
+                "client_address = [\"10.1.0.0/16\", \"10.2.3.4\"]",
+            ),
+            ("country = [\"DE\", \"AT\"]", "country = \"AT\""),
+            ("any = [{ path = \"/a\" }, { path = \"/b\" }]", "path = \"/b\""),
+            (
+                "method = \"GET\"",
+                "any = [{ method = \"GET\", path = \"/a\" }, { method = \"GET\", path = \"/b\" }]",
+            ),
+            (
+                "all = [{ method = \"GET\" }, { path_prefix = \"/a\" }]",
+                "method = \"GET\", path = \"/a\"",
+            ),
+            ("not = { path = \"/a\" }", "not = { path_prefix = \"/a\" }"),
+        ] {
+            assert!(covers_all(outer, inner), "{outer} / {inner}");
+        }
+    }
+
+    /// Nobody may be told that a route is dead which is not.
+    #[test]
+    fn what_something_slips_past_is_not_called_hidden() {
+        for (outer, inner) in [
+            ("path = \"/a\"", ""),
+            ("path_prefix = \"/a\"", "path = \"/ab\""),
+            ("path_prefix = \"/a\"", "path_regex = \"/a.*\""),
+            ("path_prefix = \"/a/b\"", "path_regex = \"/a/b?\""),
+            ("path_prefix = \"/a\"", "path_regex = \"/a/x|/b\""),
+            ("host = \"*.shop.test\"", "host = \"shop.test\""),
+            ("host = \"eu.shop.test\"", "host = \"*.shop.test\""),
+            ("method = \"GET\"", "method = [\"GET\", \"POST\"]"),
+            ("headers = { X = \"1\" }", "headers = { X = true }"),
+            ("headers = { X = true }", "headers = { X = false }"),
+            (
+                "client_address = \"10.1.0.0/16\"",
+                "client_address = \"10.0.0.0/8\"",
+            ),
+            (
+                "client_address = \"10.1.0.0/16\"",
+                "client_address = [\"10.1.0.0/16\", \"10.2.0.0/16\"]",
+            ),
+            ("path = \"/a\"", "any = [{ path = \"/a\" }, { path = \"/b\" }]"),
+            ("all = [{ method = \"GET\" }, { path = \"/a\" }]", "path = \"/a\""),
+            ("not = { path_prefix = \"/a\" }", "not = { path = \"/a\" }"),
+        ] {
+            assert!(!covers_all(outer, inner), "{outer} / {inner}");
+        }
+    }
+}

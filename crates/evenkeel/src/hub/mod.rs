@@ -9,6 +9,8 @@ mod core;
 #[cfg(test)]
 pub(crate) mod fixture;
 #[cfg(test)]
+mod route_storm;
+#[cfg(test)]
 mod simulation;
 mod view;
 
