@@ -619,6 +619,7 @@ async fn forward(request: &Request<'_>, client: &mut Client<'_>, scratch: &mut S
             }
         };
         request.session.begin(index);
+        story.session.set(request.session.outcome(index));
         let attempt = attempt::run(request, (index, in_flight), &tries, client, scratch).await;
         story.note_try(|last| attempt.note(last, shard.timers.recent_us()));
         let failure = match attempt {

@@ -6,6 +6,8 @@ use std::net::SocketAddr;
 use http::{RequestId, TraceContext};
 use model::reason::Reason;
 
+use crate::counters::SESSIONS;
+
 /// The story of one request.
 #[derive(Debug, Default)]
 pub(crate) struct Story {
@@ -17,6 +19,8 @@ pub(crate) struct Story {
     pub(crate) route: Cell<Option<usize>>,
     /// Index of the pool that serves it, among the pools of the load balancer.
     pub(crate) pool: Cell<Option<usize>>,
+    /// What became of its session, as an index into [`crate::counters::SESSIONS`]; `None` without stickiness.
+    pub(crate) session: Cell<Option<usize>>,
     /// Where it had to wait for a backend.
     pub(crate) queued: Cell<Option<Queued>>,
     /// The attempts so far, in order.
@@ -107,6 +111,11 @@ impl Story {
             span_id,
             ..trace.context
         })
+    }
+
+    /// What became of its session.
+    pub(crate) fn session(&self) -> Option<&'static str> {
+        SESSIONS.get(self.session.get()?).copied()
     }
 
     /// The attempts so far, in order.

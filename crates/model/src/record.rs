@@ -73,6 +73,9 @@ pub struct RequestRecord {
     /// The reason in words.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub detail: Option<String>,
+    /// What became of its session, where the pool is sticky: `kept`, `new`, `moved` or `rejected`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub session: Option<String>,
     /// Its wait in the pool's queue.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub queued: Option<QueueRecord>,

@@ -338,6 +338,7 @@ fn record(full: bool) -> RequestRecord {
         status: 502,
         reason: full.then(|| "backend_truncated".to_owned()),
         detail: full.then(|| "It closed.".to_owned()),
+        session: full.then(|| "moved".to_owned()),
         queued: full.then_some(QueueRecord {
             position: 1,
             waited_us: 5,

@@ -49,6 +49,8 @@ pub(crate) struct Line<'a> {
     pub(crate) attempts: u8,
     /// Whether the last attempt used a kept connection.
     pub(crate) reused: bool,
+    /// What became of its session, where the pool is sticky.
+    pub(crate) session: Option<&'static str>,
     /// Place in the pool's queue, from 1, for a request that had to wait.
     pub(crate) queue_position: Option<u32>,
     pub(crate) wait_us: Option<u64>,
@@ -184,6 +186,11 @@ impl Line<'_> {
     }
 
     fn write_timers(&self, out: &mut Vec<u8>) {
+        if let Some(session) = self.session {
+            out.extend_from_slice(b",\"session\":\"");
+            out.extend_from_slice(session.as_bytes());
+            out.push(b'"');
+        }
         if let Some(position) = self.queue_position {
             number(out, b",\"queue_position\":", u64::from(position));
         }
@@ -286,6 +293,7 @@ mod tests {
             backend: Some("10.0.0.1:9001".parse().unwrap()),
             attempts: 1,
             reused: true,
+            session: None,
             queue_position: None,
             wait_us: None,
             connect_us: None,
@@ -395,6 +403,7 @@ mod tests {
             pool: Some(&name),
             backend: Some("[2001:db8:1111:2222:3333:4444:5555:6666]:65535".parse().unwrap()),
             attempts: 255,
+            session: Some("rejected"),
             queue_position: Some(u32::MAX),
             wait_us: Some(u64::MAX),
             connect_us: Some(u64::MAX),

@@ -75,6 +75,7 @@ pub(super) struct Record {
     pub(super) pool: Option<Name>,
     pub(super) status: u16,
     pub(super) reason: Option<Reason>,
+    session: Option<&'static str>,
     pub(super) queued: Option<Queued>,
     tries: [Option<Try>; MAX_TRIES],
     pub(super) received: u64,
@@ -273,6 +274,7 @@ impl Record {
             pool: pool.map(|pool| pool.config.name.clone()),
             status: told.status,
             reason: told.reason,
+            session: story.session(),
             queued: story.queued.get(),
             tries,
             received: told.received,
@@ -305,6 +307,7 @@ impl Record {
             status: self.status,
             reason: self.reason.map(|reason| reason.code().to_owned()),
             detail: self.reason.map(|reason| reason.text().to_owned()),
+            session: self.session.map(str::to_owned),
             queued: self.queued.map(|queued| QueueRecord {
                 position: queued.position,
                 waited_us: queued.waited_us,

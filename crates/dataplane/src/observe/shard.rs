@@ -127,6 +127,7 @@ fn line_of<'a>(told: &Told<'a>, id: &'a RequestId, unix_us: u64, query: bool) ->
         backend: last.map(|last| last.backend),
         attempts,
         reused: last.is_some_and(|last| last.reused),
+        session: story.session(),
         queue_position: queued.map(|queued| queued.position),
         wait_us: queued.map(|queued| queued.waited_us),
         connect_us: last.and_then(|last| last.connect_us),

@@ -105,6 +105,15 @@ fn told(record: &RequestRecord, paint: Paint) -> String {
         encryption(&mut out, tls, paint);
     }
     routing(&mut out, record, paint);
+    if let Some(session) = &record.session {
+        let text = match session.as_str() {
+            "kept" => "its session was kept at its backend",
+            "new" => "it began a session",
+            "moved" => "its session moved: the backend where it was took it no more",
+            _ => "its session's cookie was not ours or had expired: it began a new session",
+        };
+        let _ = writeln!(out, "  {text}");
+    }
     if let Some(queued) = record.queued {
         let _ = writeln!(
             out,
@@ -317,6 +326,7 @@ mod tests {
             status: 502,
             reason: Some("backend_reset".into()),
             detail: Some("The backend closed or reset the connection before a response.".into()),
+            session: Some("kept".into()),
             queued: Some(QueueRecord {
                 position: 3,
                 waited_us: 1_500,
@@ -354,6 +364,7 @@ GET shop.example/cart?[31m HTTP/1.1 from 203.0.113.7, 2026-11-21 07:30:00Z
   client certificate CN=alice
   route default: taken: matches every request
   pool web
+  its session was kept at its backend
   waited 1.5 ms in the pool's queue, at place 3 on arrival
   ATTEMPT          BEGAN  CONNECTION  FIRST BYTE    ENDED  RESULT         THEN
   10.0.0.1:9001  0.00 ms  none                    0.90 ms  backend_reset  tried again
