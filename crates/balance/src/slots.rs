@@ -87,6 +87,24 @@ impl Balancer {
         self.wait(need, now_us)
     }
 
+    /// As [`Balancer::take`] for a request that may be left out, such as a copy: it does not wait, and goes before nobody
+    /// who does.
+    pub fn take_free(&self, key: u64, now_us: u64, rng: &mut Rng) -> Take {
+        let picked = (0..MAX_RACES).find_map(|_| {
+            let index = self.pick(key, &[], now_us, rng)?;
+            if !self.capped {
+                self.load(index).begin();
+                return Some(index);
+            }
+            (self.pool.queue.waiting() == 0 && self.try_begin(index)).then_some(index)
+        });
+        match picked {
+            Some(index) => Take::Taken(index),
+            None if self.anyone(&[], now_us) => Take::Shed(Shed::Full),
+            None => Take::Nobody,
+        }
+    }
+
     fn try_begin(&self, index: usize) -> bool {
         self.members
             .get(index)

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, AtomicU64};
 
+use balance::Take;
 use http::Framing;
 use http::forward::{self, Via};
 use model::config::{BufferRequests, Route};
@@ -14,6 +15,7 @@ use crate::exchange::{Arrived, Client, Ended, Rest, answer, answer_with, refuse_
 use crate::mirror::{self, Copy, Outcome, Place};
 use crate::origin::Origin;
 use crate::serving::LbServing;
+use crate::slot::InFlight;
 use crate::spool::Room;
 
 /// What all requests of a route share.
@@ -63,6 +65,10 @@ async fn take_body(
     let Some(config) = &route.actions.buffer_requests else {
         return Ok(());
     };
+    // The messages of a call come when they come, each in answer to the other side's perhaps: none may be held back.
+    if client.reply.is_call() {
+        return Ok(());
+    }
     let BufferRequests {
         memory,
         disk,
@@ -180,12 +186,17 @@ fn copy(arrived: &Arrived<'_>, route: &Route, origin: &Origin, rest: &Rest, body
         return count(Outcome::Busy);
     };
     let pool = lb.pools.iter().find(|pool| pool.config.name == config.pool);
-    let picked = pool.and_then(|pool| {
-        let now_us = shard.timers.recent_us();
-        let index = pool.balancer.pick(0, &[], now_us, &mut shard.rng.borrow_mut())?;
-        Some((pool.clone(), pool.backends.get(index)?.clone()))
-    });
-    let Some((pool, backend)) = picked else {
+    let Some(pool) = pool else {
+        return count(Outcome::Failed);
+    };
+    let now_us = shard.timers.recent_us();
+    let taken = pool.balancer.take_free(0, now_us, &mut shard.rng.borrow_mut());
+    let (index, in_flight) = match taken {
+        Take::Taken(index) => (index, InFlight::hold(shard, pool, index)),
+        Take::Nobody => return count(Outcome::Failed),
+        Take::Wait(_) | Take::Shed(_) => return count(Outcome::Busy),
+    };
+    let Some(backend) = pool.backends.get(index) else {
         return count(Outcome::Failed);
     };
     let via = Via {
@@ -202,13 +213,14 @@ fn copy(arrived: &Arrived<'_>, route: &Route, origin: &Origin, rest: &Rest, body
     forward::write_request(&mut message, arrived.bytes, head, &via, &rest.request_extra);
     message.extend_from_slice(body);
     let copy = Copy {
-        pool,
-        backend,
+        pool: pool.clone(),
+        backend: backend.clone(),
         lb: lb.cell.clone(),
         method: head.method,
         message,
         timeout: config.timeout,
         place,
+        in_flight,
     };
     mirror::send(shard, copy);
 }

@@ -609,6 +609,7 @@ impl<'a> Exchange<'a, '_, '_, '_> {
         let asked = (head, bytes);
         if let Some(buffering) = &route.actions.buffer_responses
             && actions::may_hold(response, buffer)
+            && !self.reply.is_call()
         {
             self.reply
                 .hold(usize::try_from(buffering.memory).unwrap_or(usize::MAX));

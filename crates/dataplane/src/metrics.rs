@@ -57,7 +57,7 @@ metrics! {
     COMPRESSED "evenkeel_compressed_responses_total" "counter" "load_balancer" "Responses compressed";
     COMPRESSION_IN "evenkeel_compression_input_bytes_total" "counter" "load_balancer" "Bytes of bodies compressed, before";
     COMPRESSION_OUT "evenkeel_compression_output_bytes_total" "counter" "load_balancer" "Bytes of bodies compressed, after";
-    MIRRORED "evenkeel_mirrored_requests_total" "counter" "load_balancer, outcome" "Requests copied to another pool: answered or failed; or not copied: busy (mirror.max_in_flight), too_large (mirror.max_body)";
+    MIRRORED "evenkeel_mirrored_requests_total" "counter" "load_balancer, outcome" "Requests copied to another pool: answered or failed; or not copied: busy (mirror.max_in_flight, or its backends full), too_large (mirror.max_body)";
     BUFFERED_BODIES "evenkeel_buffered_bodies_total" "counter" "load_balancer, outcome" "Request bodies taken whole first: in memory, in part on disk; refused: over the bounds; failed: they did not come";
     TUNNELS "evenkeel_tunnels" "gauge" "load_balancer" "Tunnels (WebSocket and others) now";
     TUNNELS_OPENED "evenkeel_tunnels_opened_total" "counter" "load_balancer" "Connections that switched to another protocol";

@@ -15,6 +15,7 @@ use crate::actions;
 use crate::buffers::BUFFER_BYTES;
 use crate::serving::{BackendCell, LbCell, PoolServing};
 use crate::shard::Shard;
+use crate::slot::InFlight;
 use crate::timers::Timer;
 use crate::upstream::{self, Upstream};
 
@@ -28,7 +29,7 @@ pub(crate) enum Outcome {
     Answered,
     /// It was not: no backend, no connection, no answer in time.
     Failed,
-    /// There were too many copies.
+    /// There were too many copies, or every backend was full.
     Busy,
     /// Its body was too large to copy.
     TooLarge,
@@ -78,6 +79,8 @@ pub(crate) struct Copy {
     pub(crate) message: Vec<u8>,
     pub(crate) timeout: Duration,
     pub(crate) place: Place,
+    /// Its slot at the backend: caps hold for copies too.
+    pub(crate) in_flight: InFlight,
 }
 
 /// Sends a copy on its way.
@@ -86,14 +89,12 @@ pub(crate) fn send(shard: &Rc<Shard>, copy: Copy) {
     tokio::task::spawn_local(async move {
         let timer = shard.timers.timer().await;
         timer.limit(copy.timeout);
-        copy.backend.load.begin();
         let outcome = match exchange(&shard, &copy, &timer).await {
             Some(()) => Outcome::Answered,
             None => Outcome::Failed,
         };
-        copy.backend.load.end();
         count(&shard, &copy.lb, outcome);
-        drop(copy.place);
+        drop((copy.in_flight, copy.place));
     });
 }
 

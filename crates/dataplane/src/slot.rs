@@ -14,6 +14,8 @@ use model::reason::Reason;
 use crate::counters::DEPARTED;
 use crate::departure::{Gone, Unasked, unless_gone};
 use crate::exchange::{Client, Request};
+use crate::serving::PoolServing;
+use crate::shard::Shard;
 use crate::story::Queued;
 use crate::timers::Expired;
 
@@ -33,10 +35,9 @@ struct Capped {
 }
 
 impl InFlight {
-    /// Takes over the slot that the member at `index` counts already.
-    fn hold(request: &Request<'_>, index: usize) -> Self {
-        let balancer = &request.pool.balancer;
-        let shard = request.shard;
+    /// Takes over the slot that the member at `index` of the pool counts already.
+    pub(crate) fn hold(shard: &Shard, pool: &PoolServing, index: usize) -> Self {
+        let balancer = &pool.balancer;
         let capped = balancer.is_capped().then(|| Capped {
             pool: balancer.pool().clone(),
             epoch: shard.shared.epoch,
@@ -92,7 +93,7 @@ pub(crate) async fn take(
     let mut asked_again = false;
     loop {
         let place = match ask() {
-            Take::Taken(index) => return Ok((index, InFlight::hold(request, index))),
+            Take::Taken(index) => return Ok((index, InFlight::hold(shard, pool, index))),
             Take::Nobody => return Err(Reason::NoBackend),
             Take::Shed(shed) => return Err(refused(request, shed)),
             Take::Wait(place) => place,
@@ -103,7 +104,7 @@ pub(crate) async fn take(
                 // Always known: the queue hands over slots of those backends alone that the request knew when it
                 // came, and it chooses among the same until its end. So none is lost here.
                 let index = pool.balancer.session_member(id).ok_or(Reason::NoBackend)?;
-                return Ok((index, InFlight::hold(request, index)));
+                return Ok((index, InFlight::hold(shard, pool, index)));
             }
             Settled::Shed(shed) => return Err(refused(request, shed)),
             Settled::Lost if asked_again => return Err(Reason::NoBackend),

@@ -99,6 +99,30 @@ failure(lambda: unary(b'fail', timeout=20))
     assert!(opened >= 1.0, "{opened}");
 }
 
+/// The same on a route that buffers requests and responses: calls are not held.
+#[test]
+fn a_conversation_is_not_buffered() {
+    let peer = PythonPeer::start(SERVER);
+    let routes = "[[load_balancers.calls.routes]]\npool = \"default\"\n\
+                  buffer_requests = { memory = \"64KiB\" }\nbuffer_responses = { memory = \"64KiB\" }\n";
+    let evenkeel = evenkeel(peer.address(), &format!("health = false\n{routes}"));
+    let said = call(
+        &evenkeel,
+        r#"
+import queue
+sent = queue.Queue()
+answers = bidi(iter(sent.get, None), timeout=20)
+for turn in range(3):
+    sent.put(b'%d' % turn)
+    print(next(answers))
+sent.put(None)
+print(list(answers))
+"#,
+    );
+    let lines: Vec<&str> = said.lines().collect();
+    assert_eq!(lines, ["b'0'", "b'1'", "b'2'", "[]"]);
+}
+
 /// A message of the client is answered before the client sends the next: nothing waits for a whole body.
 #[test]
 fn a_conversation_goes_back_and_forth() {

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::SeqCst};
 use std::thread;
 
-use crate::support::{Backend, Client, Evenkeel, Gate, shop, wait_for, wait_until};
+use crate::support::{Backend, Client, Evenkeel, Gate, free_ip, shop, wait_for, wait_until};
 
 const THREE_SHARDS: &str = "[node]\nthreads = 3\n";
 
@@ -339,6 +339,36 @@ fn sessions_wait_for_their_own_backend_and_hold_up_nobody_else() {
     let at_home = home.backend.requests();
     assert_eq!(at_home.iter().filter(|r| r.target() == "/session").count(), 3);
     assert_eq!(at_home.len() + other.backend.count(), 53);
+}
+
+/// Copies for another pool have slots there like requests: what finds none is left out and counted, and the request
+/// itself is served.
+#[test]
+fn copies_keep_to_the_caps_of_the_pool_that_gets_them() {
+    let (fine, shadow) = (Backend::named("fine"), Counting::new());
+    let config = format!(
+        "[load_balancers.shop]\nlisten = \"{}:0\"\n\
+         [load_balancers.shop.pools.live]\nbackend_servers = [\"{}\"]\n\
+         [load_balancers.shop.pools.shadow]\nbackend_servers = [\"{}\"]\nmax_requests = 1\nslow_start = 0\n\
+         [[load_balancers.shop.routes]]\npool = \"live\"\nmirror = {{ pool = \"shadow\", timeout = \"60s\" }}\n",
+        free_ip(),
+        fine.address,
+        shadow.backend.address
+    );
+    let evenkeel = Evenkeel::start(&config);
+    let mut client = evenkeel.client();
+    assert_eq!(client.get("/first").text(), "fine");
+    wait_until("its copy is there", || shadow.gate.came() == 1);
+    for _ in 0..10 {
+        assert_eq!(client.get("/more").text(), "fine");
+    }
+    let outcome = |outcome| [("outcome", outcome)];
+    evenkeel.wait_for_metric("evenkeel_mirrored_requests_total", &outcome("busy"), 10.0);
+    shadow.gate.open();
+    evenkeel.wait_for_metric("evenkeel_mirrored_requests_total", &outcome("answered"), 1.0);
+    assert_eq!(client.get("/again").text(), "fine");
+    evenkeel.wait_for_metric("evenkeel_mirrored_requests_total", &outcome("answered"), 2.0);
+    assert_eq!((shadow.backend.count(), shadow.most.load(SeqCst)), (2, 1));
 }
 
 /// More room by a reload is used at once, and a backend that is taken away leaves nobody behind.
