@@ -685,7 +685,7 @@ fn note_session(request: &Request<'_>, index: usize) {
         return;
     };
     let counters = request.pool.cell.counters.of(request.shard.index);
-    if let Some(counter) = counters.sessions.get(outcome) {
+    if let Some(counter) = counters.sessions.get(usize::from(outcome)) {
         counter.add(1);
     }
 }

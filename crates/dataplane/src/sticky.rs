@@ -160,7 +160,7 @@ impl<'a> Session<'a> {
 
     /// What becomes of the session with a request that goes to this member, for the account: an index into
     /// [`crate::counters::SESSIONS`]. `None` without stickiness.
-    pub(crate) fn outcome(&self, index: usize) -> Option<usize> {
+    pub(crate) fn outcome(&self, index: usize) -> Option<u8> {
         self.of?;
         Some(match self.found {
             Found::None => 1,

@@ -20,7 +20,7 @@ pub(crate) struct Story {
     /// Index of the pool that serves it, among the pools of the load balancer.
     pub(crate) pool: Cell<Option<usize>>,
     /// What became of its session, as an index into [`crate::counters::SESSIONS`]; `None` without stickiness.
-    pub(crate) session: Cell<Option<usize>>,
+    pub(crate) session: Cell<Option<u8>>,
     /// Where it had to wait for a backend.
     pub(crate) queued: Cell<Option<Queued>>,
     /// The attempts so far, in order.
@@ -115,7 +115,7 @@ impl Story {
 
     /// What became of its session.
     pub(crate) fn session(&self) -> Option<&'static str> {
-        SESSIONS.get(self.session.get()?).copied()
+        SESSIONS.get(usize::from(self.session.get()?)).copied()
     }
 
     /// The attempts so far, in order.

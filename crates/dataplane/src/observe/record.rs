@@ -19,6 +19,7 @@ use model::record::{AttemptRecord, QueueRecord, RecordQuery, RequestRecord, TlsR
 use model::state::Timestamp;
 
 use super::Told;
+use crate::counters::SESSIONS;
 use crate::shard::Shard;
 use crate::story::{Queued, Trace, Try};
 use crate::tls::TlsFacts;
@@ -64,7 +65,7 @@ pub(super) struct Record {
     pub(super) client: IpAddr,
     pub(super) method: Text<24>,
     pub(super) host: Text<128>,
-    pub(super) target: Text<304>,
+    pub(super) target: Text<296>,
     pub(super) user_agent: Text<80>,
     pub(super) protocol: &'static str,
     /// TLS, where it is spoken.
@@ -75,7 +76,8 @@ pub(super) struct Record {
     pub(super) pool: Option<Name>,
     pub(super) status: u16,
     pub(super) reason: Option<Reason>,
-    session: Option<&'static str>,
+    /// What became of its session, as an index into [`SESSIONS`].
+    session: Option<u8>,
     pub(super) queued: Option<Queued>,
     tries: [Option<Try>; MAX_TRIES],
     pub(super) received: u64,
@@ -274,7 +276,7 @@ impl Record {
             pool: pool.map(|pool| pool.config.name.clone()),
             status: told.status,
             reason: told.reason,
-            session: story.session(),
+            session: story.session.get(),
             queued: story.queued.get(),
             tries,
             received: told.received,
@@ -307,7 +309,10 @@ impl Record {
             status: self.status,
             reason: self.reason.map(|reason| reason.code().to_owned()),
             detail: self.reason.map(|reason| reason.text().to_owned()),
-            session: self.session.map(str::to_owned),
+            session: self
+                .session
+                .and_then(|index| SESSIONS.get(usize::from(index)))
+                .map(|name| (*name).to_owned()),
             queued: self.queued.map(|queued| QueueRecord {
                 position: queued.position,
                 waited_us: queued.waited_us,
