@@ -543,7 +543,7 @@ fn read_version(version: &[u8]) -> Result<Version, Reason> {
 
 /// HTTP/2 cannot be reached by `Upgrade` (RFC 9113 section 3.1); offers of it are ignored, as RFC 9110 section
 /// 7.8 allows.
-fn is_real_upgrade(protocol: &[u8]) -> bool {
+pub(crate) fn is_real_upgrade(protocol: &[u8]) -> bool {
     !protocol.is_empty() && !protocol.eq_ignore_ascii_case(b"h2c") && !protocol.eq_ignore_ascii_case(b"h2")
 }
 

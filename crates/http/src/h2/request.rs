@@ -10,7 +10,7 @@ use model::reason::Reason;
 
 use crate::fields;
 use crate::message::{Field, FieldKind, Framing, Method, Span, Version};
-use crate::request::RequestHead;
+use crate::request::{RequestHead, is_real_upgrade};
 use crate::syntax::{decimal, is_token, is_value};
 use crate::target;
 use crate::websocket;
@@ -214,7 +214,7 @@ impl RequestHead {
             if !connect || !extended_connect || !is_token(protocol.of(buf)) {
                 return Err(Malformed(Reason::BadHeader));
             }
-            if matches!(protocol.of(buf), b"h2c" | b"h2") {
+            if !is_real_upgrade(protocol.of(buf)) {
                 return Err(Refusal::Answer(Reason::UpgradeUnsupported));
             }
             self.become_upgrade(protocol, buf);

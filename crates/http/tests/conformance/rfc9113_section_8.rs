@@ -322,7 +322,7 @@ fn connect_is_served_only_when_it_was_offered() {
     let offered = translate_within(&extended("websocket"), false, true, &limits).unwrap();
     assert_eq!(offered.head.upgrade(&offered.buf), Some(&b"websocket"[..]));
     assert_eq!(offered.head.framing, Framing::None);
-    for refused in ["h2c", "h2"] {
+    for refused in ["h2c", "h2", "H2"] {
         assert_eq!(
             translate_within(&extended(refused), false, true, &limits).err(),
             Some(Refusal::Answer(Reason::UpgradeUnsupported))
@@ -409,6 +409,10 @@ const SMUGGLERS: &[&str] = &[
     "te",
     "trailers",
     "upgrade",
+    ":protocol",
+    "websocket",
+    "H2",
+    "sec-websocket-key",
     "expect",
     "100-continue",
     ":path",
@@ -468,6 +472,11 @@ fn the_translation_is_compared() {
         (
             true,
             vec![field(":path", "/{a}?b=%zz"), field("x-forwarded-for", "::1")],
+            "",
+        ),
+        (
+            false,
+            vec![field(":protocol", "websocket"), field("sec-websocket-key", "x")],
             "",
         ),
     ] {
