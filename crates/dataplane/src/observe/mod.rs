@@ -258,7 +258,10 @@ impl<'a> Told<'a> {
 
     /// Path and query; of a request that could not be read, its first line.
     fn target(&self) -> &'a [u8] {
-        let first_line = || self.bytes.split(|b| *b == b'\n').next().unwrap_or_default();
+        let first_line = || {
+            let line = self.bytes.split(|b| *b == b'\n').next().unwrap_or_default();
+            line.strip_suffix(b"\r").unwrap_or(line)
+        };
         self.head.map_or_else(first_line, |head| head.target(self.bytes))
     }
 
