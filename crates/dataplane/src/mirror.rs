@@ -145,3 +145,41 @@ async fn exchange(shard: &Shard, copy: &Copy, timer: &Timer) -> Option<()> {
     }
     Some(())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Copies that wait for a slow pool must not pile up: a place is free again only when its copy is gone, and who
+    /// got none has taken none.
+    #[test]
+    fn places_are_bounded_and_come_back() {
+        let in_flight = Arc::new(AtomicU32::new(0));
+        let first = Place::take(&in_flight, 2);
+        let second = Place::take(&in_flight, 2);
+        assert!(first.is_some() && second.is_some());
+        for _ in 0..5 {
+            assert!(Place::take(&in_flight, 2).is_none());
+        }
+        assert_eq!(in_flight.load(Relaxed), 2);
+        drop(first);
+        assert!(
+            Place::take(&in_flight, 2).is_some(),
+            "and it is gone again at once"
+        );
+        assert_eq!(in_flight.load(Relaxed), 1);
+        drop(second);
+        assert!(Place::take(&in_flight, 0).is_none());
+        assert_eq!(in_flight.load(Relaxed), 0);
+    }
+
+    /// The metric's label of an outcome is found by its place.
+    #[test]
+    fn outcomes_have_their_names() {
+        let named = |outcome: Outcome| OUTCOMES.get(outcome as usize).copied();
+        assert_eq!(named(Outcome::Answered), Some("answered"));
+        assert_eq!(named(Outcome::Failed), Some("failed"));
+        assert_eq!(named(Outcome::Busy), Some("busy"));
+        assert_eq!(named(Outcome::TooLarge), Some("too_large"));
+    }
+}
