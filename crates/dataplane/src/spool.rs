@@ -72,15 +72,17 @@ impl Spool {
         if used.saturating_add(more) > self.room.all {
             return Err(Reason::BufferFull);
         }
-        blocking(move || file.write_all_at(&data, at)).await
+        // The bytes come back to be freed where they were made: an allocator keeps for each thread what others free.
+        let written = blocking(move || file.write_all_at(&data, at).map(|()| data));
+        written.await.map(drop)
     }
 
     /// The bytes from `at` on, as many as one read takes; none at the end.
     pub(crate) async fn read(&self, at: u64) -> Result<Vec<u8>, Reason> {
         let left = usize::try_from(self.length.saturating_sub(at)).unwrap_or(usize::MAX);
         let file = self.file.clone();
+        let mut piece = vec![0; left.min(PIECE)];
         blocking(move || {
-            let mut piece = vec![0; left.min(PIECE)];
             file.read_exact_at(&mut piece, at)?;
             Ok(piece)
         })
