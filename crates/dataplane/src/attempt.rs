@@ -25,7 +25,7 @@ use crate::call::Limits;
 use crate::counters::class_of;
 use crate::departure::{Gone, Unasked, unless_gone};
 use crate::exchange::{Client, Request, record};
-use crate::observe;
+use crate::observe::{self, clock};
 use crate::relay::{Broken, Relay};
 use crate::reply::Reply;
 use crate::request_body::{RequestBody, Sink, UploadError};
@@ -592,7 +592,8 @@ impl<'a> Exchange<'a, '_, '_, '_> {
             response,
             response_extra,
             ..
-        } = &*self.scratch;
+        } = &mut *self.scratch;
+        clock::add_date(response, buffer, response_extra);
         self.reply.head(buffer, response, response_extra, close)
     }
 
@@ -616,6 +617,7 @@ impl<'a> Exchange<'a, '_, '_, '_> {
         }
         let encoder =
             actions::edit_response(route, asked, (response, buffer), response_extra, &shard.encoders);
+        clock::add_date(response, buffer, response_extra);
         let Some(encoder) = encoder else {
             return self.reply.head(buffer, response, response_extra, close);
         };

@@ -7,7 +7,7 @@ use std::future::poll_fn;
 use std::io;
 use std::sync::Arc;
 use std::task::Context;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 
 use http::answer::Answer;
 use http::chunked::{self, Trailers};
@@ -542,8 +542,7 @@ impl<'a> Reply<'a> {
 fn dated(extra: &FieldList) -> FieldList {
     let mut dated = extra.clone();
     if !dated.has(b"Date") {
-        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-        dated.push(b"Date", &clock::http_date(now.as_secs()));
+        dated.push(b"Date", &clock::http_date_now());
     }
     dated
 }

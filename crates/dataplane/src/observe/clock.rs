@@ -4,6 +4,8 @@
 use std::cell::{Cell, RefCell};
 use std::time::{SystemTime, UNIX_EPOCH};
 
+use http::{FieldList, ResponseHead};
+
 /// Microseconds in a day.
 const DAY_US: u64 = 86_400_000_000;
 
@@ -104,8 +106,21 @@ impl Shown {
     }
 }
 
+/// Gives a response that came without a time that of its arrival (RFC 9110 section 6.6.1).
+pub(crate) fn add_date(response: &ResponseHead, buffer: &[u8], extra: &mut FieldList) {
+    if response.field(buffer, "date").is_none() && !extra.has(b"Date") {
+        extra.push(b"Date", &http_date_now());
+    }
+}
+
+/// Now, as HTTP writes it.
+pub(crate) fn http_date_now() -> [u8; 29] {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    http_date(now.as_secs())
+}
+
 /// A time, in seconds since 1970, as HTTP writes it: `Sun, 06 Nov 1994 08:49:37 GMT` (RFC 9110 section 5.6.7).
-pub(crate) fn http_date(unix_s: u64) -> [u8; 29] {
+fn http_date(unix_s: u64) -> [u8; 29] {
     const DAYS: &[u8; 21] = b"ThuFriSatSunMonTueWed";
     let day = unix_s / (DAY_US / 1_000_000);
     let weekday = 3 * usize::try_from(day % 7).unwrap_or(0);

@@ -319,6 +319,27 @@ fn answers_of_our_own_say_when_they_were_made() {
     assert_eq!(there.field("date"), Some("Sun, 06 Nov 1994 08:49:37 GMT"));
 }
 
+/// RFC 9110 section 6.6.1: a response that comes without a time goes on with that of its arrival, once.
+#[test]
+fn responses_without_a_date_get_one() {
+    let one = Backend::saying("HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n");
+    let evenkeel = Evenkeel::start(&routed(
+        &one,
+        "[[load_balancers.shop.routes]]\nmatch.path = \"/edited\"\npool = \"default\"\n\
+         response_headers.set = { \"X-Own\" = \"1\" }\n\
+         [[load_balancers.shop.routes]]\nmatch.path = \"/set\"\npool = \"default\"\n\
+         response_headers.set = { \"Date\" = \"Sun, 06 Nov 1994 08:49:37 GMT\" }\n\
+         [[load_balancers.shop.routes]]\npool = \"default\"\n",
+    ));
+    for path in ["/plain", "/edited", "/set"] {
+        let answer = evenkeel.client().get(path);
+        let dates = answer.head.to_ascii_lowercase().matches("\r\ndate: ").count();
+        assert_eq!((answer.status(), dates), (200, 1), "{path}: {}", answer.head);
+        let was_set = answer.field("date") == Some("Sun, 06 Nov 1994 08:49:37 GMT");
+        assert_eq!(was_set, path == "/set", "{}", answer.head);
+    }
+}
+
 /// `explain` says what would be done, and calls no redirect a failure.
 #[test]
 fn explain_says_what_a_route_would_do() {
