@@ -25,10 +25,6 @@ use model::state::Timestamp;
 
 use crate::cli::{Cli, Command};
 
-/// TLS and HTTP/2 allocate for each record and stream, which the system's allocator makes slow (`docs/adr/0020`).
-#[global_allocator]
-static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
-
 fn main() -> ExitCode {
     let result = match Cli::parse().command {
         Command::Run(args) => run::run(args),
