@@ -136,8 +136,11 @@ fn a_backend_that_speaks_no_tls_is_502() {
     ));
     let answer = evenkeel.client().get("/");
     assert_eq!((answer.status(), answer.reason()), (502, "backend_tls_failed"));
-    let failures = evenkeel.metric("evenkeel_backend_tls_failures_total", &[("reason", "not_tls")]);
-    assert_eq!(failures, 1.0, "{}", evenkeel.log());
+    evenkeel.wait_for_metric(
+        "evenkeel_backend_tls_failures_total",
+        &[("reason", "not_tls")],
+        1.0,
+    );
 }
 
 /// Scenario: the check of a backend that wants certificates, by a load balancer that has none to show.

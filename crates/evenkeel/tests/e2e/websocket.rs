@@ -2,25 +2,6 @@
 
 use crate::support::*;
 
-/// A server of the `websockets` library that says back what it hears, and its own name first when asked.
-const ECHO: &str = r#"
-import asyncio, sys
-from websockets.asyncio.server import serve
-
-async def echo(socket):
-    async for message in socket:
-        if message == "close":
-            await socket.close(1000, "as you wish")
-            return
-        await socket.send(message)
-
-async def main():
-    async with serve(echo, sys.argv[1], int(sys.argv[2]), max_size=None) as server:
-        await server.serve_forever()
-
-asyncio.run(main())
-"#;
-
 /// A client that sends messages of growing size and compares what comes back.
 const TALK: &str = r#"
 import asyncio, os, sys
@@ -74,7 +55,7 @@ fn tunnels(evenkeel: &Evenkeel) -> f64 {
 /// close whose code and reason arrive.
 #[test]
 fn a_conversation_passes_unchanged_and_closes_in_order() {
-    let server = PythonPeer::start(ECHO);
+    let server = PythonPeer::start(WEBSOCKETS);
     let evenkeel = evenkeel(server.address(), "");
     let said = python(TALK, &[&format!("ws://{}/chat", evenkeel.address())]);
     assert_eq!(said.trim(), "1000 as you wish");

@@ -10,6 +10,25 @@ use tempfile::TempDir;
 
 use super::{free_address, wait_until};
 
+/// A server of the `websockets` library that says back what it hears.
+pub(crate) const WEBSOCKETS: &str = r#"
+import asyncio, sys
+from websockets.asyncio.server import serve
+
+async def echo(socket):
+    async for message in socket:
+        if message == "close":
+            await socket.close(1000, "as you wish")
+            return
+        await socket.send(message)
+
+async def main():
+    async with serve(echo, sys.argv[1], int(sys.argv[2]), max_size=None) as server:
+        await server.serve_forever()
+
+asyncio.run(main())
+"#;
+
 /// Finds a program of a Debian package, or says how to get it.
 fn need(name: &str, package: &str) -> String {
     let usual = ["/usr/sbin", "/usr/bin", "/usr/local/bin", "/opt/homebrew/bin"];
