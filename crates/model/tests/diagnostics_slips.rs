@@ -135,6 +135,30 @@ fn what_does_nothing() {
     assert!(check_toml(&capped, "x").unwrap().warnings.is_empty());
 }
 
+/// `Secure` by the request and `SameSite=None` do not go together where requests come in clear text.
+#[test]
+fn a_cookie_for_other_sites_over_clear_http() {
+    let cookie = "sticky = { cookie = \"s\", same_site = \"none\" }";
+    let told = warning(&shop(cookie));
+    says(&told, "\"none\"", "listener `http` takes", "add `secure = true`");
+    assert_eq!(told.line, 3);
+    let always = shop("sticky = { cookie = \"s\", same_site = \"none\", secure = true }");
+    let listener = |lines: &str| {
+        shop(&format!(
+            "{cookie}\n[[load_balancers.shop.listeners]]\naddress = \"0.0.0.0:80\"\n{lines}"
+        ))
+    };
+    for fine in [
+        always,
+        listener("redirect_to_https = true"),
+        listener("trusted_proxies = [\"10.0.0.0/8\"]"),
+        listener("protocol = \"https\"\ntls = { certificates = [{ cert = \"a.pem\", key = \"a.key\" }] }"),
+    ] {
+        let warnings = check_toml(&fine, "x").unwrap().warnings;
+        assert!(warnings.is_empty(), "{fine}\n{warnings:?}");
+    }
+}
+
 /// A mirror that cannot work is marked itself, not its load balancer.
 #[test]
 fn a_mirror_that_speaks_another_protocol() {

@@ -9,6 +9,7 @@ use super::http2::http2;
 use super::pool::pool;
 use super::route::routes;
 use super::section::{Findings, Section, item_text, narrow};
+use super::sticky::warn_of_clear_text;
 use super::tls::listener_tls;
 use super::tree::{Entry, Value};
 use super::{MAX_LISTENERS, text};
@@ -29,6 +30,7 @@ pub(super) fn load_balancer(f: &mut Findings<'_>, name: &Name, s: &Section<'_>) 
         None if forwards_nothing(s) => Declared::default(),
         None => default_pool(f, s)?,
     };
+    warn_of_clear_text(f, listeners.as_deref().unwrap_or_default());
     let routes = routes(f, s, &declared.names, &declared.pools);
     let access_log = s.boolean(f, "access_log").unwrap_or(true);
     let default_language = s.text(f, "default_language", text::language);

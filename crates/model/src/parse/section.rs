@@ -31,6 +31,8 @@ pub(super) struct Findings<'a> {
     pub(super) patterns: usize,
     /// The first place that needs a database of countries.
     pub(super) geography: Option<(Range<usize>, String)>,
+    /// Where the load balancer being read has `SameSite=None` that is `Secure` over TLS only.
+    pub(super) secure_over_tls: Vec<(Range<usize>, String)>,
 }
 
 impl<'a> Findings<'a> {
@@ -48,6 +50,7 @@ impl<'a> Findings<'a> {
             listeners: 0,
             patterns: 0,
             geography: None,
+            secure_over_tls: Vec::new(),
         }
     }
 

@@ -1,11 +1,13 @@
 //! Stickiness of a pool.
 
+use std::sync::Arc;
+
 use super::section::{Findings, Section, item_text, narrow};
 use super::text;
 use super::tree::Value;
 use crate::config::{
-    DEFAULT_DRAIN_TIMEOUT, DEFAULT_LEARNED_TTL, DEFAULT_MAX_SESSIONS, Learned, SameSite, Secret, Secure,
-    SessionKey, Sticky, StickyBy, StickyCookie,
+    DEFAULT_DRAIN_TIMEOUT, DEFAULT_LEARNED_TTL, DEFAULT_MAX_SESSIONS, Learned, Listener, SameSite, Secret,
+    Secure, SessionKey, Sticky, StickyBy, StickyCookie,
 };
 use crate::diagnostic::Fault;
 use crate::schema;
@@ -62,6 +64,13 @@ fn cookie(f: &mut Findings<'_>, s: &Section<'_>, ttl: Option<std::time::Duration
         domain: s.text(f, "domain", text::host),
         secrets: secrets(f, s),
     };
+    if let Some(entry) = s
+        .entry("same_site")
+        .filter(|_| same_site == SameSite::None && secure == Secure::Auto)
+    {
+        let place = (entry.node.span.clone(), s.path_of("same_site"));
+        f.secure_over_tls.push(place);
+    }
     if same_site == SameSite::None && secure == Secure::Never {
         report(
             f,
@@ -102,6 +111,28 @@ fn cookie(f: &mut Findings<'_>, s: &Section<'_>, ttl: Option<std::time::Duration
     s.entry("cookie")
         .filter(|_| !cookie.name.is_empty())
         .map(|_| cookie)
+}
+
+/// Warns of cookies that browsers drop because one of these listeners hears requests in clear text. Behind a
+/// trusted proxy it is the proxy that says how they came.
+pub(super) fn warn_of_clear_text(f: &mut Findings<'_>, listeners: &[Arc<Listener>]) {
+    let places = std::mem::take(&mut f.secure_over_tls);
+    let in_clear = |listener: &&Arc<Listener>| {
+        listener.tls.is_none() && listener.redirect_to_https.is_none() && listener.trusted_proxies.is_empty()
+    };
+    let Some(listener) = listeners.iter().find(in_clear) else {
+        return;
+    };
+    for (span, path) in places {
+        let fault = Fault::new(format!(
+            "browsers drop a cookie with `SameSite=None` that is not `Secure`, as it is for requests over clear \
+             HTTP, which the listener `{}` takes",
+            listener.name
+        ));
+        let help = "add `secure = true` where something before Evenkeel speaks HTTPS, or let that listener \
+                    `redirect_to_https`, or choose another `same_site`";
+        f.warn(span, &path, fault.suggest(help));
+    }
 }
 
 fn secure(f: &mut Findings<'_>, s: &Section<'_>) -> Secure {

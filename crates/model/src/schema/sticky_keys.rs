@@ -78,7 +78,7 @@ pub(crate) static STICKY: Table = Table {
             "same_site",
             OneOf(&["lax", "strict", "none"]),
             Is("\"lax\""),
-            "`cookie`: whether other sites' pages may send it; `none` needs `secure`.",
+            "`cookie`: whether other sites' pages may send it. Browsers drop a cookie with `none` that is not `Secure`: `secure = false` is refused with it, and `auto` warned of where a listener takes clear HTTP.",
         ),
         key("http_only", Bool, Is("true"), "`cookie`: keeps scripts from it."),
         key(
