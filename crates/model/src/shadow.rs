@@ -13,6 +13,9 @@ const MAX_COMPARISONS: usize = 2_000_000;
 /// Most labels of a host, and most segments of a path, whose wildcards and prefixes are looked for.
 const MAX_PARTS: usize = 16;
 
+/// The key under which all patterns are looked for.
+const ANY_PATTERN: &str = "~~";
+
 /// Each route, in the order in which they are tried, that an earlier one covers, with the first such.
 pub(crate) fn shadowed(routes: &[&Route]) -> Vec<(usize, usize)> {
     let mut found = Vec::new();
@@ -42,11 +45,13 @@ pub(crate) fn shadowed(routes: &[&Route]) -> Vec<(usize, usize)> {
             }
         }
         found.extend(first.map(|first| (i, first)));
-        let own = (
-            host_key(route.matches.host.as_ref()),
-            path_key(route.matches.path.as_ref()),
-        );
-        earlier.entry(own).or_default().push(i);
+        let host = host_key(route.matches.host.as_ref());
+        let path = route.matches.path.as_ref();
+        if matches!(path, Some(PathMatch::Pattern(_))) {
+            let any_pattern = (host.clone(), ANY_PATTERN.to_owned());
+            earlier.entry(any_pattern).or_default().push(i);
+        }
+        earlier.entry((host, path_key(path))).or_default().push(i);
     }
     found
 }
@@ -91,6 +96,10 @@ fn paths_around(path: Option<&PathMatch>) -> Vec<String> {
         }
         Some(PathMatch::Pattern(pattern)) => literal_start(pattern),
     };
+    // What a pattern matches can be told of an exact path, which may also stand within `any` or `all`.
+    if matches!(path, None | Some(PathMatch::Exact(_))) {
+        keys.push(ANY_PATTERN.to_owned());
+    }
     for (at, _) in start.match_indices('/').take(MAX_PARTS) {
         keys.extend(
             start
@@ -279,6 +288,19 @@ mod tests {
             ("path_prefix = \"/a\"", "path = \"/a/b\""),
             ("path_prefix = \"/a\"", "path_prefix = \"/a\", method = \"GET\""),
             ("path_prefix = \"/a\"", "path_regex = \"/a/[0-9]+\""),
+            ("path_regex = \"/a/[0-9]+\"", "path = \"/a/7\""),
+            (
+                "host = \"*.shop.test\", path_regex = \"/[a-z]+\"",
+                "host = \"eu.shop.test\", path = \"/a\", method = \"GET\"",
+            ),
+            (
+                "path_regex = \"/[a-z]\"",
+                "any = [{ path = \"/a\" }, { path = \"/b\" }]",
+            ),
+            (
+                "path_regex = \"/a\", headers = { X = { regex = \"[0-9]+\" } }, cookies = { c = { regex = \"a.*\" } }",
+                "path = \"/a\", headers = { X = \"12\" }, cookies = { c = \"ab\" }, query = { q = \"1\" }",
+            ),
             ("host = \"*.shop.test\"", "host = \"eu.shop.test\""),
             ("host = \"*.shop.test\"", "host = \"*.eu.shop.test\""),
             ("method = [\"GET\", \"HEAD\"]", "method = \"GET\""),
@@ -316,6 +338,13 @@ mod tests {
             ("path_prefix = \"/a\"", "path_regex = \"/a.*\""),
             ("path_prefix = \"/a/b\"", "path_regex = \"/a/b?\""),
             ("path_prefix = \"/a\"", "path_regex = \"/a/x|/b\""),
+            ("path_regex = \"/a/[0-9]+\"", "path = \"/a/7x\""),
+            ("path_regex = \"/a/[0-9]*\"", "path_prefix = \"/a/7\""),
+            (
+                "path_regex = \"/[a-z]\"",
+                "any = [{ path = \"/a\" }, { path = \"/1\" }]",
+            ),
+            ("path_regex = \"/a\", method = \"GET\"", "path = \"/a\""),
             ("host = \"*.shop.test\"", "host = \"shop.test\""),
             ("host = \"eu.shop.test\"", "host = \"*.shop.test\""),
             ("method = \"GET\"", "method = [\"GET\", \"POST\"]"),

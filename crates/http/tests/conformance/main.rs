@@ -28,6 +28,7 @@ mod rfc9113_section_8;
 mod roundtrip;
 mod routing;
 mod translation;
+mod unreachable;
 
 use evenkeel_http::forward::{Via, write_request, write_response};
 use evenkeel_http::{FieldList, Framing, Method, Parsed, RequestHead, ResponseHead, Version};
