@@ -62,7 +62,8 @@ pub struct Checked {
 ///
 /// # Errors
 /// Everything that is wrong, in the order of the text: errors of syntax and of meaning together, at most
-/// [`MAX_DIAGNOSTICS`] and a note on the rest.
+/// [`MAX_DIAGNOSTICS`] and a note on the rest. After an error of syntax that leaves unknown where what follows
+/// belongs, such as a heading that is not closed, nothing more is said.
 pub fn parse_toml(text: &str, file: &str) -> Result<Config, Vec<Diagnostic>> {
     check_toml(text, file).map(|checked| checked.config)
 }
@@ -76,7 +77,7 @@ pub fn check_toml(text: &str, file: &str) -> Result<Checked, Vec<Diagnostic>> {
     refuse_too_long(&source, text)?;
     let (root, errors) = tree::read_toml(&source, text);
     let mut findings = Findings::new(&source, errors);
-    let config = document(&mut findings, &root);
+    let config = root.and_then(|root| document(&mut findings, &root));
     let (config, warnings) = findings.finish(config)?;
     Ok(Checked { config, warnings })
 }

@@ -125,6 +125,43 @@ fn units_of_others() {
     says(&told, "\"soon\"", "is not a duration", "it takes 0s to 1h");
 }
 
+/// What follows a heading or list that is not closed would be told where it does not stand: it is not told.
+#[test]
+fn a_text_that_is_torn() {
+    let full = include_str!("../../../examples/full.toml");
+    let lines: Vec<&str> = full.lines().collect();
+    let mut torn = (0, 0);
+    for (i, line) in lines.iter().enumerate() {
+        let without_last = |line: &str| {
+            let mut changed: Vec<&str> = lines.clone();
+            let cut = line.get(..line.len() - 1).unwrap_or("").to_owned();
+            changed[i] = &cut;
+            parse_toml(&changed.join("\n"), "x").unwrap_err()
+        };
+        if line.starts_with('[') {
+            torn.0 += 1;
+            let told = only(without_last(line));
+            assert_eq!(told.line as usize, i + 1, "{told}");
+            assert!(told.cause.starts_with("not TOML: "), "{told}");
+        } else if line.contains(" = [") && line.ends_with(']') {
+            torn.1 += 1;
+            let told = without_last(line);
+            assert_eq!(told.len(), 1, "{told:?}");
+            says(&told[0], &told[0].text, "array", "close it with `]`");
+        }
+    }
+    assert!(torn.0 > 20 && torn.1 > 10, "{torn:?}");
+
+    let lost = error(&shop("health = { interval = \"1s\"\nslow_start = 5"));
+    says(&lost, &lost.text, "key-value pairs", "close it with `}`");
+    let opened = error("load_balancers.shop]\nbackend_server = []\n");
+    says(&opened, "", "not TOML", "");
+    // A match that cannot be read is not said to be the same as another.
+    let same = route("match = { path = \"/a\" }\n[[load_balancers.shop.routes]]\npool = \"default\"");
+    let matched = error(&format!("{same}\nmatch = path = \"/a\""));
+    assert!(matched.cause.starts_with("not TOML"), "{matched}");
+}
+
 #[test]
 fn what_does_nothing() {
     let empty = warning("[load_balancers.shop]\nbackend_servers = []\n");

@@ -19,7 +19,7 @@ pub fn place(text: &str, is_json: bool, file: &str, problems: Vec<(String, Strin
     let source = Source::new(file, text);
     let root = match is_json {
         true => read_json(&source, text).0,
-        false => Some(read_toml(&source, text).0),
+        false => read_toml(&source, text).0,
     };
     let placed = problems.into_iter().map(|(key, cause)| {
         let found = root.as_ref().and_then(|root| find(root, &key));

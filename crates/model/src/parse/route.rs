@@ -618,7 +618,7 @@ impl Seen {
                 "no request reaches this route: `{same}` in line {line} matches the same"
             ));
             let fault = fault.suggest("give it another `match`, or remove one of the two");
-            f.report(s.span.clone(), &s.path, fault);
+            f.report_missing(s.span.clone(), &s.path, fault);
             return;
         }
         let first = (route.name.clone(), f.line(s.span.start));

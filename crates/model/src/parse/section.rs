@@ -74,8 +74,9 @@ impl<'a> Findings<'a> {
         }
     }
 
-    /// Notes that something is missing; said only of a text that could be read as a whole.
-    fn report_missing(&mut self, span: Range<usize>, path: &str, fault: Fault) {
+    /// Notes that something is missing, here or by being the same as elsewhere; said only of a text that could be
+    /// read as a whole.
+    pub(super) fn report_missing(&mut self, span: Range<usize>, path: &str, fault: Fault) {
         if self.unreadable.is_empty() {
             self.report(span, path, fault);
         }

@@ -55,19 +55,41 @@ impl Value {
     }
 }
 
-/// Reads TOML; what can be read in spite of errors is returned beside them.
-pub(super) fn read_toml(source: &Source<'_>, text: &str) -> (Node, Vec<Diagnostic>) {
+/// Reads TOML; what can be read in spite of errors is returned beside them. `None` when one of them tears the text:
+/// that one is then the last, for what follows it would be told in places where it does not stand.
+pub(super) fn read_toml(source: &Source<'_>, text: &str) -> (Option<Node>, Vec<Diagnostic>) {
     let (root, errors) = DeTable::parse_recoverable(text);
     let tree = Node {
         span: 0..0,
         value: from_toml_table(root.get_ref()),
     };
-    let diagnostics = errors
+    let mut errors: Vec<(Range<usize>, &str)> = errors
         .iter()
-        .take(MAX_DIAGNOSTICS + 1)
-        .map(|e| toml_error(source, &tree, e.message(), e.span().unwrap_or(0..0)))
+        .map(|error| (error.span().unwrap_or(0..0), error.message()))
         .collect();
-    (tree, diagnostics)
+    errors.sort_by_key(|(span, _)| span.start);
+    let tear = errors
+        .iter()
+        .position(|(span, message)| tears(source, span.start, message));
+    errors.truncate(tear.map_or(errors.len(), |at| at + 1));
+    // The second error of a line is what the first left of it.
+    errors.dedup_by_key(|(span, _)| source.line(span.start));
+    errors.truncate(MAX_DIAGNOSTICS + 1);
+    let told = errors
+        .into_iter()
+        .map(|(span, message)| toml_error(source, &tree, message, span))
+        .collect();
+    (tear.is_none().then_some(tree), told)
+}
+
+/// Whether an error leaves unknown where what follows belongs: in a heading, or in something over several lines
+/// that is not closed. Others spoil their own line only.
+fn tears(source: &Source<'_>, at: usize, message: &str) -> bool {
+    let line = source.line_text(source.line(at)).trim();
+    let is_heading = line.starts_with('[') || (line.ends_with(']') && !line.contains('='));
+    let is_open = ["array", "inline table", "key-value pairs", "multi-line"];
+    (is_heading && !message.starts_with("duplicate key"))
+        || is_open.iter().any(|words| message.contains(words))
 }
 
 /// Reads strict JSON (RFC 8259). `None` beside an error: what follows one cannot be read.
@@ -152,6 +174,16 @@ fn toml_error(source: &Source<'_>, tree: &Node, message: &str, span: Range<usize
     let fault = match is_json {
         true => fault.suggest("this looks like JSON: give the file a name that ends in `.json`"),
         false => fault,
+    };
+    let fault = match message {
+        _ if message.contains("array table") => fault,
+        _ if message.contains("array") => {
+            fault.suggest("put commas between the entries of a list, and close it with `]`")
+        }
+        _ if message.contains("inline table") || message.contains("key-value pairs") => {
+            fault.suggest("put commas between the keys of a table in braces, and close it with `}`")
+        }
+        _ => fault,
     };
     let fault = match message.starts_with("string values must be quoted") && bare {
         true => fault.suggest("put text in double quotes"),
