@@ -29,7 +29,8 @@ use crate::timers::{Expired, Timer};
 use crate::tls::{self, Accepted};
 use crate::tunnel::{Side, Tunnel};
 
-/// How long a connection without a request keeps the state it serves requests with.
+/// How long a connection without a request keeps the state it serves requests with; after its first request it keeps
+/// none: many connections never send a second, and thousands that come at once would hold thousands of states.
 const BUSY_LINGER: Duration = Duration::from_millis(100);
 
 /// After a response or an alert that ends a connection early: how long and how much of the client's bytes we still take, so
@@ -183,8 +184,10 @@ async fn wait_for_bytes(shard: &Shard, slot: &Slot, client: &Client) -> bool {
 async fn serve(shard: &Rc<Shard>, slot: &Slot, client: &mut Client) -> After {
     // What the client sent ahead stays in the work area; without that there is none while we wait.
     let mut ahead: Option<Box<Work>> = None;
+    let newcomer = client.first;
     loop {
-        if ahead.is_none() && !bytes_come_soon(client).await {
+        let served_first = newcomer && !client.first;
+        if ahead.is_none() && (served_first || !bytes_come_soon(client).await) {
             break if slot.closes_idle(shard.timers.now_ms()) {
                 After::Close
             } else {

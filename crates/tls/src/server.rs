@@ -8,7 +8,7 @@ use rustls::crypto::GetRandomFailed;
 use rustls::server::danger::ClientCertVerifier;
 use rustls::server::{ProducesTickets, ServerSessionMemoryCache, WebPkiClientVerifier};
 use rustls::ticketer::TicketRotator;
-use rustls::{RootCertStore, ServerConfig};
+use rustls::{CipherSuite, RootCertStore, ServerConfig};
 
 use crate::pem::{self, LoadError};
 use crate::resolver::Resolver;
@@ -111,27 +111,66 @@ pub fn client_verifier(clients: &ClientCertificates) -> Result<Arc<dyn ClientCer
     })
 }
 
-/// The settings of a listener. `protocols` are offered by ALPN, the best first.
-///
-/// # Errors
-/// When `rustls` refuses the combination.
-pub fn server_config(
-    tls: &ListenerTls,
-    resolver: Arc<Resolver>,
-    clients: Option<Arc<dyn ClientCertVerifier>>,
-    tickets: &Tickets,
-    protocols: &[&[u8]],
-) -> Result<ServerConfig, LoadError> {
-    let builder = ServerConfig::builder_with_provider(provider())
-        .with_protocol_versions(versions(tls.min_version))
-        .map_err(|error| LoadError::new(error.to_string()))?;
-    let builder = match clients {
-        Some(verifier) => builder.with_client_cert_verifier(verifier),
-        None => builder.with_no_client_auth(),
-    };
-    let mut config = builder.with_cert_resolver(resolver);
-    config.alpn_protocols = protocols.iter().map(|p| p.to_vec()).collect();
-    config.ticketer = tickets.0.clone();
-    config.session_storage = ServerSessionMemoryCache::new(SESSIONS);
-    Ok(config)
+/// The settings of a listener: the same twice, with who chooses the cipher suite.
+#[derive(Debug, Clone)]
+pub struct ServerSettings {
+    ours: Arc<ServerConfig>,
+    clients: Arc<ServerConfig>,
+}
+
+impl ServerSettings {
+    /// `protocols` are offered by ALPN, the best first.
+    ///
+    /// # Errors
+    /// When `rustls` refuses the combination.
+    pub fn new(
+        tls: &ListenerTls,
+        resolver: Arc<Resolver>,
+        clients: Option<Arc<dyn ClientCertVerifier>>,
+        tickets: &Tickets,
+        protocols: &[&[u8]],
+    ) -> Result<Self, LoadError> {
+        let builder = ServerConfig::builder_with_provider(provider())
+            .with_protocol_versions(versions(tls.min_version))
+            .map_err(|error| LoadError::new(error.to_string()))?;
+        let builder = match clients {
+            Some(verifier) => builder.with_client_cert_verifier(verifier),
+            None => builder.with_no_client_auth(),
+        };
+        let mut config = builder.with_cert_resolver(resolver);
+        config.alpn_protocols = protocols.iter().map(|p| p.to_vec()).collect();
+        config.ticketer = tickets.0.clone();
+        config.session_storage = ServerSessionMemoryCache::new(SESSIONS);
+        let clients = Arc::new(config.clone());
+        config.ignore_client_order = true;
+        let ours = Arc::new(config);
+        Ok(Self { ours, clients })
+    }
+
+    /// The settings for a client that offers these suites, in its order. Ours counts, except with a client that
+    /// wants ChaCha20 most: it says so where it has no instructions for AES, and AES would cost it several times
+    /// as much.
+    #[must_use]
+    pub fn for_offer(&self, suites: &[CipherSuite]) -> &Arc<ServerConfig> {
+        let known = |suite: &CipherSuite| {
+            self.ours
+                .crypto_provider()
+                .cipher_suites
+                .iter()
+                .any(|s| s.suite() == *suite)
+        };
+        match suites.iter().find(|suite| known(suite)) {
+            Some(first) if is_chacha20(*first) => &self.clients,
+            _ => &self.ours,
+        }
+    }
+}
+
+fn is_chacha20(suite: CipherSuite) -> bool {
+    matches!(
+        suite,
+        CipherSuite::TLS13_CHACHA20_POLY1305_SHA256
+            | CipherSuite::TLS_ECDHE_ECDSA_WITH_CHACHA20_POLY1305_SHA256
+            | CipherSuite::TLS_ECDHE_RSA_WITH_CHACHA20_POLY1305_SHA256
+    )
 }

@@ -18,6 +18,9 @@ pub(crate) struct Variant {
     pub(crate) access_log: bool,
 }
 
+/// The suite of every proxy: Evenkeel's choice, which the others would leave to the client.
+const SUITE: &str = "TLS_AES_128_GCM_SHA256";
+
 /// The same facts in every proxy's log.
 const NGINX_LOG: &str = r#"log_format facts escape=json '{"time":"$time_iso8601","client":"$remote_addr","method":"$request_method","target":"$request_uri","status":$status,"bytes":$bytes_sent,"upstream":"$upstream_addr","duration":$request_time,"agent":"$http_user_agent"}'; access_log"#;
 const HAPROXY_LOG: &str = r#"log global
@@ -48,7 +51,7 @@ impl Variant {
                     "tls",
                     when(
                         self.tls,
-                        format!("ssl_certificate {cert}; ssl_certificate_key {key}; ssl_protocols TLSv1.3;"),
+                        format!("ssl_certificate {cert}; ssl_certificate_key {key}; ssl_protocols TLSv1.3; ssl_conf_command Ciphersuites {SUITE};"),
                     ),
                 ),
                 (
@@ -65,7 +68,7 @@ impl Variant {
                     "tls_listen",
                     when(
                         self.tls,
-                        format!("ssl crt {both} alpn h2,http/1.1 ssl-min-ver TLSv1.3"),
+                        format!("ssl crt {both} alpn h2,http/1.1 ssl-min-ver TLSv1.3 ciphersuites {SUITE}"),
                     ),
                 ),
                 ("scheme", self.scheme().into()),

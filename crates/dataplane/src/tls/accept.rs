@@ -1,13 +1,13 @@
 //! The handshake with a client, within its deadline.
 
 use std::future::poll_fn;
-use std::sync::Arc;
+use std::pin::pin;
 
-use rustls::ServerConfig;
-use tls::{Failure, FailureKind};
+use rustls::server::Acceptor;
+use tls::{Failure, FailureKind, ServerSettings};
 use tokio::io::ReadBuf;
 use tokio::net::TcpStream;
-use tokio_rustls::TlsAcceptor;
+use tokio_rustls::LazyConfigAcceptor;
 
 use super::{ListenerTls, TlsFacts};
 use crate::serving::ListenerServing;
@@ -43,7 +43,7 @@ pub(crate) async fn accept(
         count(failure);
         Accepted::Failed(None)
     };
-    let Some(config) = tls.server() else {
+    let Some(settings) = tls.server() else {
         return failed(Failure::new(
             FailureKind::NoCertificate,
             "there is nothing to serve with",
@@ -72,12 +72,12 @@ pub(crate) async fn accept(
         }
         Ok(Some(_)) => {}
     }
-    match timer.bound(handshake(config, tcp, tls.asks_clients())).await {
+    match timer.bound(handshake(&settings, tcp, tls.asks_clients())).await {
         Err(Expired) => failed(too_long()),
         Ok(Err((failure, tcp))) => {
             let told = !matches!(failure.kind, FailureKind::Closed | FailureKind::Alert);
             count(failure);
-            Accepted::Failed(told.then_some(tcp))
+            Accepted::Failed(tcp.filter(|_| told))
         }
         Ok(Ok((stream, facts))) => {
             let time_us = shard.timers.now_us().saturating_sub(began_us);
@@ -98,12 +98,18 @@ async fn first_byte(tcp: &TcpStream) -> Option<u8> {
 }
 
 async fn handshake(
-    config: Arc<ServerConfig>,
+    settings: &ServerSettings,
     tcp: TcpStream,
     asks: bool,
-) -> Result<(Stream, TlsFacts), (Failure, TcpStream)> {
-    let stream = TlsAcceptor::from(config).accept(tcp).into_fallible().await;
-    let stream = stream.map_err(|(error, tcp)| (Failure::of(&error), tcp))?;
+) -> Result<(Stream, TlsFacts), (Failure, Option<TcpStream>)> {
+    let hello = {
+        let mut acceptor = pin!(LazyConfigAcceptor::new(Acceptor::default(), tcp));
+        let hello = acceptor.as_mut().await;
+        hello.map_err(|error| (Failure::of(&error), acceptor.take_io()))?
+    };
+    let config = settings.for_offer(hello.client_hello().cipher_suites()).clone();
+    let stream = hello.into_stream(config).into_fallible().await;
+    let stream = stream.map_err(|(error, tcp)| (Failure::of(&error), Some(tcp)))?;
     let facts = TlsFacts::of(stream.get_ref().1, asks);
     Ok((Stream::tls(stream.into()), facts))
 }

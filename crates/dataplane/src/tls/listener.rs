@@ -6,9 +6,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 use model::config::{self, Certificate, Pem, PrivateKey};
 use model::state::Timestamp;
 use model::status::CertificateStatus;
-use rustls::ServerConfig;
 use rustls::server::danger::ClientCertVerifier;
-use tls::{ChallengeStore, LoadError, Loaded, Resolver, Stamp, Tickets};
+use tls::{ChallengeStore, LoadError, Loaded, Resolver, ServerSettings, Stamp, Tickets};
 
 use super::now_s;
 
@@ -34,7 +33,7 @@ pub(crate) struct ListenerTls {
     pub(crate) settings: config::ListenerTls,
     resolver: Arc<Resolver>,
     /// `None`: it cannot be said who may come, so nobody may.
-    server: RwLock<Option<Arc<ServerConfig>>>,
+    server: RwLock<Option<ServerSettings>>,
     /// For whoever looks after the files.
     state: Mutex<State>,
 }
@@ -163,7 +162,7 @@ impl ListenerTls {
     }
 
     /// What a new connection is served with; `None`: it is not.
-    pub(crate) fn server(&self) -> Option<Arc<ServerConfig>> {
+    pub(crate) fn server(&self) -> Option<ServerSettings> {
         self.server.read().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
@@ -226,10 +225,10 @@ impl ListenerTls {
         if let Err(error) = &made {
             tracing::error!(%error, "a listener with TLS cannot serve");
         }
-        *self.server.write().unwrap_or_else(PoisonError::into_inner) = made.ok().map(Arc::new);
+        *self.server.write().unwrap_or_else(PoisonError::into_inner) = made.ok();
     }
 
-    fn make_server(&self, protocols: &[&[u8]]) -> Result<ServerConfig, LoadError> {
+    fn make_server(&self, protocols: &[&[u8]]) -> Result<ServerSettings, LoadError> {
         let mut state = self.state();
         let verifier = match &state.clients {
             None => None,
@@ -244,7 +243,7 @@ impl ListenerTls {
             None => Tickets::new(tls::TICKET_KEY_LIFE)?,
         };
         let tickets = state.tickets.insert(tickets);
-        tls::server_config(
+        ServerSettings::new(
             &self.settings,
             self.resolver.clone(),
             verifier,

@@ -72,13 +72,13 @@ fn the_key_exchange_is_post_quantum_with_who_knows_it() {
     let at = logged.at();
     let (host, port) = (at.ip().to_string(), at.port().to_string());
     let said = python(AGREE, &[&host, &port, "shop.test"]);
-    assert_eq!(said.trim(), "TLSv1.3 TLS_AES_256_GCM_SHA384 X25519MLKEM768");
+    assert_eq!(said.trim(), "TLSv1.3 TLS_AES_128_GCM_SHA256 X25519MLKEM768");
     let line = logged.line("/openssl");
     assert_eq!(
         (&line["tls_version"], &line["tls_cipher"], &line["tls_group"]),
         (
             &"TLSv1.3".into(),
-            &"TLS_AES_256_GCM_SHA384".into(),
+            &"TLS_AES_128_GCM_SHA256".into(),
             &"X25519MLKEM768".into()
         )
     );
@@ -183,7 +183,7 @@ fn why_tells_the_tls_of_a_request() {
     );
     let told = evenkeel.cli_ok(&["why", record["id"].as_str().unwrap()]);
     assert!(
-        told.contains("TLSv1.3 for shop.test: TLS_AES_256_GCM_SHA384, X25519MLKEM768, full handshake\n"),
+        told.contains("TLSv1.3 for shop.test: TLS_AES_128_GCM_SHA256, X25519MLKEM768, full handshake\n"),
         "{told}"
     );
     assert!(
