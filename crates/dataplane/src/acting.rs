@@ -1,7 +1,7 @@
 //! The sequence of what listener and route do before a backend is chosen: edit, answer, take the body, copy.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, AtomicU64};
+use std::sync::atomic::AtomicU32;
 
 use balance::Take;
 use http::Framing;
@@ -11,18 +11,22 @@ use model::reason::Reason;
 
 use crate::actions::{self, Edited};
 use crate::attempt::Body;
+use crate::counters::Buffered;
 use crate::exchange::{Arrived, Client, Ended, Rest, answer, answer_with, refuse_read};
 use crate::mirror::{self, Copy, Outcome, Place};
 use crate::origin::Origin;
+use crate::request_body::{Place as KeptIn, Room};
 use crate::serving::LbServing;
+use crate::share::{Share, Total};
 use crate::slot::InFlight;
-use crate::spool::Room;
 
 /// What all requests of a route share.
 #[derive(Debug, Default)]
 pub(crate) struct RouteCell {
-    /// Bytes of bodies on disk.
-    spooled: Arc<AtomicU64>,
+    /// Bytes of bodies taken whole that are in memory.
+    pub(crate) in_memory: Arc<Total>,
+    /// Those on disk.
+    pub(crate) on_disk: Arc<Total>,
     /// Copies on their way.
     copies: Arc<AtomicU32>,
 }
@@ -71,19 +75,14 @@ async fn take_body(
     }
     let BufferRequests {
         memory,
+        memory_total,
         disk,
         disk_total,
     } = *config;
     let counters = arrived.serving.lb.cell.counters.of(arrived.shard.index);
-    let count = |outcome: usize| {
-        counters
-            .buffered
-            .get(outcome)
-            .map_or((), |counter| counter.add(1))
-    };
     let most = memory.saturating_add(disk);
     if matches!(arrived.head.framing, Framing::Length(length) if length > most) {
-        count(2);
+        counters.note_buffered(Buffered::Refused);
         return Err(Reason::BodyTooLarge);
     }
     let Body::Streaming(body) = &mut client.body else {
@@ -93,24 +92,25 @@ async fn take_body(
         let allowed = client.reply.allow_body().await;
         allowed.map_err(|_| Reason::ClientGone)?;
     }
+    let (in_memory, on_disk) = cell(&arrived.serving.lb, rest)
+        .map(|cell| (cell.in_memory.clone(), cell.on_disk.clone()))
+        .unwrap_or_default();
     let room = Room {
-        each: disk,
-        all: disk_total,
-        used: cell(&arrived.serving.lb, rest)
-            .map(|cell| cell.spooled.clone())
-            .unwrap_or_default(),
+        memory: usize::try_from(memory).unwrap_or(usize::MAX),
+        most,
+        in_memory: Share::empty(in_memory, memory_total),
+        on_disk: (disk > 0).then(|| Share::empty(on_disk, disk_total)),
+        name: arrived.shard.rng.borrow_mut().next_u64(),
     };
-    let name = arrived.shard.rng.borrow_mut().next_u64();
-    let memory = usize::try_from(memory).unwrap_or(usize::MAX);
     let clocks = (client.timer, arrived.shard.timers.as_ref());
-    let taken = body
-        .take_whole(memory, (&room, name), &arrived.serving.config, clocks)
-        .await;
-    count(match taken {
-        Ok(false) => 0,
-        Ok(true) => 1,
-        Err(Reason::BodyTooLarge | Reason::BufferFull) => 2,
-        Err(_) => 3,
+    let taken = body.take_whole(room, &arrived.serving.config, clocks).await;
+    counters.note_buffered(match taken {
+        Ok(KeptIn::Memory) => Buffered::Memory,
+        Ok(KeptIn::Disk) => Buffered::Disk,
+        Ok(KeptIn::DiskForLackOfMemory) => Buffered::Spilled,
+        Err(Reason::BodyTooLarge) => Buffered::Refused,
+        Err(Reason::BufferFull) => Buffered::Full,
+        Err(_) => Buffered::Failed,
     });
     taken.map(|_| ())
 }

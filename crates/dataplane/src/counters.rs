@@ -151,8 +151,19 @@ pub(crate) struct RouteCounters {
 /// What all shards count about one route.
 pub(crate) type RouteTotals = PerShard<RouteCounters>;
 
-/// Where bodies taken whole are, or why they are not.
-pub(crate) const BUFFERED: [&str; 4] = ["memory", "disk", "refused", "failed"];
+/// Where a body taken whole is, or why it is not.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Buffered {
+    Memory,
+    Disk,
+    Spilled,
+    Refused,
+    Full,
+    Failed,
+}
+
+/// Names of [`Buffered`].
+pub(crate) const BUFFERED: [&str; 6] = ["memory", "disk", "spilled", "refused", "full", "failed"];
 
 /// What one shard counts about one load balancer.
 #[derive(Debug)]
@@ -194,6 +205,12 @@ impl LoadBalancerCounters {
     pub(crate) fn note_compressed(&self, (before, after): (u64, u64)) {
         for (counter, n) in self.compressed.iter().zip([1, before, after]) {
             counter.add(n);
+        }
+    }
+
+    pub(crate) fn note_buffered(&self, outcome: Buffered) {
+        if let Some(counter) = self.buffered.get(outcome as usize) {
+            counter.add(1);
         }
     }
 

@@ -39,6 +39,7 @@ mod request_body;
 mod routing;
 mod serving;
 mod shard;
+mod share;
 mod slot;
 mod spool;
 mod sticky;

@@ -58,7 +58,8 @@ metrics! {
     COMPRESSION_IN "evenkeel_compression_input_bytes_total" "counter" "load_balancer" "Bytes of bodies compressed, before";
     COMPRESSION_OUT "evenkeel_compression_output_bytes_total" "counter" "load_balancer" "Bytes of bodies compressed, after";
     MIRRORED "evenkeel_mirrored_requests_total" "counter" "load_balancer, outcome" "Requests copied to another pool: answered or failed; or not copied: busy (mirror.max_in_flight, or its backends full), too_large (mirror.max_body)";
-    BUFFERED_BODIES "evenkeel_buffered_bodies_total" "counter" "load_balancer, outcome" "Request bodies taken whole first: in memory, in part on disk; refused: over the bounds; failed: they did not come";
+    BUFFERED_BODIES "evenkeel_buffered_bodies_total" "counter" "load_balancer, outcome" "Request bodies taken whole first: in memory, in part on disk, spilled to disk because buffer_requests.memory_total was reached; refused: over memory and disk; full: over memory_total or disk_total; failed: they did not come";
+    BUFFERED_BYTES "evenkeel_buffered_bytes" "gauge" "load_balancer, route, place" "Bytes of request bodies taken whole that the route keeps now: memory (buffer_requests.memory_total), disk (buffer_requests.disk_total)";
     TUNNELS "evenkeel_tunnels" "gauge" "load_balancer" "Tunnels (WebSocket and others) now";
     TUNNELS_OPENED "evenkeel_tunnels_opened_total" "counter" "load_balancer" "Connections that switched to another protocol";
     CONNECTIONS "evenkeel_listener_connections" "gauge" "load_balancer, listener" "Client connections now";
@@ -277,7 +278,8 @@ fn actions(encoder: &mut DescriptorEncoder<'_>, serving: &Serving) -> fmt::Resul
     by_outcome(encoder, serving, MIRRORED, &OUTCOMES, |block| &block.mirrored)?;
     by_outcome(encoder, serving, BUFFERED_BODIES, &BUFFERED, |block| {
         &block.buffered
-    })
+    })?;
+    traffic::buffered(encoder, serving)
 }
 
 fn by_outcome(
@@ -285,7 +287,7 @@ fn by_outcome(
     serving: &Serving,
     description: Description,
     outcomes: &[&'static str],
-    part: Part<LoadBalancerCounters, [Counter; 4]>,
+    part: Part<LoadBalancerCounters, [Counter]>,
 ) -> fmt::Result {
     let mut metric = family(encoder, description)?;
     for lb in serving.load_balancers.values() {

@@ -13,7 +13,8 @@ use model::reason::Reason;
 
 use crate::backend_http2::{Outgoing, Stopped};
 use crate::http2::Incoming;
-use crate::spool::{Room, Spool};
+use crate::share::Share;
+use crate::spool::Spool;
 use crate::stream::Stream;
 use crate::timers::{Expired, Timer, Timers};
 
@@ -42,6 +43,8 @@ pub(crate) struct RequestBody<'a> {
     whole: bool,
     /// What follows `replay` of a body that was taken whole.
     spool: Option<Box<Spool>>,
+    /// What `replay` takes of the memory of all, when it is taken whole.
+    in_memory: Option<Share>,
     done: bool,
     received: u64,
     waited_ms: u64,
@@ -90,6 +93,31 @@ impl Sink<'_> {
             Self::Http2(outgoing) => outgoing.write(std::mem::take(bytes).into()).await,
         }
     }
+}
+
+/// Where a body that is taken whole may go.
+#[derive(Debug)]
+pub(crate) struct Room {
+    /// Most bytes of it in memory.
+    pub(crate) memory: usize,
+    /// Most of it at all, in memory and on disk.
+    pub(crate) most: u64,
+    /// What it takes of the memory of all.
+    pub(crate) in_memory: Share,
+    /// What it takes of the disk, where it may.
+    pub(crate) on_disk: Option<Share>,
+    /// Of its file.
+    pub(crate) name: u64,
+}
+
+/// Where a body that was taken whole is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Place {
+    Memory,
+    /// In part on disk: it is over what one may have in memory.
+    Disk,
+    /// In part on disk: there was no memory left of what all may have.
+    DiskForLackOfMemory,
 }
 
 /// Who gets a body, and how long each write may take.
@@ -166,6 +194,7 @@ impl<'a> RequestBody<'a> {
             limit: None,
             whole: false,
             spool: None,
+            in_memory: None,
             done: false,
             received: 0,
             waited_ms: 0,
@@ -275,31 +304,47 @@ impl<'a> RequestBody<'a> {
         Ok(())
     }
 
-    /// Takes the body whole: `memory` bytes of it are kept here, the rest on disk, as far as there is room. It can
-    /// be sent as often as needed then. True when a part of it is on disk.
+    /// Takes the body whole, in memory and on disk as far as there is room. It can be sent as often as needed then.
     ///
     /// # Errors
-    /// The client's fault, a body over the bounds, or a disk that is full.
+    /// The client's fault, a body over the bounds, or no room left.
     pub(crate) async fn take_whole(
         &mut self,
-        memory: usize,
-        (room, name): (&Room, u64),
+        room: Room,
         listener: &Listener,
         (timer, timers): (&Timer, &Timers),
-    ) -> Result<bool, Reason> {
-        // What is over `memory` goes to disk at once.
+    ) -> Result<Place, Reason> {
+        // What is over the memory it may have goes to disk at once.
         self.replay_limit = usize::MAX;
+        let Room {
+            memory,
+            most,
+            in_memory,
+            mut on_disk,
+            name,
+        } = room;
+        self.in_memory = Some(in_memory);
+        let (mut memory, mut place) = (memory, Place::Memory);
         let mut encoded = Vec::new();
         loop {
             self.take(&mut encoded, listener)?;
             encoded.clear();
+            if self.received > most {
+                return Err(Reason::BodyTooLarge);
+            }
+            // What follows the first byte on disk goes there too, whether there is memory again or not.
+            if place == Place::Memory && !self.hold_in_memory(memory) {
+                memory = self.held_in_memory();
+                place = Place::DiskForLackOfMemory;
+            }
             if self.replay.len() > memory {
-                if room.each == 0 {
-                    return Err(Reason::BodyTooLarge);
+                if place == Place::Memory {
+                    place = Place::Disk;
                 }
-                let mut spool = match self.spool.take() {
-                    Some(spool) => spool,
-                    None => Box::new(Spool::create(room.clone(), name).await?),
+                let mut spool = match (self.spool.take(), on_disk.take()) {
+                    (Some(spool), _) => spool,
+                    (None, Some(share)) => Box::new(Spool::create(share, name).await?),
+                    (None, None) => return Err(Reason::BufferFull),
                 };
                 spool.append(self.replay.split_off(memory)).await?;
                 self.spool = Some(spool);
@@ -310,10 +355,26 @@ impl<'a> RequestBody<'a> {
             if self.done {
                 timer.disarm();
                 self.whole = true;
-                return Ok(self.spool.is_some());
+                // It may wait for a backend now, and shall take no more than is counted.
+                self.replay.shrink_to_fit();
+                return Ok(place);
             }
             self.fill(listener, timer, timers).await?;
         }
+    }
+
+    /// Takes as much of the memory of all as is needed for what is here, up to `most` bytes; whether there was so
+    /// much.
+    fn hold_in_memory(&mut self, most: usize) -> bool {
+        let wanted = self.replay.len().min(most);
+        let more = wanted.saturating_sub(self.held_in_memory());
+        let share = self.in_memory.as_mut();
+        share.is_some_and(|share| share.take(more as u64))
+    }
+
+    fn held_in_memory(&self) -> usize {
+        let share = self.in_memory.as_ref();
+        share.map_or(0, |share| usize::try_from(share.bytes()).unwrap_or(usize::MAX))
     }
 
     /// Keeps at least this much of it, so that it can be copied.

@@ -70,7 +70,7 @@ pub(crate) struct LbServing {
     orders: BTreeMap<Name, Arc<RouteOrder>>,
     /// Whether each route does anything besides choosing a pool.
     acting: Vec<bool>,
-    /// What the requests of each route share.
+    /// What the requests of each route share for as long as it exists under its name.
     pub(crate) route_cells: Vec<Arc<RouteCell>>,
     pub(crate) pools: Vec<Arc<PoolServing>>,
     pub(crate) cell: Arc<LbCell>,
@@ -159,6 +159,7 @@ pub(crate) struct Registry {
     listeners: Mutex<HashMap<(Name, Name), Weak<ListenerCell>>>,
     limits: Mutex<HashMap<LimitId, Weak<LimitCell>>>,
     routes: Mutex<HashMap<(Name, Name), Weak<RouteTotals>>>,
+    route_cells: Mutex<HashMap<(Name, Name), Weak<RouteCell>>>,
     sessions: Mutex<HashMap<(Name, Name, Learned), Weak<Sessions>>>,
 }
 
@@ -179,6 +180,7 @@ impl Registry {
             listeners: Mutex::default(),
             limits: Mutex::default(),
             routes: Mutex::default(),
+            route_cells: Mutex::default(),
             sessions: Mutex::default(),
         }
     }
@@ -260,6 +262,10 @@ impl Registry {
         find_or(&self.routes, key, || PerShard::new(self.shards))
     }
 
+    fn route_cell(&self, key: &(Name, Name)) -> Arc<RouteCell> {
+        find_or(&self.route_cells, key, RouteCell::default)
+    }
+
     fn sessions(&self, id: &(Name, Name, Learned)) -> Arc<Sessions> {
         let (lb, pool, learned) = id;
         let new = || Sessions::new(learned, self.seed(&format!("sessions {lb} {pool}")));
@@ -280,6 +286,7 @@ impl Registry {
         prune(&self.listeners);
         prune(&self.limits);
         prune(&self.routes);
+        prune(&self.route_cells);
         prune(&self.sessions);
     }
 }
@@ -498,7 +505,7 @@ fn build_lb(
         route_counters: route_counters(config, registry),
         orders,
         acting: config.routes.iter().map(actions::acts).collect(),
-        route_cells: config.routes.iter().map(|_| Arc::default()).collect(),
+        route_cells: route_cells(config, registry),
         pools,
         cell: registry.lb_cell(&config.name),
         config: config.clone(),
@@ -519,6 +526,13 @@ fn route_counters(config: &LoadBalancer, registry: &Registry) -> Vec<Arc<RouteTo
     let routes = config.routes.iter();
     routes
         .map(|route| registry.route_counters(&(config.name.clone(), route.name.clone())))
+        .collect()
+}
+
+fn route_cells(config: &LoadBalancer, registry: &Registry) -> Vec<Arc<RouteCell>> {
+    let routes = config.routes.iter();
+    routes
+        .map(|route| registry.route_cell(&(config.name.clone(), route.name.clone())))
         .collect()
 }
 

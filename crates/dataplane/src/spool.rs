@@ -1,4 +1,4 @@
-//! A request body on disk: a file without a name, bounded, and counted against what all of a route may hold.
+//! A request body on disk: a file without a name, counted against what all of a route may hold.
 //!
 //! Files are written and read on the threads for blocking work, so that a slow disk makes one request wait and no
 //! shard.
@@ -7,35 +7,25 @@ use std::fs::{File, OpenOptions};
 use std::io;
 use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 use model::reason::Reason;
 
+use crate::share::Share;
+
 /// Most bytes written or read at once.
 const PIECE: usize = 256 * 1024;
-
-/// What a route's bodies may take on disk.
-#[derive(Debug, Clone)]
-pub(crate) struct Room {
-    /// Greatest part of one body.
-    pub(crate) each: u64,
-    /// Greatest of all together.
-    pub(crate) all: u64,
-    /// Bytes on disk now.
-    pub(crate) used: Arc<AtomicU64>,
-}
 
 /// The file of one body.
 #[derive(Debug)]
 pub(crate) struct Spool {
     file: Arc<File>,
-    length: u64,
-    room: Room,
+    /// What it takes of the disk: its length.
+    share: Share,
 }
 
 impl Spool {
-    /// A new file in the directory of temporary files.
-    pub(crate) async fn create(room: Room, name: u64) -> Result<Self, Reason> {
+    /// A new file in the directory of temporary files, that grows as far as its share can.
+    pub(crate) async fn create(share: Share, name: u64) -> Result<Self, Reason> {
         let file = blocking(move || {
             let path = std::env::temp_dir().join(format!("evenkeel-{}-{name:016x}", std::process::id()));
             let mut options = OpenOptions::new();
@@ -51,25 +41,17 @@ impl Spool {
         });
         Ok(Self {
             file: Arc::new(file.await?),
-            length: 0,
-            room,
+            share,
         })
     }
 
     /// Appends.
     ///
     /// # Errors
-    /// [`Reason::BodyTooLarge`], [`Reason::BufferFull`], or [`Reason::LocalResources`] for a disk that cannot be
-    /// written.
+    /// [`Reason::BufferFull`], or [`Reason::LocalResources`] for a disk that cannot be written.
     pub(crate) async fn append(&mut self, data: Vec<u8>) -> Result<(), Reason> {
-        let more = data.len() as u64;
-        if self.length.saturating_add(more) > self.room.each {
-            return Err(Reason::BodyTooLarge);
-        }
-        let used = self.room.used.fetch_add(more, Relaxed);
-        let (file, at) = (self.file.clone(), self.length);
-        self.length += more;
-        if used.saturating_add(more) > self.room.all {
+        let (file, at) = (self.file.clone(), self.share.bytes());
+        if !self.share.take(data.len() as u64) {
             return Err(Reason::BufferFull);
         }
         // The bytes come back to be freed where they were made: an allocator keeps for each thread what others free.
@@ -79,7 +61,7 @@ impl Spool {
 
     /// The bytes from `at` on, as many as one read takes; none at the end.
     pub(crate) async fn read(&self, at: u64) -> Result<Vec<u8>, Reason> {
-        let left = usize::try_from(self.length.saturating_sub(at)).unwrap_or(usize::MAX);
+        let left = usize::try_from(self.share.bytes().saturating_sub(at)).unwrap_or(usize::MAX);
         let file = self.file.clone();
         let mut piece = vec![0; left.min(PIECE)];
         blocking(move || {
@@ -87,12 +69,6 @@ impl Spool {
             Ok(piece)
         })
         .await
-    }
-}
-
-impl Drop for Spool {
-    fn drop(&mut self) {
-        self.room.used.fetch_sub(self.length, Relaxed);
     }
 }
 

@@ -28,9 +28,10 @@ use serde::{Deserialize, Serialize};
 
 pub use action::{
     Actions, BufferRequests, BufferResponses, Compression, Content, DEFAULT_BUFFER_DISK_TOTAL,
-    DEFAULT_BUFFER_MEMORY, DEFAULT_COMPRESSED_TYPES, DEFAULT_COMPRESSION_MINIMUM, DEFAULT_MIRROR_BODY,
-    DEFAULT_MIRROR_IN_FLIGHT, DEFAULT_MIRROR_TIMEOUT, Encoding, ErrorPages, HeaderRules, MAX_ERROR_PAGES,
-    MAX_HEADER_RULES, MAX_PAGE_BYTES, Mirror, PathRewrite, Redirect, Respond, Rewrite,
+    DEFAULT_BUFFER_MEMORY, DEFAULT_BUFFER_MEMORY_TOTAL, DEFAULT_COMPRESSED_TYPES,
+    DEFAULT_COMPRESSION_MINIMUM, DEFAULT_MIRROR_BODY, DEFAULT_MIRROR_IN_FLIGHT, DEFAULT_MIRROR_TIMEOUT,
+    Encoding, ErrorPages, HeaderRules, MAX_ERROR_PAGES, MAX_HEADER_RULES, MAX_PAGE_BYTES, Mirror,
+    PathRewrite, Redirect, Respond, Rewrite,
 };
 pub use backend_http2::{BackendHttp2, GrpcCheck};
 pub use country::{country_meant, is_country};

@@ -103,7 +103,7 @@ reasons! {
     ClientWriteTimeout "client_write_timeout" 0 Client true "The client did not read for longer than `timeouts.response_write_idle`, or over HTTP/2 left its window closed for `http2.window_idle`.";
     ConnectionLimit "connection_limit" 0 Proxy true "A connection limit (`node.max_connections` or the listener's) is reached; the new connection is closed, and the log says so.";
     LocalResources "local_resources" 503 Proxy true "The load balancer is out of file descriptors, ports or memory for another connection; no backend is blamed.";
-    BufferFull "buffer_full" 503 Proxy true "The bodies that the route keeps on disk are over `buffer_requests.disk_total`.";
+    BufferFull "buffer_full" 503 Proxy true "The bodies that the route keeps are over `buffer_requests.disk_total`, or over `buffer_requests.memory_total` where none goes to disk.";
 }
 
 impl Reason {

@@ -5,8 +5,8 @@ use std::fmt;
 use prometheus_client::encoding::DescriptorEncoder;
 
 use super::{
-    BODY_GONE, LIMIT_DISPLACED, LIMIT_REQUESTS, Labels, RETRIES, ROUTE_REQUESTS, SESSION_REQUESTS,
-    SESSIONS_DISPLACED, counter, family, pool_labels,
+    BODY_GONE, BUFFERED_BYTES, LIMIT_DISPLACED, LIMIT_REQUESTS, Labels, RETRIES, ROUTE_REQUESTS,
+    SESSION_REQUESTS, SESSIONS_DISPLACED, counter, family, gauge, pool_labels,
 };
 use crate::counters::{CLASSES, Counter, RETRY_CAUSES, SESSIONS};
 use crate::limits::LimitCell;
@@ -32,6 +32,25 @@ fn routes(encoder: &mut DescriptorEncoder<'_>, serving: &Serving) -> fmt::Result
                     ("class", *class),
                 ];
                 counter(&mut metric, &labels, parts.map(Counter::get).sum())?;
+            }
+        }
+    }
+    Ok(())
+}
+
+pub(super) fn buffered(encoder: &mut DescriptorEncoder<'_>, serving: &Serving) -> fmt::Result {
+    let mut metric = family(encoder, BUFFERED_BYTES)?;
+    for lb in serving.load_balancers.values() {
+        let routes = lb.config.routes.iter().zip(&lb.route_cells);
+        for (route, cell) in routes.filter(|(route, _)| route.actions.buffer_requests.is_some()) {
+            for (place, total) in [("memory", &cell.in_memory), ("disk", &cell.on_disk)] {
+                let labels = vec![
+                    ("load_balancer", lb.cell.name.as_str()),
+                    ("route", route.name.as_str()),
+                    ("place", place),
+                ];
+                let bytes = i64::try_from(total.bytes()).unwrap_or(i64::MAX);
+                gauge(&mut metric, &labels, bytes)?;
             }
         }
     }

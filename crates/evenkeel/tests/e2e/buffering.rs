@@ -3,7 +3,7 @@
 
 use std::io::Write;
 
-use crate::support::{Backend, Client, Evenkeel, QUIET, curl, free_ip, pattern, shop, wait_until};
+use crate::support::{Backend, Client, Evenkeel, Message, QUIET, curl, free_ip, pattern, shop, wait_until};
 
 fn buffering(backend: &Backend, settings: &str) -> String {
     let route = "[[load_balancers.shop.routes]]\npool = \"default\"\n";
@@ -79,9 +79,126 @@ fn what_is_over_the_buffers_is_refused() {
     let refused = client.response();
     assert_eq!((refused.status(), refused.reason()), (503, "buffer_full"));
     assert_eq!(one.count(), 0);
-    for process in [evenkeel, full] {
-        let outcome = [("outcome", "refused")];
+    for (process, outcome) in [(evenkeel, "refused"), (full, "full")] {
+        let outcome = [("outcome", outcome)];
         process.wait_for_metric("evenkeel_buffered_bodies_total", &outcome, 1.0);
+    }
+}
+
+/// An upload whose first bytes are here and kept; the rest is for later.
+fn begin(evenkeel: &Evenkeel, (size, first): (usize, usize)) -> Client {
+    let mut client = evenkeel.client();
+    client.send(format!(
+        "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: {size}\r\n\r\n"
+    ));
+    client.send(&pattern(size)[..first]);
+    client
+}
+
+/// Sends a whole body after its head, so that it is read apart from it.
+fn upload(evenkeel: &Evenkeel, size: usize) -> Message {
+    let mut client = evenkeel.client();
+    client.send(format!(
+        "POST / HTTP/1.1\r\nHost: a\r\nExpect: 100-continue\r\nContent-Length: {size}\r\n\r\n"
+    ));
+    assert_eq!(client.head().status(), 100);
+    client.send(pattern(size));
+    client.response()
+}
+
+fn wait_for_bytes(evenkeel: &Evenkeel, place: &str, bytes: usize) {
+    evenkeel.wait_for_metric("evenkeel_buffered_bytes", &[("place", place)], bytes as f64);
+}
+
+/// All bodies of a route share its memory, to the byte; without a disk what is more is refused, and all of it is there
+/// again once the others are gone, whether they were sent on or given up.
+#[test]
+fn the_memory_of_all_bodies_is_bounded_to_the_byte() {
+    let one = Backend::named("one");
+    let settings = "buffer_requests = { memory = \"16KiB\", memory_total = \"20KiB\" }";
+    let evenkeel = Evenkeel::start(&buffering(&one, settings));
+    let mut slow = begin(&evenkeel, (16_000, 12_000));
+    wait_for_bytes(&evenkeel, "memory", 12_000);
+    let left = 20 * 1024 - 12_000;
+    let refused = upload(&evenkeel, left + 1);
+    assert_eq!((refused.status(), refused.reason()), (503, "buffer_full"));
+    wait_for_bytes(&evenkeel, "memory", 12_000);
+    assert_eq!(upload(&evenkeel, left).status(), 200);
+    assert!(one.last().body == pattern(left));
+    wait_for_bytes(&evenkeel, "memory", 12_000);
+    let gone = begin(&evenkeel, (8_000, 4_000));
+    wait_for_bytes(&evenkeel, "memory", 16_000);
+    drop(gone);
+    wait_for_bytes(&evenkeel, "memory", 12_000);
+    slow.send(&pattern(16_000)[12_000..]);
+    assert_eq!(slow.response().status(), 200);
+    assert!(one.last().body == pattern(16_000));
+    wait_for_bytes(&evenkeel, "memory", 0);
+    for (outcome, bodies) in [("memory", 2.0), ("full", 1.0), ("failed", 1.0), ("refused", 0.0)] {
+        evenkeel.wait_for_metric("evenkeel_buffered_bodies_total", &[("outcome", outcome)], bodies);
+    }
+}
+
+/// The bound is that of all threads together, and outlives a change of the config: who holds memory goes on doing so.
+#[test]
+fn the_memory_of_all_bodies_is_one_over_threads_and_reloads() {
+    let one = Backend::named("one");
+    let settings = "buffer_requests = { memory = \"8KiB\", memory_total = \"20KiB\" }";
+    let config = format!("[node]\nthreads = 4\n{}", buffering(&one, settings));
+    let evenkeel = Evenkeel::start(&config);
+    let mut slow: Vec<Client> = (1..=5)
+        .map(|number| {
+            let client = begin(&evenkeel, (5_000, 4_096));
+            wait_for_bytes(&evenkeel, "memory", number * 4_096);
+            client
+        })
+        .collect();
+    for _ in 0..8 {
+        assert_eq!(upload(&evenkeel, 1).reason(), "buffer_full");
+    }
+    evenkeel.reload(&config.replace("memory = \"8KiB\"", "memory = \"9KiB\""));
+    wait_for_bytes(&evenkeel, "memory", 5 * 4_096);
+    assert_eq!(upload(&evenkeel, 1).reason(), "buffer_full");
+    // The first that goes on asks for more than there is; then there is room for the others.
+    let mut first = slow.remove(0);
+    first.send(&pattern(5_000)[4_096..]);
+    assert_eq!(first.response().reason(), "buffer_full");
+    for mut client in slow {
+        client.send(&pattern(5_000)[4_096..]);
+        assert_eq!(client.response().status(), 200);
+    }
+    wait_for_bytes(&evenkeel, "memory", 0);
+}
+
+/// While there is no memory, bodies go to disk at once, as great as they may be at all, and arrive whole.
+#[test]
+fn without_memory_bodies_go_to_disk_at_once() {
+    let one = Backend::named("one");
+    let settings = "buffer_requests = { memory = \"16KiB\", memory_total = \"12KiB\", disk = \"16KiB\", \
+                    disk_total = \"40KiB\" }";
+    let evenkeel = Evenkeel::start(&buffering(&one, settings));
+    let mut slow = begin(&evenkeel, (16_000, 12_288));
+    wait_for_bytes(&evenkeel, "memory", 12_288);
+    for size in [1, 10_000, 32 * 1024] {
+        assert_eq!(upload(&evenkeel, size).status(), 200);
+        assert!(one.last().body == pattern(size), "{size}");
+    }
+    let large = begin(&evenkeel, (30_000, 25_000));
+    wait_for_bytes(&evenkeel, "disk", 25_000);
+    wait_for_bytes(&evenkeel, "memory", 12_288);
+    let left = 40 * 1024 - 25_000;
+    assert_eq!(upload(&evenkeel, left + 1).reason(), "buffer_full");
+    wait_for_bytes(&evenkeel, "disk", 25_000);
+    assert_eq!(upload(&evenkeel, left).status(), 200);
+    drop(large);
+    wait_for_bytes(&evenkeel, "disk", 0);
+    // What was in memory stays there, and what follows it goes to disk.
+    slow.send(&pattern(16_000)[12_288..]);
+    assert_eq!(slow.response().status(), 200);
+    assert!(one.last().body == pattern(16_000));
+    wait_for_bytes(&evenkeel, "memory", 0);
+    for (outcome, bodies) in [("spilled", 5.0), ("full", 1.0), ("failed", 1.0), ("disk", 0.0)] {
+        evenkeel.wait_for_metric("evenkeel_buffered_bodies_total", &[("outcome", outcome)], bodies);
     }
 }
 

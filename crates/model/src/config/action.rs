@@ -37,6 +37,8 @@ pub const DEFAULT_MIRROR_IN_FLIGHT: u32 = 100;
 pub const DEFAULT_MIRROR_TIMEOUT: Duration = Duration::from_secs(10);
 /// Default of `buffer_requests.memory`.
 pub const DEFAULT_BUFFER_MEMORY: u64 = 64 * 1024;
+/// Default of `buffer_requests.memory_total`: 4,096 bodies of the default size.
+pub const DEFAULT_BUFFER_MEMORY_TOTAL: u64 = 256 * 1024 * 1024;
 /// Default of `buffer_requests.disk_total`.
 pub const DEFAULT_BUFFER_DISK_TOTAL: u64 = 1024 * 1024 * 1024;
 
@@ -264,6 +266,8 @@ impl Default for Compression {
 pub struct BufferRequests {
     /// Bytes of a body kept in memory; what is more goes to disk.
     pub memory: u64,
+    /// Bytes in memory over all requests of the route; what is more goes to disk, and without one it is 503.
+    pub memory_total: u64,
     /// Bytes of a body kept on disk; beyond both, 413.
     pub disk: u64,
     /// Bytes on disk over all requests of the route; beyond it, 503.
@@ -274,6 +278,7 @@ impl Default for BufferRequests {
     fn default() -> Self {
         Self {
             memory: DEFAULT_BUFFER_MEMORY,
+            memory_total: DEFAULT_BUFFER_MEMORY_TOTAL,
             disk: 0,
             disk_total: DEFAULT_BUFFER_DISK_TOTAL,
         }

@@ -66,10 +66,16 @@ pub(super) fn write_actions(w: &mut Writer, actions: &Actions) {
     if let Some(buffer) = buffer_requests {
         let BufferRequests {
             memory,
+            memory_total,
             disk,
             disk_total,
         } = buffer;
-        let sizes = [("memory", memory), ("disk", disk), ("disk_total", disk_total)];
+        let sizes = [
+            ("memory", memory),
+            ("memory_total", memory_total),
+            ("disk", disk),
+            ("disk_total", disk_total),
+        ];
         w.raw(
             "buffer_requests",
             inline_table(sizes.iter().map(|(key, size)| size_of(key, **size))),

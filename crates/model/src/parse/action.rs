@@ -308,6 +308,7 @@ fn buffer_requests(f: &mut Findings<'_>, s: &Section<'_>) -> BufferRequests {
     let defaults = BufferRequests::default();
     BufferRequests {
         memory: s.size(f, "memory").unwrap_or(defaults.memory),
+        memory_total: s.size(f, "memory_total").unwrap_or(defaults.memory_total),
         disk: s.size(f, "disk").unwrap_or(defaults.disk),
         disk_total: s.size(f, "disk_total").unwrap_or(defaults.disk_total),
     }

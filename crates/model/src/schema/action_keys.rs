@@ -337,6 +337,12 @@ pub(crate) static BUFFER_REQUESTS: Table = Table {
             "Bytes of a body kept in memory.",
         ),
         key(
+            "memory_total",
+            Size { min: 0, max: PIB },
+            Is("\"256MiB\""),
+            "Bytes in memory over all requests of the route. What is beyond goes to disk at once, whatever `memory` allows; with `disk = 0`: 503.",
+        ),
+        key(
             "disk",
             Size { min: 0, max: PIB },
             Is("0"),

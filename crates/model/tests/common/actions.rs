@@ -147,7 +147,7 @@ pub(super) fn without_pool(actions: Actions) -> Actions {
 
 /// What a route does; a mirror's pool is whoever's.
 pub(super) fn actions() -> impl Strategy<Value = Actions> {
-    let buffer = (4096..=64u64 << 20, 0..=1u64 << 40, 0..=1u64 << 40);
+    let buffer = (4096..=64u64 << 20, 0..=1u64 << 40, 0..=1u64 << 40, 0..=1u64 << 40);
     (
         (option::of(rewrite()), header_rules(), header_rules()),
         (error_pages(), option::of(0..=1u64 << 40)),
@@ -168,8 +168,9 @@ pub(super) fn actions() -> impl Strategy<Value = Actions> {
                 max_body,
                 mirror,
                 compression,
-                buffer_requests: requests.map(|(memory, disk, disk_total)| BufferRequests {
+                buffer_requests: requests.map(|(memory, memory_total, disk, disk_total)| BufferRequests {
                     memory,
+                    memory_total,
                     disk,
                     disk_total,
                 }),
