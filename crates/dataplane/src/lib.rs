@@ -78,6 +78,7 @@ use crate::shard::{Command, Shared};
 
 pub use crate::geo::check as check_geoip;
 pub use crate::metrics::{Description, METRICS};
+pub use crate::observe::check_headers_file;
 pub use crate::tls::{CertificateChange, CertificateNews, watch as watch_certificates};
 
 /// How long a change waits for a shard to take it. Shards answer between two polls of their tasks, within

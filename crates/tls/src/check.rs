@@ -86,6 +86,10 @@ impl Problems {
         for (index, own) in tls.certificates.iter().enumerate() {
             self.certificate(&format!("{key}.certificates[{index}]"), own, index + 1, now_s);
         }
+        let authority = tls.acme.as_ref().and_then(|acme| acme.directory_ca.as_ref());
+        if let Some(Err(error)) = authority.map(|ca| pem::authorities(ca)) {
+            self.error(&format!("{key}.acme.directory_ca"), error);
+        }
         if let Some(clients) = &tls.client_certificates
             && let Err(error) = server::client_verifier(clients)
         {

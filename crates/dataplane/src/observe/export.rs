@@ -162,7 +162,9 @@ impl Sending {
         let again = |what: String| Failure { what, again: true };
         let url = format!("{}/v1/traces", self.config.endpoint.trim_end_matches('/'));
         let fields = match &self.config.headers_file {
-            Some(path) => read_fields(path).map_err(again)?,
+            Some(path) => {
+                read_fields(path).map_err(|cause| again(format!("tracing.headers_file: {cause}")))?
+            }
             None => Vec::new(),
         };
         let agent = match &mut self.agent {
@@ -259,14 +261,22 @@ fn rejected(body: &mut Body) -> u64 {
     }
 }
 
+/// Whether header fields for the collector can be read from this file.
+///
+/// # Errors
+/// A sentence that says why not.
+pub fn check_headers_file(path: &Path) -> Result<(), String> {
+    read_fields(path).map(|_| ())
+}
+
 /// Header fields for the collector: `Name: value` lines. Read each time: secrets are changed in place.
 fn read_fields(path: &Path) -> Result<Vec<(String, String)>, String> {
     use std::io::Read;
-    let wrong = |what: &dyn std::fmt::Display| format!("tracing.headers_file {}: {what}", path.display());
-    let file = std::fs::File::open(path).map_err(|error| wrong(&error))?;
+    let unread = |error: std::io::Error| format!("cannot read {}: {error}", path.display());
+    let file = std::fs::File::open(path).map_err(unread)?;
     let mut fields = Vec::new();
     for line in BufReader::new(file.take(MAX_BYTES)).lines() {
-        let line = line.map_err(|error| wrong(&error))?;
+        let line = line.map_err(unread)?;
         let line = line.trim();
         if line.is_empty() || line.starts_with('#') {
             continue;
@@ -274,7 +284,7 @@ fn read_fields(path: &Path) -> Result<Vec<(String, String)>, String> {
         // The line is not shown: it is a secret.
         let (name, value) = line
             .split_once(':')
-            .ok_or_else(|| wrong(&"a line is not `Name: value`"))?;
+            .ok_or_else(|| format!("{}: a line is not `Name: value`", path.display()))?;
         fields.push((name.trim().to_owned(), value.trim().to_owned()));
     }
     Ok(fields)

@@ -30,6 +30,7 @@ use crate::shard::Shard;
 use crate::story::{Story, Trace};
 
 pub(crate) use access_log::{LogCounters, Sink};
+pub use export::check_headers_file;
 pub(crate) use export::{Exporter, SpanCounters};
 pub(crate) use record::Recall;
 pub(crate) use shard::Observer;

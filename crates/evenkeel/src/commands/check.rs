@@ -3,13 +3,16 @@
 use std::collections::BTreeSet;
 use std::process::ExitCode;
 
+use model::config::Config;
 use model::diagnostic::Diagnostic;
 use model::parse::Checked;
+use net::privileges::{Identity, PrivilegeError};
 use serde_json::json;
 
 use crate::cli::CheckArgs;
 use crate::source::{self, Source};
 use crate::text::counted;
+use crate::token;
 
 pub(crate) fn run(args: &CheckArgs) -> anyhow::Result<ExitCode> {
     let file = args.file.display();
@@ -58,14 +61,37 @@ fn with_files(text: &str, source: &Source) -> Result<Checked, Vec<Diagnostic>> {
         };
         told.push((problem.key, problem.cause));
     }
-    let geoip = checked.config.node.geoip.as_deref();
-    let geoip = geoip.and_then(|path| dataplane::check_geoip(path).err());
-    errors.extend(geoip.map(|cause| ("node.geoip".to_owned(), cause)));
+    errors.extend(missing(&checked.config));
     if !errors.is_empty() {
         return Err(source.placed(text, errors));
     }
     checked.warnings.extend(source.placed(text, warnings));
     Ok(checked)
+}
+
+/// What the rest of the config names on this machine that cannot be used.
+fn missing(config: &Config) -> source::Problems {
+    let geoip = config.node.geoip.as_deref();
+    let geoip = geoip.and_then(|path| dataplane::check_geoip(path).err());
+    let token = config.admin.token_file.as_deref();
+    let token = token.and_then(|path| token::read(path).err());
+    let tracing = config.observe.tracing.as_ref();
+    let fields = tracing.and_then(|tracing| tracing.headers_file.as_deref());
+    let fields = fields.and_then(|path| dataplane::check_headers_file(path).err());
+    let user = config.node.user.as_deref();
+    let user = user.and_then(|user| Identity::find(user, config.node.group.as_deref()).err());
+    let account = |error: &PrivilegeError| match error {
+        PrivilegeError::UnknownGroup(_) => "node.group",
+        _ => "node.user",
+    };
+    let found = [
+        geoip.map(|cause| ("node.geoip", cause)),
+        token.map(|error| ("admin.token_file", format!("{error:#}"))),
+        fields.map(|cause| ("tracing.headers_file", cause)),
+        user.map(|error| (account(&error), error.to_string())),
+    ];
+    let found = found.into_iter().flatten();
+    found.map(|(key, cause)| (key.to_owned(), cause)).collect()
 }
 
 fn as_json(result: &Result<Checked, Vec<Diagnostic>>) -> serde_json::Value {

@@ -64,10 +64,14 @@ fn check_lists_every_error() {
 #[test]
 fn check_reads_the_files_that_are_named() {
     let place = Place::new(
-        "[node]\ngeoip = \"/nonexistent/countries.mmdb\"\n[load_balancers.shop]\n\
+        "[node]\ngeoip = \"/nonexistent/countries.mmdb\"\nuser = \"no-such-user\"\n\
+         [admin]\ntoken_file = \"/nonexistent/token\"\n\
+         [tracing]\nendpoint = \"http://127.0.0.1:4318\"\nheaders_file = \"/nonexistent/headers\"\n\
+         [load_balancers.shop]\n\
          backend_servers = [\"10.0.0.1:9001\"]\ntls = { ca = \"/nonexistent/ca.pem\" }\n\
          [[load_balancers.shop.listeners]]\naddress = \"127.0.0.1:8443\"\nprotocol = \"https\"\n\
          tls.certificates = [{ cert = \"/nonexistent/a.pem\", key = \"/nonexistent/a.key\" }]\n\
+         tls.acme = { domains = [\"a.test\"], directory_ca = \"/nonexistent/ca.pem\" }\n\
          [[load_balancers.shop.routes]]\npool = \"default\"\nmatch = { path_prefix = \"/api/*\" }\n\
          error_pages = { \"404\" = \"/nonexistent/404.html\" }\n\
          [[load_balancers.shop.routes]]\nrespond = { body_file = \"/nonexistent/closed.html\" }\n",
@@ -84,14 +88,18 @@ fn check_reads_the_files_that_are_named() {
         .collect();
     for ((line, cause), (at, names)) in told.iter().zip([
         (2, "countries.mmdb"),
-        (5, "ca.pem"),
-        (9, "a.pem"),
-        (13, "404.html"),
-        (15, "closed.html"),
+        (3, "there is no user `no-such-user`"),
+        (5, "cannot read the token file /nonexistent/token: No such file"),
+        (8, "cannot read /nonexistent/headers: No such file"),
+        (11, "ca.pem"),
+        (15, "a.pem"),
+        (16, "ca.pem"),
+        (20, "404.html"),
+        (22, "closed.html"),
     ]) {
         assert!(*line == at && cause.contains(names), "{told:?}");
     }
-    assert_eq!(told.len(), 5, "{told:?}");
+    assert_eq!(told.len(), 9, "{told:?}");
 
     let place = Place::new(
         "[load_balancers.shop]\nbackend_servers = [\"10.0.0.1:9001\"]\n[[load_balancers.shop.routes]]\n\
