@@ -82,7 +82,7 @@ pub(crate) struct RunArgs {
     #[arg(long, value_name = "PATH", conflicts_with = "config")]
     pub(crate) health_endpoint: Option<String>,
     /// Address of the admin API, instead of `admin.listen`
-    #[arg(long, value_name = "ADDR")]
+    #[arg(long, value_name = "ADDR", value_parser = admin_address)]
     pub(crate) admin: Option<SocketAddr>,
     /// Where orders are kept, instead of `node.data_dir`
     #[arg(long, value_name = "DIR")]
@@ -128,8 +128,8 @@ pub(crate) struct CheckArgs {
 /// Where the admin API is.
 #[derive(Clone, Debug, Args)]
 pub(crate) struct ClientArgs {
-    /// URL of the admin API
-    #[arg(long, value_name = "URL", default_value_t = default_admin_url(), env = "EVENKEEL_ADMIN")]
+    /// Address of the admin API, as `10.0.0.5:7700` or `http://10.0.0.5:7700`
+    #[arg(long, value_name = "ADDR", default_value = DEFAULT_ADMIN_LISTEN, env = "EVENKEEL_ADMIN", value_parser = admin_url)]
     pub(crate) admin: String,
     /// File that holds the admin token
     #[arg(long, value_name = "FILE", env = "EVENKEEL_TOKEN_FILE")]
@@ -141,7 +141,7 @@ pub(crate) struct ClientArgs {
 Examples:
   evenkeel status
   evenkeel status --json
-  evenkeel status --admin http://10.0.0.5:7700 --token-file /etc/evenkeel/token")]
+  evenkeel status --admin 10.0.0.5:7700 --token-file /etc/evenkeel/token")]
 pub(crate) struct StatusArgs {
     /// Print what the API answers
     #[arg(long)]
@@ -334,7 +334,7 @@ pub(crate) struct DemoArgs {
     #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:8080")]
     pub(crate) listen: SocketAddr,
     /// Address of the admin API; the next free port when taken
-    #[arg(long, value_name = "ADDR", default_value = DEFAULT_ADMIN_LISTEN)]
+    #[arg(long, value_name = "ADDR", default_value = DEFAULT_ADMIN_LISTEN, value_parser = admin_address)]
     pub(crate) admin: SocketAddr,
     /// Send no requests of its own
     #[arg(long)]
@@ -351,8 +351,34 @@ pub(crate) struct DemoBackendArgs {
     pub(crate) listen: SocketAddr,
 }
 
-fn default_admin_url() -> String {
-    format!("http://{DEFAULT_ADMIN_LISTEN}")
+/// The URL of an admin API, without a `/` at its end, from a URL or just the address in it.
+fn admin_url(text: &str) -> Result<String, String> {
+    let rest = text.strip_prefix("http://").unwrap_or(text).trim_end_matches('/');
+    if rest.contains("://") {
+        return Err("the admin API speaks plain HTTP: write `http://HOST:PORT` or `HOST:PORT`".to_owned());
+    }
+    let authority = rest.split('/').next().unwrap_or(rest);
+    let (host, port) = match authority.rsplit_once(':') {
+        // The colons of an IPv6 address stand in brackets.
+        Some((host, port)) if !port.ends_with(']') => (host, Some(port)),
+        _ => (authority, None),
+    };
+    // Without a port it is that of HTTP in a URL, and a slip elsewhere.
+    let has_port = port.map_or(text.starts_with("http://"), |port| port.parse::<u16>().is_ok());
+    let bracketed = host.starts_with('[') && host.ends_with(']');
+    let is_host = !host.is_empty() && (bracketed || !host.contains([':', '@', ' ', '?', '#']));
+    match has_port && is_host {
+        true => Ok(format!("http://{rest}")),
+        false => Err("write it as `HOST:PORT` or `http://HOST:PORT`, such as `127.0.0.1:7700`".to_owned()),
+    }
+}
+
+/// The address on which the admin API listens, from the address or its URL.
+fn admin_address(text: &str) -> Result<SocketAddr, String> {
+    let address = text.strip_prefix("http://").unwrap_or(text).trim_end_matches('/');
+    address
+        .parse()
+        .map_err(|_| "write it as `IP:PORT` or `http://IP:PORT`, such as `127.0.0.1:7700`".to_owned())
 }
 
 fn listen_address(text: &str) -> Result<SocketAddr, String> {
@@ -433,6 +459,35 @@ mod tests {
         assert!(parse("evenkeel run --backend 127.0.0.1:80").is_err());
         assert!(parse("evenkeel run --config x --listen 127.0.0.1:80 --backend 127.0.0.1:81").is_err());
         assert!(parse("evenkeel run --config x --admin 127.0.0.1:1 --data-dir /x").is_ok());
+    }
+
+    /// One form for the process and for the commands that talk to it: what is copied from one fits the other.
+    #[test]
+    fn an_admin_api_is_an_address_or_a_url() {
+        for text in [
+            "127.0.0.1:7700",
+            "http://127.0.0.1:7700",
+            "http://127.0.0.1:7700/",
+        ] {
+            assert_eq!(admin_url(text).as_deref(), Ok("http://127.0.0.1:7700"));
+            assert_eq!(admin_address(text), Ok(([127, 0, 0, 1], 7700).into()));
+        }
+        for (text, url) in [
+            ("lb.internal:7700", "http://lb.internal:7700"),
+            ("[::1]:7700", "http://[::1]:7700"),
+            ("http://lb.internal", "http://lb.internal"),
+            ("http://proxy:80/evenkeel/", "http://proxy:80/evenkeel"),
+        ] {
+            assert_eq!(admin_url(text).as_deref(), Ok(url));
+        }
+        for wrong in [
+            "", ":7700", "7700", "lb", "lb/", "[::1]", "::1:7700", "http://", "a:b", "a:70000", "a b:1",
+        ] {
+            assert!(admin_url(wrong).unwrap_err().contains("HOST:PORT"), "{wrong}");
+            assert!(admin_address(wrong).unwrap_err().contains("IP:PORT"), "{wrong}");
+        }
+        assert!(admin_url("https://lb:7700").unwrap_err().contains("plain HTTP"));
+        assert!(admin_address("localhost:7700").is_err());
     }
 
     #[test]

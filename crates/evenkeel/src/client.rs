@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use anyhow::{Context, anyhow, bail};
+use anyhow::{Context, anyhow};
 use serde_json::Value;
 use ureq::http::Response;
 use ureq::{Agent, Body};
@@ -24,15 +24,8 @@ pub(crate) struct Client {
 
 impl Client {
     /// # Errors
-    /// When the URL is not one, or the token file cannot be read.
+    /// When the token file cannot be read.
     pub(crate) fn new(args: &ClientArgs) -> anyhow::Result<Self> {
-        let base = args.admin.trim_end_matches('/');
-        if !base.starts_with("http://") {
-            bail!(
-                "`{}` is not the URL of an admin API: it starts with http://",
-                args.admin
-            );
-        }
         let token = args.token_file.as_deref().map(token::read).transpose()?;
         let config = Agent::config_builder()
             .http_status_as_error(false)
@@ -41,7 +34,7 @@ impl Client {
             .proxy(None)
             .build();
         Ok(Self {
-            base: base.to_owned(),
+            base: args.admin.clone(),
             token,
             agent: Agent::new_with_config(config),
         })
@@ -94,7 +87,7 @@ impl Client {
         anyhow!(
             "cannot reach the admin API at {}: {cause}\n\
              Is evenkeel running there? Its address is `admin.listen` in the config (or `run --admin`);\n\
-             name it with --admin URL or EVENKEEL_ADMIN.",
+             name it with --admin ADDR or EVENKEEL_ADMIN.",
             self.base
         )
     }
@@ -160,6 +153,6 @@ mod tests {
         };
         let error = Client::new(&args).unwrap().get("/livez").unwrap_err().to_string();
         assert!(error.contains(&url) && error.contains("refused"), "{error}");
-        assert!(error.contains("--admin URL"), "{error}");
+        assert!(error.contains("--admin ADDR"), "{error}");
     }
 }

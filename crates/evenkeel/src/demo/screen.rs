@@ -182,7 +182,7 @@ impl Screen {
         let admin = if self.admin.to_string() == DEFAULT_ADMIN_LISTEN {
             String::new()
         } else {
-            format!(" --admin http://{}", self.admin)
+            format!(" --admin {}", self.admin)
         };
         // By the name it was started with: who runs it from a build directory has no `evenkeel` in the path.
         let me = std::env::args().next().unwrap_or_else(|| "evenkeel".to_owned());
