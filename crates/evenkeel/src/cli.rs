@@ -364,7 +364,7 @@ fn admin_url(text: &str) -> Result<String, String> {
         _ => (authority, None),
     };
     // Without a port it is that of HTTP in a URL, and a slip elsewhere.
-    let has_port = port.map_or(text.starts_with("http://"), |port| port.parse::<u16>().is_ok());
+    let has_port = port.map_or_else(|| text.starts_with("http://"), |port| port.parse::<u16>().is_ok());
     let bracketed = host.starts_with('[') && host.ends_with(']');
     let is_host = !host.is_empty() && (bracketed || !host.contains([':', '@', ' ', '?', '#']));
     match has_port && is_host {

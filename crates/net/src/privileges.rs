@@ -75,13 +75,13 @@ pub fn is_root() -> bool {
     geteuid().is_root()
 }
 
-/// The user the process runs as: its name, or its number when it has none.
+/// The user the process runs as: its name, or `uid 1000` when it has none.
 pub fn current_user() -> String {
     let uid = geteuid();
     User::from_uid(uid)
         .ok()
         .flatten()
-        .map_or_else(|| uid.to_string(), |user| user.name)
+        .map_or_else(|| format!("uid {uid}"), |user| user.name)
 }
 
 impl Identity {

@@ -4,6 +4,7 @@ use std::process::ExitCode;
 
 use anyhow::Context;
 use model::state::{Override, OverrideKey};
+use net::privileges;
 use serde::Deserialize;
 use serde_json::{Value, json};
 
@@ -44,16 +45,14 @@ fn body(action: &str, lasts: Option<String>, weight: Option<u32>) -> Value {
     body
 }
 
-/// With the name of who orders it: as given, else the user's, else the API's own default.
+/// With the name of who orders it: as given, else the user's, as the environment or the system knows it.
 pub(super) fn signed(mut body: Value, by: Option<String>) -> Value {
-    let user = || {
-        ["SUDO_USER", "USER", "LOGNAME"]
-            .iter()
-            .find_map(|v| std::env::var(v).ok())
-    };
-    if let Some(by) = by.or_else(user).filter(|by| !by.is_empty()) {
-        body["by"] = by.into();
-    }
+    let variables = ["SUDO_USER", "USER", "LOGNAME"].into_iter();
+    let told = by
+        .into_iter()
+        .chain(variables.filter_map(|name| std::env::var(name).ok()));
+    let by = told.into_iter().find(|name| !name.is_empty());
+    body["by"] = by.unwrap_or_else(privileges::current_user).into();
     body
 }
 

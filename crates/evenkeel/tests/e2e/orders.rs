@@ -3,7 +3,7 @@
 use std::net::SocketAddr;
 
 use crate::support::{
-    Backend, Evenkeel, Gate, Load, Nginx, Place, QUIET, free_ip, shop, shop_on, wait_until,
+    Backend, Evenkeel, Gate, Load, Nginx, Place, QUIET, free_ip, program, shop, shop_on, wait_until,
 };
 
 fn order(evenkeel: &Evenkeel, action: &str, backend: SocketAddr, more: &[&str]) -> String {
@@ -122,6 +122,36 @@ fn orders_survive_kill_and_restart() {
     assert!(after.1["expires"].as_u64() > after.1["since"].as_u64());
     let mut client = evenkeel.client();
     assert!((0..10).all(|_| client.get("/").text() == "two"));
+}
+
+/// An order is signed with the user's name, by the system where the environment tells none, as in a container.
+#[test]
+fn an_order_of_a_user_without_a_name_in_the_environment() {
+    let one = Backend::named("one");
+    let evenkeel = Evenkeel::start(&shop(&[&one], QUIET));
+    let address = one.address.to_string();
+    let signed = |environment: &[(&str, &str)]| {
+        let mut command = program();
+        for name in ["SUDO_USER", "USER", "LOGNAME"] {
+            command.env_remove(name);
+        }
+        let output = command
+            .args(["backend", "drain", "shop", &address])
+            .args(["--admin", &evenkeel.admin.to_string()])
+            .envs(environment.iter().copied())
+            .output()
+            .unwrap();
+        assert!(output.status.success(), "{output:?}");
+        let by = &evenkeel.backend(one.address)["order"]["by"];
+        by.as_str().unwrap().to_owned()
+    };
+    assert_eq!(signed(&[("USER", ""), ("LOGNAME", "bob")]), "bob");
+    let me = nix::unistd::geteuid();
+    let user = nix::unistd::User::from_uid(me).unwrap();
+    assert_eq!(
+        signed(&[]),
+        user.map_or_else(|| format!("uid {me}"), |user| user.name)
+    );
 }
 
 /// `--for`: the order ends by itself, also when the process was not running when its time came.
