@@ -636,14 +636,17 @@ impl<'a> Exchange<'a, '_, '_, '_> {
     async fn intercept(&mut self, uploaded: bool, buffer: &[u8]) -> Option<(Attempt, After)> {
         // A call is answered in its own terms: by its backend here.
         let route = self.request.route.filter(|_| !self.reply.is_call())?;
+        let scratch = &mut *self.scratch;
+        if !actions::intercept(route, scratch.response, buffer, scratch.response_extra) {
+            return None;
+        }
+        // The backend answered: where the session is holds as it does beside its own page.
+        self.tell_session(buffer);
         let Scratch {
             response,
             response_extra,
             ..
         } = &mut *self.scratch;
-        if !actions::intercept(route, response, buffer, response_extra) {
-            return None;
-        }
         let whole = actions::is_whole(response, buffer.len().saturating_sub(response.head_len) as u64);
         let close = !(uploaded && self.request.keep());
         let page = route.actions.error_pages.page(response.status)?;

@@ -51,7 +51,9 @@ impl Variant {
                     "tls",
                     when(
                         self.tls,
-                        format!("ssl_certificate {cert}; ssl_certificate_key {key}; ssl_protocols TLSv1.3; ssl_conf_command Ciphersuites {SUITE};"),
+                        format!(
+                            "ssl_certificate {cert}; ssl_certificate_key {key}; ssl_protocols TLSv1.3; ssl_conf_command Ciphersuites {SUITE};"
+                        ),
                     ),
                 ),
                 (

@@ -150,3 +150,82 @@ fn what_became_of_a_session_is_told() {
     let why = evenkeel.cli_ok(&["why", moved.field("x-request-id").unwrap()]);
     assert!(why.contains("its session moved"), "{why}");
 }
+
+/// Answers with the status that the target asks for, and begins a session of the application's.
+fn failing(name: &'static str) -> Backend {
+    Backend::answering(move |request| {
+        let status = request.target().trim_start_matches('/');
+        format!("HTTP/1.1 {status} X\r\nSet-Cookie: SID={name}\r\nContent-Length: 5\r\n\r\ninner")
+            .into_bytes()
+    })
+}
+
+/// Own pages in the place of what two backends answer, with sessions kept as told.
+fn intercepting(backends: &[&Backend], sticky: &str) -> (Evenkeel, tempfile::TempDir) {
+    let dir = tempfile::tempdir().unwrap();
+    let page = dir.path().join("page.html");
+    std::fs::write(&page, "own page").unwrap();
+    let page = page.display();
+    let route = format!(
+        "[[load_balancers.shop.routes]]\npool = \"default\"\nintercept_errors = true\n\
+         error_pages = {{ \"4xx\" = \"{page}\", \"5xx\" = \"{page}\" }}\n"
+    );
+    (evenkeel(backends, &format!("{sticky}{route}")), dir)
+}
+
+fn failure(client: &mut Client, status: u16, fields: &str) -> Message {
+    let answer = client.ask(&format!("GET /{status} HTTP/1.1\r\nHost: a\r\n{fields}\r\n"));
+    assert_eq!((answer.status(), answer.text()), (status, "own page"));
+    answer
+}
+
+/// A session that begins with a failure is told of, although an own page stands in the place of the response; what is
+/// known already is not said again, and where no backend answered there is no session.
+#[test]
+fn a_page_in_the_place_of_a_failure_sets_the_cookie() {
+    let (one, two) = (failing("one"), failing("two"));
+    let (evenkeel, _dir) = intercepting(&[&one, &two], COOKIE);
+    let mut client = evenkeel.client();
+    for (status, fields) in [(404, ""), (500, "Cookie: evk=forged\r\n"), (503, "")] {
+        let first = failure(&mut client, status, fields);
+        let cookies = first.all("set-cookie");
+        assert!(
+            cookies.len() == 2 && cookies[1].starts_with("evk="),
+            "{cookies:?}"
+        );
+        // That of the backend says where it was.
+        let home = cookies[0].to_owned();
+        assert_eq!(first.field("cache-control"), Some("private"));
+        let ours = cookies[1].split(';').next().unwrap();
+        for status in [500, 404, 503] {
+            let again = failure(&mut client, status, &format!("Cookie: {ours}\r\n"));
+            assert_eq!(again.all("set-cookie"), [&*home]);
+        }
+    }
+    let silent = Backend::scripted(|_| {});
+    let (alone, _dir) = intercepting(&[&silent], COOKIE);
+    let failed = failure(&mut alone.client(), 502, "");
+    assert_eq!(
+        (failed.reason(), failed.all("set-cookie")),
+        ("backend_reset", vec![])
+    );
+}
+
+/// A session of the application's is learned from a failure in the place of which an own page is answered.
+#[test]
+fn a_session_that_begins_with_an_intercepted_failure_is_learned() {
+    let (one, two) = (failing("one"), failing("two"));
+    let (evenkeel, _dir) = intercepting(&[&one, &two], "sticky = { app_cookie = \"SID\" }\n");
+    let mut client = evenkeel.client();
+    let began = failure(&mut client, 401, "");
+    let home = began.field("set-cookie").expect("the application's").to_owned();
+    for _ in 0..6 {
+        let again = failure(&mut client, 404, &format!("Cookie: {home}\r\n"));
+        assert_eq!(again.all("set-cookie"), [&*home]);
+    }
+    evenkeel.wait_for_metric(
+        "evenkeel_pool_session_requests_total",
+        &[("outcome", "kept")],
+        6.0,
+    );
+}
