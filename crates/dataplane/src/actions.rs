@@ -178,7 +178,7 @@ fn answer<'a>(
         RouteTarget::Pool(_) | RouteTarget::Split(_) => Ok(None),
         RouteTarget::Redirect(Redirect { to, status }) => {
             let values = values(arrived, origin, route.name.as_str());
-            template::location(to, &values, location)?;
+            template::location(to, &values, route.matches.path.as_ref(), location)?;
             Ok(Some(Answer {
                 status: *status,
                 location: Some(location),
@@ -224,7 +224,7 @@ pub(crate) fn https_address(port: u16, values: &Values<'_>) -> Result<Vec<u8>, R
     };
     let to = Template::parse(&text, &Variable::ALL, None).map_err(|_| Reason::BadHost)?;
     let mut address = Vec::new();
-    template::location(&to, values, &mut address)?;
+    template::location(&to, values, None, &mut address)?;
     Ok(address)
 }
 

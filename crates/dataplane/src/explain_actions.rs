@@ -53,7 +53,7 @@ pub(crate) fn tell(
         RouteTarget::Pool(_) | RouteTarget::Split(_) => told.for_backend(route, head, bytes, &values),
         RouteTarget::Redirect(redirect) => {
             let mut out = Vec::new();
-            let filled = template::location(&redirect.to, &values, &mut out);
+            let filled = template::location(&redirect.to, &values, route.matches.path.as_ref(), &mut out);
             told.redirected(redirect.status, filled.map(|()| out));
         }
         RouteTarget::Respond(respond) => {

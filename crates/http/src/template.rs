@@ -8,8 +8,9 @@
 use std::net::IpAddr;
 
 use memchr::memchr;
-use model::config::{PathRewrite, Piece, Template, Variable};
+use model::config::{PathMatch, PathRewrite, Piece, Template, Variable};
 use model::reason::Reason;
+use regex::bytes::Captures;
 
 use crate::request::RequestHead;
 
@@ -63,21 +64,39 @@ fn push_query(query: Option<&[u8]>, out: &mut Vec<u8>) {
 
 /// Appends a template filled in.
 pub fn fill(template: &Template, values: &Values<'_>, out: &mut Vec<u8>) {
+    fill_with(template, Some(values), None, out);
+}
+
+/// With the variables and groups that there are; reading the config left no others in the template.
+fn fill_with(
+    template: &Template,
+    values: Option<&Values<'_>>,
+    groups: Option<&Captures<'_>>,
+    out: &mut Vec<u8>,
+) {
     for piece in template.pieces() {
         match piece {
             Piece::Text(text) => out.extend_from_slice(text.as_bytes()),
-            Piece::Variable(variable) => values.push(*variable, out),
-            // Only beside a pattern, of which there is none here.
-            Piece::Group(_) => {}
+            Piece::Variable(variable) => values.iter().for_each(|values| values.push(*variable, out)),
+            Piece::Group(number) => {
+                let group = groups.and_then(|groups| groups.get(usize::from(*number)));
+                out.extend_from_slice(group.map(|group| group.as_bytes()).unwrap_or_default());
+            }
         }
     }
 }
 
-/// Appends the address that a client is sent to.
+/// Appends the address that a client is sent to. `matched` is how the route compares paths: the groups of its
+/// pattern may be named.
 ///
 /// # Errors
 /// [`Reason::BadHost`] when the address needs a host and the request has none (HTTP/1.0).
-pub fn location(to: &Template, values: &Values<'_>, out: &mut Vec<u8>) -> Result<(), Reason> {
+pub fn location(
+    to: &Template,
+    values: &Values<'_>,
+    matched: Option<&PathMatch>,
+    out: &mut Vec<u8>,
+) -> Result<(), Reason> {
     let wants_host = to.pieces().contains(&Piece::Variable(Variable::Host));
     if wants_host && values.host.is_empty() {
         return Err(Reason::BadHost);
@@ -88,7 +107,12 @@ pub fn location(to: &Template, values: &Values<'_>, out: &mut Vec<u8>) -> Result
         path => path,
     };
     let start = out.len();
-    fill(to, &Values { path, ..*values }, out);
+    let names_groups = to.pieces().iter().any(|piece| matches!(piece, Piece::Group(_)));
+    let groups = match matched {
+        Some(PathMatch::Pattern(pattern)) if names_groups => pattern.captures(path),
+        _ => None,
+    };
+    fill_with(to, Some(&Values { path, ..*values }), groups.as_ref(), out);
     // A path may begin with several slashes, and an address that does would name a host.
     let slashes = out.iter().skip(start).take_while(|&&b| b == b'/').count();
     if slashes > 1 {
@@ -125,16 +149,7 @@ pub fn rewrite(
             let Some(groups) = pattern.captures(path) else {
                 return false;
             };
-            for piece in to.pieces() {
-                match piece {
-                    Piece::Text(text) => out.extend_from_slice(text.as_bytes()),
-                    Piece::Group(number) => {
-                        let group = groups.get(usize::from(*number));
-                        out.extend_from_slice(group.map(|g| g.as_bytes()).unwrap_or_default());
-                    }
-                    Piece::Variable(_) => {}
-                }
-            }
+            fill_with(to, None, Some(&groups), out);
         }
     }
     let has_query = memchr(b'?', out.get(begin..).unwrap_or_default()).is_some();

@@ -125,6 +125,34 @@ fn units_of_others() {
     says(&told, "\"soon\"", "is not a duration", "it takes 0s to 1h");
 }
 
+/// Where a redirect leads is the operator's choice: what clients write stands behind the host.
+#[test]
+fn groups_in_the_host_of_a_redirect() {
+    let to = |to: &str| {
+        let lines = format!("match.path_regex = \"/go/(.*)\"\nredirect.to = \"{to}\"\n");
+        format!("[load_balancers.shop]\n[[load_balancers.shop.routes]]\n{lines}")
+    };
+    for chosen in [
+        "https://a{1}",
+        "https://{1}.a/",
+        "https://a{query}{1}",
+        "{scheme}://{host}{1}/x",
+    ] {
+        let told = error(&to(chosen));
+        assert!(told.cause.contains("choose the host"), "{told}");
+    }
+    for fixed in [
+        "/{1}",
+        "https://a/{1}",
+        "https://a{path}{1}",
+        "https://a?b={1}",
+        "{scheme}://{host}/{1}",
+        "{path}{0}",
+    ] {
+        assert!(parse_toml(&to(fixed), "x").is_ok(), "{fixed}");
+    }
+}
+
 /// What follows a heading or list that is not closed would be told where it does not stand: it is not told.
 #[test]
 fn a_text_that_is_torn() {

@@ -111,6 +111,39 @@ fn redirects_name_the_address_and_nothing_that_a_client_may_choose() {
     assert_eq!(one.count(), 0);
 }
 
+/// `rewrite ^/old/(.*)$ /new/$1 permanent` of nginx: the groups of the route's pattern, which lead to no other host.
+#[test]
+fn a_redirect_names_the_groups_of_its_path() {
+    let one = Backend::named("one");
+    let routes = "[[load_balancers.shop.routes]]\n\
+         match.path_regex = \"/articles/(?<year>[0-9]{4})/(.*?)(\\\\.html)?\"\n\
+         redirect = { to = \"https://new.test/{2}/{1}{3}{query}\", status = 301 }\n\
+         [[load_balancers.shop.routes]]\nmatch.path_regex = \"/go(.*)\"\nredirect = { to = \"/{1}\" }\n";
+    let evenkeel = Evenkeel::start(&routed(&one, &format!("{routes}{TO_POOL}")));
+    let mut client = evenkeel.client();
+    for (path, to) in [
+        ("/articles/2024/a/b?c=d", "https://new.test/a/b/2024?c=d"),
+        ("/articles/2024/a.html", "https://new.test/a/2024.html"),
+        ("/articles/2024/", "https://new.test//2024"),
+        ("/go/evil.test/x", "/evil.test/x"),
+        ("/go//evil.test", "/evil.test"),
+        ("/go", "/"),
+    ] {
+        assert_eq!(client.get(path).field("location"), Some(to), "{path}");
+    }
+    let told = evenkeel.cli_ok(&["explain", "--listener", "shop", "GET", "/articles/2024/a.html"]);
+    assert!(
+        told.contains("redirects with 301 to https://new.test/a/2024.html"),
+        "{told}"
+    );
+    let full = evenkeel.cli_ok(&["status"]);
+    assert!(
+        full.contains("redirect 301 to https://new.test/{2}/{1}{3}{query}"),
+        "{full}"
+    );
+    assert_eq!(one.count(), 0);
+}
+
 /// One line sends a whole listener to HTTPS; a backend is never asked.
 #[test]
 fn a_listener_sends_everything_to_https() {

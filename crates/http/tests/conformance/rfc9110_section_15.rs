@@ -23,7 +23,7 @@ fn values<'a>(host: &'a str, path: &'a str, query: Option<&'a str>) -> Values<'a
 fn location(to: &str, values: &Values<'_>) -> Result<String, Reason> {
     let to = Template::parse(to, &Variable::ALL, None).unwrap();
     let mut out = b"kept ".to_vec();
-    template::location(&to, values, &mut out)?;
+    template::location(&to, values, None, &mut out)?;
     Ok(String::from_utf8(out)
         .unwrap()
         .strip_prefix("kept ")

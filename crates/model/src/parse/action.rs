@@ -70,8 +70,9 @@ pub(super) fn actions(f: &mut Findings<'_>, s: &Section<'_>, known: &BTreeSet<&N
 
 // ---- instead of a pool ----
 
-pub(super) fn redirect(f: &mut Findings<'_>, s: &Section<'_>) -> Option<Redirect> {
-    let to = s.text(f, "to", location);
+/// `groups` are those of the pattern that the route compares paths with; `None` without one.
+pub(super) fn redirect(f: &mut Findings<'_>, s: &Section<'_>, groups: Option<usize>) -> Option<Redirect> {
+    let to = s.text(f, "to", |text| location(text, groups));
     let status = s.integer(f, "status").map_or(308, narrow);
     if let Some(entry) = s
         .entry("status")
@@ -85,7 +86,7 @@ pub(super) fn redirect(f: &mut Findings<'_>, s: &Section<'_>) -> Option<Redirect
 }
 
 /// The address that a redirect names.
-fn location(text: &str) -> Result<Template, Fault> {
+fn location(text: &str, groups: Option<usize>) -> Result<Template, Fault> {
     text::bounded(text, 1024)?;
     if text
         .bytes()
@@ -97,7 +98,20 @@ fn location(text: &str) -> Result<Template, Fault> {
         ))
         .suggest("write other than visible ASCII characters in percent coding such as `%20`"));
     }
-    let template = template(text, &LOCATION_VARIABLES, None)?;
+    let template = Template::parse(text, &LOCATION_VARIABLES, groups).map_err(|error| match &error {
+        TemplateError::Unknown(name) if name.parse::<u8>().is_ok() => Fault::new(format!(
+            "`{{{name}}}` names a group, but the `match` of this route has no `path_regex`"
+        ))
+        .suggest("write the path as a pattern: `match = { path_regex = \"/old/(.*)\" }`"),
+        _ => template_fault(text, &LOCATION_VARIABLES, error),
+    })?;
+    if has_group_in_host(template.pieces()) {
+        return Err(Fault::new(format!(
+            "`{}` lets clients choose the host that they are sent to",
+            cut(text)
+        ))
+        .suggest("write a `/` before the first group"));
+    }
     let leads = match template.pieces() {
         [Piece::Variable(Variable::Scheme), Piece::Text(next), ..] => next.starts_with("://"),
         [Piece::Variable(Variable::Path), ..] => true,
@@ -118,6 +132,20 @@ fn location(text: &str) -> Result<Template, Fault> {
             "write it as `https://new.example{path}{query}`, `{scheme}://{host}/new{query}` or `/new{query}`",
         )),
     }
+}
+
+/// Whether a group stands before the path of the address: it may hold anything that a path may.
+fn has_group_in_host(pieces: &[Piece]) -> bool {
+    let ends_host = |piece: &Piece| match piece {
+        Piece::Text(text) => text
+            .split_once("://")
+            .map_or(text.as_str(), |(_, rest)| rest)
+            .contains(['/', '?', '#']),
+        Piece::Variable(variable) => *variable == Variable::Path,
+        Piece::Group(_) => false,
+    };
+    let mut host = pieces.iter().take_while(|piece| !ends_host(piece));
+    host.any(|piece| matches!(piece, Piece::Group(_)))
 }
 
 fn starts_with_host(rest: &[Piece]) -> bool {
@@ -236,23 +264,25 @@ fn field_template(text: &str) -> Result<Template, Fault> {
 }
 
 fn template(text: &str, variables: &[Variable], groups: Option<usize>) -> Result<Template, Fault> {
-    Template::parse(text, variables, groups).map_err(|error| {
-        let fault = Fault::new(format!("`{}`: {error}", cut(text)));
-        match error {
-            TemplateError::Unpaired(_) => fault.suggest("write `{{` or `}}` for a brace that means itself"),
-            TemplateError::Unknown(_) if variables.is_empty() => {
-                fault.suggest("the groups of `path_regex` are `{1}`, `{2}` and so on")
-            }
-            TemplateError::Unknown(_) => {
-                let known: Vec<String> = variables
-                    .iter()
-                    .map(|v| format!("`{{{}}}`", v.as_str()))
-                    .collect();
-                fault.suggest(format!("there are {}", known.join(", ")))
-            }
-            TemplateError::NoGroup(..) | TemplateError::TooMany => fault,
+    Template::parse(text, variables, groups).map_err(|error| template_fault(text, variables, error))
+}
+
+fn template_fault(text: &str, variables: &[Variable], error: TemplateError) -> Fault {
+    let fault = Fault::new(format!("`{}`: {error}", cut(text)));
+    match error {
+        TemplateError::Unpaired(_) => fault.suggest("write `{{` or `}}` for a brace that means itself"),
+        TemplateError::Unknown(_) if variables.is_empty() => {
+            fault.suggest("the groups of `path_regex` are `{1}`, `{2}` and so on")
         }
-    })
+        TemplateError::Unknown(_) => {
+            let known: Vec<String> = variables
+                .iter()
+                .map(|v| format!("`{{{}}}`", v.as_str()))
+                .collect();
+            fault.suggest(format!("there are {}", known.join(", ")))
+        }
+        TemplateError::NoGroup(..) | TemplateError::TooMany => fault,
+    }
 }
 
 fn request_field(text: &str) -> Result<String, Fault> {

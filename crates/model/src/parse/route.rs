@@ -174,8 +174,9 @@ fn route_to_the_only_pool(
 }
 
 fn route(f: &mut Findings<'_>, index: usize, s: &Section<'_>, known: &BTreeSet<&Name>) -> Option<Route> {
-    let matches = match s.section(f, "match") {
-        Some(section) => route_match(f, &section, 1)?,
+    let conditions = s.section(f, "match");
+    let matches = match &conditions {
+        Some(section) => route_match(f, section, 1)?,
         None => RouteMatch::default(),
     };
     report_too_many_conditions(f, s, &matches);
@@ -187,7 +188,13 @@ fn route(f: &mut Findings<'_>, index: usize, s: &Section<'_>, known: &BTreeSet<&
         .text(f, "name", text::name)
         .or_else(|| Name::parse(&unnamed).ok());
     let priority = s.integer(f, "priority").map_or(0, narrow);
-    let target = target(f, s, known);
+    let groups = match &matches.path {
+        Some(PathMatch::Pattern(pattern)) => Some(pattern.groups()),
+        // What is wrong with the pattern is said already.
+        _ if conditions.is_some_and(|s| s.entry("path_regex").is_some()) => Some(usize::MAX),
+        _ => None,
+    };
+    let target = target(f, s, known, groups);
     let rate_limits = rate_limits(f, s);
     let timeouts = s.section(f, "timeouts").map(|s| route_timeouts(f, &s));
     let actions = actions(f, s, known);
@@ -204,14 +211,20 @@ fn route(f: &mut Findings<'_>, index: usize, s: &Section<'_>, known: &BTreeSet<&
 
 // ---- where they lead ----
 
-fn target(f: &mut Findings<'_>, s: &Section<'_>, known: &BTreeSet<&Name>) -> Option<RouteTarget> {
+/// `groups` are those of the pattern that the route compares paths with.
+fn target(
+    f: &mut Findings<'_>,
+    s: &Section<'_>,
+    known: &BTreeSet<&Name>,
+    groups: Option<usize>,
+) -> Option<RouteTarget> {
     let key = s.text(f, "split_key", text::hash_key);
     if s.entry("split").is_some() {
         let parts = split(f, s, known)?;
         return Some(RouteTarget::Split(Split { parts, key }));
     }
     if let Some(section) = s.section(f, "redirect") {
-        return redirect(f, &section).map(RouteTarget::Redirect);
+        return redirect(f, &section, groups).map(RouteTarget::Redirect);
     }
     if let Some(section) = s.section(f, "respond") {
         return Some(RouteTarget::Respond(respond(f, &section)));

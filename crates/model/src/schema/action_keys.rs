@@ -119,7 +119,7 @@ pub(crate) static REDIRECT: Table = Table {
             "to",
             Text(Form::Location),
             Required,
-            "The address, with `{scheme}`, `{host}`, `{path}`, `{query}` (which has its `?`) and `{route}`.",
+            "The address, with `{scheme}`, `{host}`, `{path}`, `{query}` (which has its `?`) and `{route}`; behind its host also with the groups of the `path_regex` in `match`, as `{1}`.",
         ),
         key(
             "status",

@@ -2,7 +2,8 @@
 
 use evenkeel_model::config::{
     Actions, BufferRequests, BufferResponses, Compression, Content, Encoding, ErrorPages, HeaderRules,
-    Mirror, Name, PathRewrite, Pattern, Redirect, Respond, Rewrite, RouteTarget, Template, Variable,
+    Mirror, Name, PathMatch, PathRewrite, Pattern, Redirect, Respond, Rewrite, RouteTarget, Template,
+    Variable,
 };
 use proptest::collection::{btree_map, btree_set, vec};
 use proptest::option;
@@ -45,6 +46,17 @@ pub(super) fn answer() -> impl Strategy<Value = RouteTarget> {
         body: Content::default(),
     }));
     prop_oneof![redirect, respond, bodiless]
+}
+
+/// A redirect that names a group where its route has a pattern.
+pub(super) fn with_groups(answer: RouteTarget, path: Option<&PathMatch>) -> RouteTarget {
+    match (answer, path) {
+        (RouteTarget::Redirect(redirect), Some(PathMatch::Pattern(_))) => RouteTarget::Redirect(Redirect {
+            to: template("/new{{/{0}{query}"),
+            ..redirect
+        }),
+        (answer, _) => answer,
+    }
 }
 
 fn header_rules() -> impl Strategy<Value = HeaderRules> {

@@ -579,6 +579,7 @@ fn load_balancer() -> impl Strategy<Value = LoadBalancer> {
                         let (choice, (rate_limits, timeouts), (answer, mut actions)) = rest;
                         // The first routes lead to the pools, each of which needs one.
                         let answer = answer.filter(|_| i >= pool_names.len());
+                        let answer = answer.map(|answer| actions::with_groups(answer, matches.path.as_ref()));
                         if answer.is_some() {
                             actions = actions::without_pool(actions);
                         }
