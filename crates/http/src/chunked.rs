@@ -8,7 +8,8 @@ use std::ops::Range;
 
 use model::reason::Reason;
 
-use crate::fields::starts_with;
+use crate::fields::{request_kind, starts_with};
+use crate::message::FieldKind;
 use crate::syntax::{TOKEN, VALUE, class, hex, is_token, is_value, trim};
 
 /// Greatest length of the extensions of one chunk in bytes.
@@ -342,9 +343,9 @@ const NOT_IN_TRAILERS: &[&str] = &[
 ];
 
 fn is_allowed_trailer(name: &[u8]) -> bool {
-    let families: [&[u8]; 3] = [b"proxy-", b"x-forwarded", b"if-"];
-    !name.contains(&b'_')
-        && !families.iter().any(|family| starts_with(name, family))
+    // What means something to a proxy in a header, under whatever name, means nothing in a trailer.
+    request_kind(name) == FieldKind::Other
+        && !starts_with(name, b"if-")
         && !NOT_IN_TRAILERS
             .iter()
             .any(|known| name.eq_ignore_ascii_case(known.as_bytes()))

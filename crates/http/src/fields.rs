@@ -1,7 +1,7 @@
 //! Header fields: from lines to [`Field`]s, recognised names, and what `Connection` says.
 
 use httparse::{EMPTY_HEADER, Header};
-use memchr::{memchr, memchr_iter};
+use memchr::{memchr, memchr_iter, memchr2};
 use model::reason::Reason;
 
 use crate::message::{Field, FieldKind, Span};
@@ -95,8 +95,8 @@ pub(crate) fn request_kind(name: &[u8]) -> FieldKind {
 
 /// What a request field is by the family of its name.
 fn request_family(name: &[u8]) -> FieldKind {
-    if memchr(b'_', name).is_some() {
-        return FieldKind::Dropped;
+    if memchr2(b'_', b'.', name).is_some() {
+        return alias(name);
     }
     let begins = |prefix: &[u8]| starts_with(name, prefix);
     match name.first().map(u8::to_ascii_lowercase) {
@@ -108,6 +108,24 @@ fn request_family(name: &[u8]) -> FieldKind {
         _ => FieldKind::Other,
     }
 }
+
+/// What a field is whose name some backends take for another: CGI and its heirs know no hyphen and may write anything
+/// that is no letter or digit as they write that. Names with an underscore reach nobody; those with a dot, which are
+/// in use, unless they would be the name of a field that means something here.
+fn alias(name: &[u8]) -> FieldKind {
+    let mut plain = [0; LONGEST_COMPARED];
+    for (to, from) in plain.iter_mut().zip(name) {
+        *to = if *from == b'.' { b'-' } else { *from };
+    }
+    let plain = plain.get(..name.len()).unwrap_or(&plain);
+    match memchr(b'_', name).is_none() && request_kind(plain) == FieldKind::Other {
+        true => FieldKind::Other,
+        false => FieldKind::Dropped,
+    }
+}
+
+/// Bytes of a name that decide what it is: all of the names known here, and of the prefixes, are shorter.
+const LONGEST_COMPARED: usize = 32;
 
 /// What a response field is to a proxy.
 pub(crate) fn response_kind(name: &[u8]) -> FieldKind {

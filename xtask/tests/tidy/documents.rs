@@ -5,7 +5,7 @@
 use std::path::{Component, Path, PathBuf};
 use std::process::Command;
 
-use crate::source::{File, documents, expect_none, members, root, text};
+use crate::source::{File, documents, expect_none, files, members, root, text};
 
 /// Folders at the top; inline code that starts with one of them is a path.
 const TOP: &[&str] = &[
@@ -70,6 +70,45 @@ fn is_placeholder(part: &str) -> bool {
     let stem = part.split(['.', '-']).next().unwrap_or_default();
     let known = ["README", "ARCHITECTURE", "CONTRIBUTING", "TESTING", "CHANGELOG"].contains(&stem);
     !known && stem.len() > 1 && stem.chars().all(|c| c.is_ascii_uppercase() || c == '_')
+}
+
+/// The tables in `docs/security.md` name tests by file and function, in their last column.
+#[test]
+fn every_attack_has_its_tests() {
+    let page = documents()
+        .find(|document| document.path == "docs/security.md")
+        .expect("there is a page");
+    let rows = page.text.lines().filter(|line| line.starts_with("| "));
+    let rows: Vec<&str> = rows.filter(|row| !row.starts_with("| Attack ")).collect();
+    assert!(rows.len() > 30, "{} rows", rows.len());
+    let mut complaints = Vec::new();
+    for row in rows {
+        let last = row
+            .trim_end_matches(['|', ' '])
+            .rsplit(" | ")
+            .next()
+            .unwrap_or_default();
+        let tests: Vec<&str> = last.split('`').skip(1).step_by(2).collect();
+        if tests.is_empty() {
+            complaints.push(format!("docs/security.md: no test: {row}"));
+        }
+        for test in tests.iter().filter(|test| !is_test(test)) {
+            complaints.push(format!("docs/security.md: there is no test `{test}`"));
+        }
+    }
+    expect_none(&complaints);
+}
+
+/// Whether a file of that name has a test of that name.
+fn is_test(path: &str) -> bool {
+    let Some((file, function)) = path.split_once("::") else {
+        return false;
+    };
+    let test = format!("#[test]\nfn {function}() {{");
+    let mut files = files()
+        .iter()
+        .filter(|source| source.path.ends_with(&format!("/{file}.rs")));
+    files.any(|source| source.is_test() && source.text.contains(&test))
 }
 
 #[test]

@@ -34,6 +34,7 @@ mod http2_backends;
 mod http2_limits;
 mod http2_mixes;
 mod hygiene;
+mod known_attacks;
 mod limits;
 mod orders;
 mod overload;

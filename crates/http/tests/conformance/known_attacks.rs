@@ -1,7 +1,7 @@
 //! Published attacks on other HTTP/1 parsers, which must stay without effect here.
 
 use super::*;
-use evenkeel_http::chunked::{ChunkDecoder, ChunkError};
+use evenkeel_http::chunked::{ChunkDecoder, ChunkError, ChunkEvent};
 
 #[test]
 fn cve_2021_40346_a_name_that_overflows_into_content_length() {
@@ -96,6 +96,43 @@ fn cve_2026_39858_an_underscore_is_no_hyphen() {
     ))
     .forwarded();
     assert!(!sent.contains("6.6.6.6") && !sent.contains("777"), "{sent}");
+}
+
+#[test]
+fn cve_2026_88011_a_dot_is_no_hyphen() {
+    let fields = "X.Forwarded.For: 6.6.6.6\r\nx-forwarded.anything-that-is-long-enough-to-be-cut: 6.6.6.6\r\n\
+                  X.Real-IP: 6.6.6.6\r\nContent.Length: 777\r\nTransfer.Encoding: chunked\r\nProxy.Foo: 6.6.6.6\r\n\
+                  Ssl.Client.Verify: 6.6.6.6\r\nForwarded.: 1\r\nVersion.Of.Api: 2\r\n";
+    let request = accepted(with_fields("GET", fields));
+    assert_eq!(request.head.framing, Framing::None);
+    let sent = request.forwarded();
+    for gone in ["6.6.6.6", "777", "chunked"] {
+        assert!(!sent.contains(gone), "{sent}");
+    }
+    for kept in ["Forwarded.: 1", "Version.Of.Api: 2"] {
+        assert!(sent.contains(kept), "{sent}");
+    }
+}
+
+#[test]
+fn cve_2026_88004_a_trailer_says_nothing_of_who_the_client_is() {
+    let names = [
+        "X-Forwarded-Prefix",
+        "X_Auth_User",
+        "X.Forwarded.For",
+        "X-SSL-Client-Verify",
+        "X-Client-Cert",
+        "SSL-Client-S-DN",
+        "Client-Cert",
+        "Forwarded",
+        "X-Real-IP",
+    ];
+    let lines: String = names.iter().map(|name| format!("{name}: evil\r\n")).collect();
+    let body = format!("0\r\n{lines}X-Sum: 7\r\n\r\n");
+    let mut decoder = ChunkDecoder::new();
+    while decoder.next(body.as_bytes()).unwrap() != (body.len(), ChunkEvent::End) {}
+    let kept: Vec<&[u8]> = decoder.trailers().iter().map(|(name, _)| name).collect();
+    assert_eq!(kept, [b"X-Sum"]);
 }
 
 #[test]

@@ -76,6 +76,11 @@ impl Frames {
         self.0.write_all(&encode(kind, flags, stream, payload)).is_ok()
     }
 
+    /// Sends these bytes, whatever they are; the other side may be gone before all are sent.
+    pub(crate) fn raw(&mut self, bytes: &[u8]) {
+        let _ = self.0.write_all(bytes);
+    }
+
     /// The next frame; `None` at the end.
     pub(crate) fn next(&mut self) -> Option<Frame> {
         let mut head = [0; 9];
