@@ -293,7 +293,7 @@ impl Balancer {
     }
 
     /// The one with fewer requests in flight per weight; the first of equals.
-    pub(crate) fn less_loaded(&self, first: usize, second: usize) -> usize {
+    fn less_loaded(&self, first: usize, second: usize) -> usize {
         let (a, b) = (&self.members[first], &self.members[second]);
         let of_a = u64::from(a.load.in_flight()) * u64::from(b.weight);
         let of_b = u64::from(b.load.in_flight()) * u64::from(a.weight);
@@ -301,7 +301,7 @@ impl Balancer {
     }
 
     /// The one that is expected to answer sooner; the first unless the second is clearly better.
-    pub(crate) fn faster(&self, first: usize, second: usize, now_us: u64) -> usize {
+    fn faster(&self, first: usize, second: usize, now_us: u64) -> usize {
         let better = self.cost(second, now_us) < CLEARLY_BETTER * self.cost(first, now_us);
         if better { second } else { first }
     }

@@ -12,7 +12,7 @@ use crate::hash::mix;
 use crate::rng::scale;
 
 /// Places that a key may stand in.
-pub(crate) const WAYS: usize = 8;
+const WAYS: usize = 8;
 /// Places in a piece.
 const PIECE_SLOTS: usize = 8 * WAYS;
 

@@ -257,6 +257,16 @@ impl After {
 /// How an upload ended.
 type Uploaded = Result<(), UploadError>;
 
+/// How an attempt ends with its upload, before there is a response.
+fn ended_by(uploaded: &Uploaded) -> Option<Attempt> {
+    match uploaded {
+        Err(UploadError::Client(reason)) => Some(Attempt::Refused(*reason)),
+        Err(UploadError::BackendTimeout) => Some(failed(Reason::BackendStreamTimeout, Retry::Never, false)),
+        // A backend that stops reading may still have an answer: wait for it.
+        Err(UploadError::Backend) | Ok(()) => None,
+    }
+}
+
 struct Exchange<'a, 'r, 'c, 's> {
     request: &'a Request<'r>,
     /// The attempts before this one.
@@ -354,14 +364,7 @@ impl<'a> Exchange<'a, '_, '_, '_> {
         let ends = |result: &Uploaded| {
             head_timeout.set(first_byte);
             timer.arm(first_byte);
-            match result {
-                Err(UploadError::Client(reason)) => Some(Attempt::Refused(*reason)),
-                Err(UploadError::BackendTimeout) => {
-                    Some(failed(Reason::BackendStreamTimeout, Retry::Never, false))
-                }
-                // A backend that stops reading may still have an answer: wait for it.
-                Err(UploadError::Backend) | Ok(()) => None,
-            }
+            ended_by(result)
         };
         let reading = self.read_head(&upstream.stream, &head_timeout, buffer);
         match beside(upload.as_mut(), &mut uploaded, ends, reading).await {

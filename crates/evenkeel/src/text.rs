@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use model::calendar::date;
 use model::state::Timestamp;
 
 /// A duration in its two greatest units: `850ms`, `12s`, `3m 20s`, `2h 5m`, `4d 1h`.
@@ -37,28 +38,9 @@ pub(crate) fn ago(now: Timestamp, then: Timestamp) -> String {
 pub(crate) fn utc(at: Timestamp) -> String {
     let seconds = at.0 / 1000;
     let (days, rest) = (seconds / 86400, seconds % 86400);
-    let (year, month, day) = civil(days);
+    let (year, month, day) = date(days);
     let (hour, minute, second) = (rest / 3600, rest % 3600 / 60, rest % 60);
     format!("{year:04}-{month:02}-{day:02} {hour:02}:{minute:02}:{second:02}Z")
-}
-
-/// Year, month and day of a number of days since 1970-01-01, by the proleptic Gregorian calendar: years are
-/// counted from March, so that the leap day is the last one.
-fn civil(days: u64) -> (u64, u64, u64) {
-    const DAYS_IN_ERA: u64 = 146_097;
-    let shifted = days + 719_468;
-    let (era, day_of_era) = (shifted / DAYS_IN_ERA, shifted % DAYS_IN_ERA);
-    let year_of_era = (day_of_era - day_of_era / 1460 + day_of_era / 36_524 - day_of_era / 146_096) / 365;
-    let day_of_year = day_of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
-    let month_from_march = (5 * day_of_year + 2) / 153;
-    let day = day_of_year - (153 * month_from_march + 2) / 5 + 1;
-    let month = if month_from_march < 10 {
-        month_from_march + 3
-    } else {
-        month_from_march - 9
-    };
-    let year = era * 400 + year_of_era + u64::from(month <= 2);
-    (year, month, day)
 }
 
 /// `1 backend`, `2 backends`.

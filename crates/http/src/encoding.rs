@@ -154,7 +154,7 @@ fn weighted(element: &[u8]) -> Option<(&[u8], u16)> {
 }
 
 /// `0` to `1` with up to three decimals.
-pub(crate) fn thousandths(value: &[u8]) -> Option<u16> {
+fn thousandths(value: &[u8]) -> Option<u16> {
     let (&whole, decimals) = value.split_first()?;
     let decimals = match decimals {
         [] => decimals,

@@ -8,7 +8,7 @@ use crate::message::{Field, FieldKind, Span};
 use crate::syntax::list;
 
 /// Options that all `Connection` fields of a message may hold together; each costs a walk over the fields.
-pub(crate) const MAX_CONNECTION_OPTIONS: usize = 64;
+const MAX_CONNECTION_OPTIONS: usize = 64;
 
 /// Turns the `count` field lines in `block`, which begins at offset `base` of the buffer and ends with the empty
 /// line, into fields. The caller has seen that each line ends in CRLF and none begins with white space: with

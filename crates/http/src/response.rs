@@ -13,7 +13,7 @@ use crate::syntax::{decimal, is_value, list, trim};
 /// Greatest response head in bytes.
 pub const MAX_HEAD_BYTES: usize = 64 * 1024;
 /// Greatest number of response fields.
-pub const MAX_FIELDS: usize = 256;
+const MAX_FIELDS: usize = 256;
 
 /// A parsed response head. Reuse it: parsing again keeps the capacity of its vector.
 #[derive(Clone, Debug)]

@@ -165,9 +165,9 @@ impl Default for Node {
 }
 
 /// Default of `node.name`.
-pub const DEFAULT_NODE_NAME: &str = "evenkeel";
+const DEFAULT_NODE_NAME: &str = "evenkeel";
 /// Default of `node.shutdown_timeout`.
-pub const DEFAULT_SHUTDOWN_TIMEOUT: Duration = Duration::from_secs(30);
+const DEFAULT_SHUTDOWN_TIMEOUT: Duration = Duration::from_secs(30);
 /// Default of `node.max_connections`.
 pub const DEFAULT_MAX_CONNECTIONS: u32 = 100_000;
 
@@ -193,7 +193,7 @@ impl Default for Admin {
 }
 
 /// Default of the port of `admin.listen`, on 127.0.0.1.
-pub const DEFAULT_ADMIN_PORT: u16 = 7700;
+const DEFAULT_ADMIN_PORT: u16 = 7700;
 /// Default of `admin.listen`.
 pub const DEFAULT_ADMIN_LISTEN: &str = "127.0.0.1:7700";
 

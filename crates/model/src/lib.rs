@@ -10,6 +10,7 @@
 #![deny(clippy::disallowed_methods, clippy::disallowed_types)]
 
 pub mod acme;
+pub mod calendar;
 pub mod config;
 pub mod diagnostic;
 pub mod diff;

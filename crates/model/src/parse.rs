@@ -87,14 +87,6 @@ pub fn check_toml(text: &str, file: &str) -> Result<Checked, Vec<Diagnostic>> {
 ///
 /// # Errors
 /// As [`parse_toml`], but nothing can be said about what follows an error of syntax.
-pub fn parse_json(text: &str, file: &str) -> Result<Config, Vec<Diagnostic>> {
-    check_json(text, file).map(|checked| checked.config)
-}
-
-/// As [`parse_json`], with warnings.
-///
-/// # Errors
-/// As [`parse_json`].
 pub fn check_json(text: &str, file: &str) -> Result<Checked, Vec<Diagnostic>> {
     let source = Source::new(file, text);
     refuse_too_long(&source, text)?;

@@ -2,7 +2,7 @@
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use evenkeel_model::diagnostic::Diagnostic;
-use evenkeel_model::parse::{parse_json, parse_toml};
+use evenkeel_model::parse::{check_json, parse_toml};
 
 fn errors(text: &str) -> Vec<Diagnostic> {
     parse_toml(text, "evenkeel.toml").unwrap_err()
@@ -97,7 +97,7 @@ retries = { atempts = 1 }
 #[test]
 fn json_has_places_too() {
     let text = "{\n  \"shop\": {\n    \"backend_servers\": [],\n    \"poll_frequency\": \"5\"\n  }\n}";
-    let found = parse_json(text, "shop.json").unwrap_err();
+    let found = check_json(text, "shop.json").unwrap_err();
     assert_eq!(found.len(), 1);
     assert_eq!((found[0].line, found[0].column), (4, 23));
     assert_eq!(found[0].key, "shop.poll_frequency");
@@ -113,18 +113,18 @@ fn broken_json() {
         ("{'a': 1}", 1, 2),
         ("{// x\n}", 1, 2),
     ] {
-        let found = parse_json(text, "a.json").unwrap_err();
+        let found = check_json(text, "a.json").unwrap_err();
         assert_eq!((found[0].line, found[0].column), (line, column), "{}", found[0]);
         assert!(found[0].cause.starts_with("not JSON: "), "{}", found[0]);
     }
-    assert!(parse_json("", "a.json").unwrap_err()[0].cause.contains("empty"));
+    assert!(check_json("", "a.json").unwrap_err()[0].cause.contains("empty"));
 }
 
 /// The first of two is named by its line.
 #[test]
 fn what_is_given_twice_in_json() {
     let text = "{\"shop\": {\n\"backend_servers\": [],\n\"slow_start\": 1,\n\"slow_start\": 2}}";
-    let found = parse_json(text, "a.json").unwrap_err();
+    let found = check_json(text, "a.json").unwrap_err();
     assert_eq!((found.len(), found[0].line), (1, 4));
     says(&found[0], "\"slow_start\"", "first given in line 3", "");
 }
@@ -159,8 +159,8 @@ fn nothing_is_not_a_config() {
     }
     let none = error("[load_balancers]\n");
     assert_eq!(none.cause, "load_balancers needs at least one entry");
-    assert!(parse_json("{}", "a.json").is_err());
-    assert!(parse_json("[]", "a.json").is_err());
+    assert!(check_json("{}", "a.json").is_err());
+    assert!(check_json("[]", "a.json").is_err());
 }
 
 // ---- keys and types ----
@@ -274,7 +274,7 @@ fn wrong_types() {
         "must be a table of tables by name",
         "",
     );
-    let null = parse_json(
+    let null = check_json(
         "{\"shop\": {\"backend_servers\": [], \"health\": null}}",
         "a.json",
     )
@@ -706,7 +706,7 @@ fn a_token_is_in_no_message() {
     }
     let json =
         "{\"load_balancers\": {\"x\": {}}, \"admin\": {\"token\": \"hunter2\", \"listn\": \"hunter2\"}}";
-    for diagnostic in parse_json(json, "a.json").unwrap_err() {
+    for diagnostic in check_json(json, "a.json").unwrap_err() {
         assert!(!diagnostic.to_string().contains("hunter2"), "{diagnostic}");
     }
 }

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use evenkeel_model::config::Config;
 use evenkeel_model::diagnostic::Diagnostic;
-use evenkeel_model::parse::{parse_json, parse_toml};
+use evenkeel_model::parse::{check_json, parse_toml};
 use evenkeel_model::schema::{json_schema, rewrite};
 
 fn root() -> PathBuf {
@@ -19,7 +19,7 @@ fn guide() -> String {
 
 fn read(text: &str, file: &str) -> Result<Config, Vec<Diagnostic>> {
     match file.ends_with(".json") {
-        true => parse_json(text, file),
+        true => check_json(text, file).map(|checked| checked.config),
         false => parse_toml(text, file),
     }
 }

@@ -2,7 +2,7 @@
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use evenkeel_model::diagnostic::Diagnostic;
-use evenkeel_model::parse::{MAX_DIAGNOSTICS, MAX_TEXT_BYTES, parse_json, parse_toml};
+use evenkeel_model::parse::{MAX_DIAGNOSTICS, MAX_TEXT_BYTES, check_json, parse_toml};
 use proptest::prelude::*;
 
 const EXAMPLES: [&str; 3] = [
@@ -28,7 +28,7 @@ fn check(found: Result<evenkeel_model::config::Config, Vec<Diagnostic>>, text: &
 
 fn both(text: &str) {
     check(parse_toml(text, "a.toml"), text);
-    check(parse_json(text, "a.json"), text);
+    check(check_json(text, "a.json").map(|checked| checked.config), text);
 }
 
 /// Pieces that a mutation puts in.
@@ -118,11 +118,11 @@ proptest! {
     fn json_is_what_others_call_json(text in mutated()) {
         let other = serde_json::from_str::<serde_json::Value>(&text);
         let not_json = |found: &[Diagnostic]| found.iter().any(|d| d.cause.starts_with("not JSON"));
-        let refused = parse_json(&text, "a.json").is_err_and(|found| not_json(&found));
+        let refused = check_json(&text, "a.json").is_err_and(|found| not_json(&found));
         match other {
             Ok(_) => prop_assert!(!refused, "{text}"),
             Err(error) if error.to_string().starts_with("number out of range") => {}
-            Err(_) => prop_assert!(parse_json(&text, "a.json").is_err(), "{text}"),
+            Err(_) => prop_assert!(check_json(&text, "a.json").is_err(), "{text}"),
         }
     }
 }
@@ -156,7 +156,7 @@ fn too_long_a_text() {
 fn very_many_errors() {
     let keys: Vec<String> = (0..20_000).map(|i| format!("\"k{i}\": 1")).collect();
     let json = format!("{{\"load_balancers\": {{\"x\": {{{}}}}}}}", keys.join(", "));
-    let found = parse_json(&json, "a.json").unwrap_err();
+    let found = check_json(&json, "a.json").unwrap_err();
     assert_eq!(found.len(), MAX_DIAGNOSTICS + 1);
     assert!(found.last().unwrap().cause.contains("more errors"));
 

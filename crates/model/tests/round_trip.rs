@@ -9,7 +9,7 @@ use std::sync::{Arc, LazyLock};
 use evenkeel_model::config::{Config, Secret};
 use evenkeel_model::diff::diff;
 use evenkeel_model::effective::to_toml;
-use evenkeel_model::parse::{parse_json, parse_toml};
+use evenkeel_model::parse::{check_json, parse_toml};
 use evenkeel_model::schema::json_schema;
 use proptest::prelude::*;
 
@@ -30,7 +30,7 @@ proptest! {
         let text = to_toml(&config);
         prop_assert_eq!(shown(parse_toml(&text, "effective.toml")), Ok(config.clone()), "{}", text);
         let json = as_json(&text).to_string();
-        prop_assert_eq!(shown(parse_json(&json, "effective.json")), Ok(config));
+        prop_assert_eq!(shown(check_json(&json, "effective.json").map(|checked| checked.config)), Ok(config));
     }
 
     /// Nothing changes from a config to itself; from one to another something does, and each change has a line.

@@ -23,7 +23,7 @@ use model::reason::Reason;
 
 use super::{
     Attempt, Body, Exchange, Failure, MAX_INTERIM, NoHead, Retry, Scratch, Uploaded, beside, clients_fault,
-    failed, switch,
+    ended_by, failed, switch,
 };
 use crate::backend_http2::{self, Lease, Outgoing};
 use crate::call::Limits;
@@ -167,13 +167,7 @@ impl Exchange<'_, '_, '_, '_> {
         let ends = |result: &Uploaded| {
             head_timeout.set(first_byte);
             timer.arm(first_byte);
-            match result {
-                Err(UploadError::Client(reason)) => Some(Attempt::Refused(*reason)),
-                Err(UploadError::BackendTimeout) => {
-                    Some(failed(Reason::BackendStreamTimeout, Retry::Never, false))
-                }
-                Err(UploadError::Backend) | Ok(()) => None,
-            }
+            ended_by(result)
         };
         let reading = self.read_head_http2(response, &head_timeout, buffer);
         let mut incoming = match beside(upload.as_mut(), &mut uploaded, ends, reading).await {

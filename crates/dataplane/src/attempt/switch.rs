@@ -67,7 +67,7 @@ impl Exchange<'_, '_, '_, '_> {
     }
 
     /// Tells the client that the backend agrees, with the proof that its protocol wants.
-    pub(super) async fn tell_switch(&mut self, buffer: &[u8], proof: Option<[u8; 28]>) -> Attempt {
+    async fn tell_switch(&mut self, buffer: &[u8], proof: Option<[u8; 28]>) -> Attempt {
         self.tell_session(buffer);
         let protocol = self.request.upgrade.map_or(&b""[..], |upgrade| upgrade.protocol);
         let response = &mut *self.scratch.response;

@@ -5,7 +5,7 @@ use std::io::IsTerminal;
 use std::process::ExitCode;
 
 use anyhow::Context;
-use model::explain::{ExplainQuery, Explanation};
+use model::explain::{Candidate, ExplainQuery, Explanation};
 use model::geography::{Code, Geography};
 
 use crate::cli::ExplainArgs;
@@ -94,28 +94,34 @@ fn render(query: &ExplainQuery, explanation: &Explanation, paint: Paint) -> Stri
         let _ = writeln!(out, "  session: {}", paint.text(Tone::Plain, session));
     }
     if !explanation.candidates.is_empty() {
-        out.push_str(&candidates(explanation).render(4, paint));
+        out.push_str(&candidates(&explanation.candidates, true).render(4, paint));
     }
     verdict(&mut out, explanation, paint);
     out
 }
 
-fn candidates(explanation: &Explanation) -> Table {
-    let mut table = Table::new(&["BACKEND", "CANDIDATE", "WEIGHT>", "IN FLIGHT>", "SCORE", "WHY"]);
-    for c in &explanation.candidates {
+/// The backends that could have been taken, or not, and why; `scores` are known while an algorithm is asked.
+pub(super) fn candidates(candidates: &[Candidate], scores: bool) -> Table {
+    let mut columns = vec!["BACKEND", "CANDIDATE", "WEIGHT>", "IN FLIGHT>", "WHY"];
+    if scores {
+        columns.insert(4, "SCORE");
+    }
+    let mut table = Table::new(&columns);
+    for c in candidates {
         let (yes, tone) = if c.eligible {
             ("yes", Tone::Good)
         } else {
             ("no", Tone::Warning)
         };
-        table.row(vec![
+        let mut cells = vec![
             Cell::text(c.address.to_string()),
             Cell::tone(yes, tone),
             Cell::number(format!("{:.2}", c.weight)),
             Cell::number(c.in_flight),
-            Cell::text(c.score.clone()),
-            Cell::text(c.why.clone()),
-        ]);
+        ];
+        cells.extend(scores.then(|| Cell::text(c.score.clone())));
+        cells.push(Cell::text(c.why.clone()));
+        table.row(cells);
     }
     table
 }

@@ -11,6 +11,7 @@ use model::record::{AttemptRecord, Records, RequestRecord, TlsRecord};
 
 use crate::cli::WhyArgs;
 use crate::client::Client;
+use crate::commands::explain::candidates;
 use crate::table::{Cell, Paint, Table, Tone};
 use crate::text::utc;
 
@@ -127,7 +128,7 @@ fn told(record: &RequestRecord, paint: Paint) -> String {
     }
     if !record.candidates.is_empty() {
         let _ = writeln!(out, "  members of the pool at the end of the request");
-        out.push_str(&candidates(record).render(4, paint));
+        out.push_str(&candidates(&record.candidates, false).render(4, paint));
         if record.more_candidates > 0 {
             let _ = writeln!(out, "    and {} more", record.more_candidates);
         }
@@ -210,25 +211,6 @@ fn attempts(attempts: &[AttemptRecord], paint: Paint) -> String {
         ]);
     }
     table.render(2, paint)
-}
-
-fn candidates(record: &RequestRecord) -> Table {
-    let mut table = Table::new(&["BACKEND", "CANDIDATE", "WEIGHT>", "IN FLIGHT>", "WHY"]);
-    for c in &record.candidates {
-        let (yes, tone) = if c.eligible {
-            ("yes", Tone::Good)
-        } else {
-            ("no", Tone::Warning)
-        };
-        table.row(vec![
-            Cell::text(c.address.to_string()),
-            Cell::tone(yes, tone),
-            Cell::number(format!("{:.2}", c.weight)),
-            Cell::number(c.in_flight),
-            Cell::text(c.why.clone()),
-        ]);
-    }
-    table
 }
 
 fn verdict(out: &mut String, record: &RequestRecord, paint: Paint) {

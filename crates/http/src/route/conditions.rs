@@ -87,7 +87,7 @@ pub(super) fn further_holds(wanted: &RouteMatch, view: &View<'_, '_>) -> bool {
         && not.as_ref().is_none_or(|not| !holds(not, view))
 }
 
-pub(super) fn host_is(wanted: &HostMatch, host: &[u8]) -> bool {
+fn host_is(wanted: &HostMatch, host: &[u8]) -> bool {
     match wanted {
         HostMatch::Exact(name) => name.as_bytes().eq_ignore_ascii_case(host),
         HostMatch::Under(suffix) => {

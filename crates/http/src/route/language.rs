@@ -8,7 +8,7 @@
 use crate::syntax::{list, trim};
 
 /// Most ranges of a request that are looked at, in the order written.
-pub(super) const MAX_RANGES: usize = 32;
+const MAX_RANGES: usize = 32;
 
 #[derive(Clone, Copy, Default)]
 struct Range<'a> {

@@ -36,7 +36,7 @@ impl Caps {
 
 impl Pool {
     /// The caps of the backend at this place, in the order declared.
-    pub fn caps_of(&self, index: usize) -> Caps {
+    fn caps_of(&self, index: usize) -> Caps {
         let own = self.backends.get(index).map_or_else(Caps::default, |b| b.caps);
         own.or(self.overload.caps)
     }
