@@ -179,12 +179,7 @@ fn a_slow_reader_holds_the_backend_back() {
         );
         client.body(&mut answer).unwrap();
         assert_eq!(answer.body.len(), HUGE);
-        let peak: u64 = evenkeel
-            .proc_status("VmHWM:")
-            .trim_end_matches("kB")
-            .trim()
-            .parse()
-            .unwrap();
+        let peak = evenkeel.peak_kib();
         assert!(
             peak < before + GROWTH_KIB,
             "{coding}: from {before} to {peak} KiB"
@@ -245,12 +240,7 @@ fn a_slow_backend_holds_the_client_back() {
             Some(format!("{HUGE} true").as_str()),
             "{coding}"
         );
-        let peak: u64 = evenkeel
-            .proc_status("VmHWM:")
-            .trim_end_matches("kB")
-            .trim()
-            .parse()
-            .unwrap();
+        let peak = evenkeel.peak_kib();
         assert!(
             peak < before + GROWTH_KIB,
             "{coding}: from {before} to {peak} KiB"

@@ -2,26 +2,6 @@
 
 use crate::support::*;
 
-/// A client that sends messages of growing size and compares what comes back.
-const TALK: &str = r#"
-import asyncio, os, sys
-from websockets.asyncio.client import connect
-
-async def main():
-    async with connect(sys.argv[1], max_size=None, proxy=None) as socket:
-        for size in (1, 100, 5000, 70000, 3000000):
-            message = os.urandom(size)
-            await socket.send(message)
-            assert await socket.recv() == message, size
-        await socket.send("close")
-        try:
-            await socket.recv()
-        except Exception as error:
-            print(socket.close_code, socket.close_reason)
-
-asyncio.run(main())
-"#;
-
 const KEY: &str = "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n";
 
 fn upgrade(path: &str) -> String {
@@ -57,7 +37,7 @@ fn tunnels(evenkeel: &Evenkeel) -> f64 {
 fn a_conversation_passes_unchanged_and_closes_in_order() {
     let server = PythonPeer::start(WEBSOCKETS);
     let evenkeel = evenkeel(server.address(), "");
-    let said = python(TALK, &[&format!("ws://{}/chat", evenkeel.address())]);
+    let said = python(WEBSOCKETS_TALK, &[&format!("ws://{}/chat", evenkeel.address())]);
     assert_eq!(said.trim(), "1000 as you wish");
     wait_until("the tunnel is gone", || tunnels(&evenkeel) == 0.0);
 }

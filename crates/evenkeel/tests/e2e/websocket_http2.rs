@@ -5,7 +5,7 @@ use crate::support::frames::*;
 use crate::support::*;
 
 /// A conversation over a stream of HTTP/2: messages of growing size, and an orderly end.
-const TALK_HTTP2: &str = r#"
+const TALK: &str = r#"
 import os
 from wsproto.connection import Connection, ConnectionType
 from wsproto.events import BytesMessage, TextMessage, CloseConnection
@@ -36,26 +36,6 @@ event = heard()
 assert isinstance(event, CloseConnection), event
 link.send(chat, socket.send(event.response()), end=True)
 print(event.code, event.reason, link.ending(chat))
-"#;
-
-/// The same over HTTP/1.1 by the `websockets` library.
-const TALK_HTTP1: &str = r#"
-import asyncio, os, sys
-from websockets.asyncio.client import connect
-
-async def main():
-    async with connect("ws://" + sys.argv[1] + "/chat", max_size=None, proxy=None) as socket:
-        for size in (1, 100, 5000, 70000, 1000000):
-            message = os.urandom(size)
-            await socket.send(message)
-            assert await socket.recv() == message, size
-        await socket.send("close")
-        try:
-            await socket.recv()
-        except Exception as error:
-            print(socket.close_code, socket.close_reason)
-
-asyncio.run(main())
 "#;
 
 const UPGRADE: &str = "GET /chat HTTP/1.1\r\nHost: shop.test\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\
@@ -163,8 +143,8 @@ fn section_5_a_conversation_passes_unchanged_on_every_mix() {
     let to_http1 = chat(http1.address(), "");
     let to_http2 = chat(http2.address(), HTTP2);
     for evenkeel in [&to_http1, &to_http2] {
-        assert_eq!(run(evenkeel, TALK_HTTP2), "1000 as you wish end\n");
-        let said = python(TALK_HTTP1, &[&evenkeel.address().to_string()]);
+        assert_eq!(run(evenkeel, TALK), "1000 as you wish end\n");
+        let said = python(WEBSOCKETS_TALK, &[&format!("ws://{}/chat", evenkeel.address())]);
         assert_eq!(said, "1000 as you wish\n");
         wait_until("the tunnels are gone", || tunnels(evenkeel) == 0.0);
         assert_eq!(evenkeel.metric("evenkeel_tunnels_opened_total", &[]), 2.0);
@@ -623,7 +603,7 @@ fn it_works_over_tls() {
     ));
     let args = [evenkeel.address().to_string(), authority.file("ca.pem")];
     assert_eq!(
-        http2_client(TALK_HTTP2, &args.each_ref().map(String::as_str)),
+        http2_client(TALK, &args.each_ref().map(String::as_str)),
         "1000 as you wish end\n"
     );
 }

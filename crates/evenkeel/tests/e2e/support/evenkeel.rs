@@ -362,7 +362,16 @@ impl Evenkeel {
 
     /// Resident memory in KiB.
     pub(crate) fn memory_kib(&self) -> u64 {
-        let line = self.proc_status("VmRSS:");
+        self.status_kib("VmRSS:")
+    }
+
+    /// Greatest resident memory so far, in KiB.
+    pub(crate) fn peak_kib(&self) -> u64 {
+        self.status_kib("VmHWM:")
+    }
+
+    fn status_kib(&self, name: &str) -> u64 {
+        let line = self.proc_status(name);
         line.trim_end_matches("kB").trim().parse().expect("a number")
     }
 

@@ -28,7 +28,8 @@ pub(crate) use self::message::{Broken, Message};
 pub(crate) use self::metrics::Metrics;
 pub(crate) use self::mmdb::database;
 pub(crate) use self::peers::{
-    Nginx, Python, PythonPeer, WEBSOCKETS, curl, h2load, http2_client, http2_server, openssl, python,
+    Nginx, Python, PythonPeer, WEBSOCKETS, WEBSOCKETS_TALK, curl, h2load, http2_client, http2_server,
+    openssl, python,
 };
 pub(crate) use self::tls::{Authority, TlsClient, TlsLoad, Wish};
 

@@ -10,6 +10,26 @@ use tempfile::TempDir;
 
 use super::{free_address, wait_until};
 
+/// A client of the `websockets` library that sends messages of growing size to a URL and compares what comes back.
+pub(crate) const WEBSOCKETS_TALK: &str = r#"
+import asyncio, os, sys
+from websockets.asyncio.client import connect
+
+async def main():
+    async with connect(sys.argv[1], max_size=None, proxy=None) as socket:
+        for size in (1, 100, 5000, 70000, 3000000):
+            message = os.urandom(size)
+            await socket.send(message)
+            assert await socket.recv() == message, size
+        await socket.send("close")
+        try:
+            await socket.recv()
+        except Exception as error:
+            print(socket.close_code, socket.close_reason)
+
+asyncio.run(main())
+"#;
+
 /// A server of the `websockets` library that says back what it hears.
 pub(crate) const WEBSOCKETS: &str = r#"
 import asyncio, sys
