@@ -6,6 +6,7 @@
 
 use std::future::poll_fn;
 use std::net::SocketAddr;
+use std::pin::Pin;
 use std::rc::Rc;
 use std::task::Poll;
 use std::time::Duration;
@@ -43,7 +44,7 @@ const LINGER_BYTES: usize = 1024 * 1024;
 struct Client {
     stream: Stream,
     timer: Timer,
-    origin: Origin,
+    origin: Box<Origin>,
     /// It has not sent a request yet.
     first: bool,
     guard: ConnectionGuard,
@@ -54,7 +55,7 @@ impl Client {
         Self {
             stream,
             timer,
-            origin,
+            origin: Box::new(origin),
             first: true,
             guard,
         }
@@ -84,41 +85,72 @@ pub(crate) struct Arrival {
 ///
 /// This is what an idle connection consists of. Everything else is boxed: what only the beginning or only a request
 /// needs must not make every connection larger.
-pub(crate) async fn run(shard: Rc<Shard>, slot: Rc<Slot>, arrival: Box<Arrival>) {
-    let Some(mut client) = Box::pin(begin(&shard, &slot, arrival)).await else {
-        return;
-    };
-    while wait_for_bytes(&shard, &slot, &client).await {
-        match Box::pin(serve(&shard, &slot, &mut client)).await {
-            After::Idle => {}
-            After::Close => break,
-            After::Linger => {
-                Box::pin(linger(&shard, &mut client)).await;
-                break;
+#[expect(
+    clippy::manual_async_fn,
+    reason = "the arguments of an `async fn` are held twice, once as they came and once as used"
+)]
+pub(crate) fn run(shard: Rc<Shard>, slot: Rc<Slot>, arrival: Box<Arrival>) -> impl Future<Output = ()> {
+    async move {
+        let Some(mut client) = Box::pin(begin(&shard, &slot, arrival)).await else {
+            return;
+        };
+        let another = loop {
+            if !wait_for_bytes(&shard, &slot, &client).await {
+                return;
             }
-            After::Tunnel(tunnel) => {
-                let side = Side::Connection(&client.stream);
-                Box::pin(tunnel.run(&shard, side, &client.timer)).await;
-                break;
+            match Box::pin(busy(&shard, &slot, client)).await {
+                Now::Idle(idle) => client = idle,
+                Now::Over => return,
+                Now::Another(life) => break life,
             }
-            After::Http2(ahead) => {
-                let Client {
-                    stream,
-                    timer,
-                    origin,
-                    guard,
-                    ..
-                } = client;
-                let accepted = http2::Accepted {
-                    stream,
-                    timer,
-                    origin,
-                    ahead,
-                };
-                return Box::pin(http2::run(shard, slot, accepted, guard)).await;
-            }
-        }
+        };
+        another.await;
     }
+}
+
+/// What a connection is after a busy time.
+enum Now<'a> {
+    Idle(Client),
+    Over,
+    /// HTTP/1.1 no longer; what it is now may take long, without the state of requests.
+    Another(Pin<Box<dyn Future<Output = ()> + 'a>>),
+}
+
+/// Serves a client that has sent something, until it pauses or its connection becomes something else.
+async fn busy<'a>(shard: &'a Rc<Shard>, slot: &'a Rc<Slot>, mut client: Client) -> Now<'a> {
+    match serve(shard, slot, &mut client).await {
+        After::Idle => Now::Idle(client),
+        After::Close => Now::Over,
+        After::Linger => {
+            linger(shard, &mut client).await;
+            Now::Over
+        }
+        After::Tunnel(tunnel) => Now::Another(Box::pin(serve_tunnel(shard, client, tunnel))),
+        After::Http2(ahead) => Now::Another(Box::pin(serve_http2(shard, slot, client, ahead))),
+    }
+}
+
+async fn serve_tunnel(shard: &Rc<Shard>, client: Client, tunnel: Box<Tunnel>) {
+    let side = Side::Connection(&client.stream);
+    tunnel.run(shard, side, &client.timer).await;
+}
+
+/// Serves a client that speaks HTTP/2, which sent `ahead` already.
+async fn serve_http2(shard: &Rc<Shard>, slot: &Rc<Slot>, client: Client, ahead: Vec<u8>) {
+    let Client {
+        stream,
+        timer,
+        origin,
+        guard,
+        ..
+    } = client;
+    let accepted = http2::Accepted {
+        stream,
+        timer,
+        origin: *origin,
+        ahead,
+    };
+    http2::run(shard.clone(), slot.clone(), accepted, guard).await;
 }
 
 /// Whom we serve, after the handshake where there is one; `None`: it is over already.
@@ -162,22 +194,23 @@ async fn refuse_plain(shard: &Rc<Shard>, serving: &ListenerServing, mut client: 
 }
 
 /// Waits, holding nothing, until the client sends something. False: the connection ends.
-async fn wait_for_bytes(shard: &Shard, slot: &Slot, client: &Client) -> bool {
-    let serving = slot.serving();
-    let timeouts = &serving.config.timeouts;
+fn wait_for_bytes<'a>(
+    shard: &'a Shard,
+    slot: &'a Slot,
+    client: &'a Client,
+) -> impl Future<Output = bool> + 'a {
+    let timeouts = &slot.serving().config.timeouts;
     client.timer.arm(if client.first {
         timeouts.request_headers
     } else {
         timeouts.keep_alive
     });
-    drop(serving);
     poll_fn(|cx| match client.stream.poll_readable(cx) {
         Poll::Ready(result) => Poll::Ready(result.is_ok()),
         Poll::Pending if client.timer.expired() => Poll::Ready(false),
         Poll::Pending if slot.closes_idle(shard.timers.now_ms()) => Poll::Ready(false),
         Poll::Pending => Poll::Pending,
     })
-    .await
 }
 
 /// Serves requests until the client pauses or the connection must end.
