@@ -186,6 +186,24 @@ pub(crate) enum RouteCommand {
     Reset(RouteArgs),
 }
 
+/// Whose order it is, and to whom.
+#[derive(Debug, Args)]
+pub(crate) struct SignedArgs {
+    /// Who orders it [default: the user's name]
+    #[arg(long, value_name = "NAME")]
+    pub(crate) by: Option<String>,
+    #[command(flatten)]
+    pub(crate) client: ClientArgs,
+}
+
+/// How long an order lasts.
+#[derive(Debug, Args)]
+pub(crate) struct LastsArgs {
+    /// End by itself after this time, e.g. 90s, 10m, 1h30m
+    #[arg(long = "for", value_name = "TIME")]
+    pub(crate) time: Option<String>,
+}
+
 #[derive(Debug, Args)]
 pub(crate) struct RouteArgs {
     /// Name of the load balancer
@@ -194,11 +212,8 @@ pub(crate) struct RouteArgs {
     /// Name of the route
     #[arg(value_parser = Name::parse)]
     pub(crate) route: Name,
-    /// Who orders it [default: the user's name]
-    #[arg(long, value_name = "NAME")]
-    pub(crate) by: Option<String>,
     #[command(flatten)]
-    pub(crate) client: ClientArgs,
+    pub(crate) signed: SignedArgs,
 }
 
 #[derive(Debug, Args)]
@@ -208,9 +223,8 @@ pub(crate) struct RouteWeightArgs {
     /// Pools with their weights
     #[arg(required = true, value_name = "POOL=WEIGHT", value_parser = pool_weight)]
     pub(crate) weights: Vec<(Name, u32)>,
-    /// End by itself after this time, e.g. 90s, 10m, 1h30m
-    #[arg(long = "for", value_name = "TIME")]
-    pub(crate) lasts: Option<String>,
+    #[command(flatten)]
+    pub(crate) lasts: LastsArgs,
 }
 
 /// `POOL=WEIGHT`.
@@ -234,20 +248,16 @@ pub(crate) struct BackendArgs {
     pub(crate) load_balancer: Name,
     /// Address of the backend
     pub(crate) address: SocketAddr,
-    /// Who orders it [default: the user's name]
-    #[arg(long, value_name = "NAME")]
-    pub(crate) by: Option<String>,
     #[command(flatten)]
-    pub(crate) client: ClientArgs,
+    pub(crate) signed: SignedArgs,
 }
 
 #[derive(Debug, Args)]
 pub(crate) struct OrderArgs {
     #[command(flatten)]
     pub(crate) backend: BackendArgs,
-    /// End by itself after this time, e.g. 90s, 10m, 1h30m
-    #[arg(long = "for", value_name = "TIME")]
-    pub(crate) lasts: Option<String>,
+    #[command(flatten)]
+    pub(crate) lasts: LastsArgs,
 }
 
 #[derive(Debug, Args)]
@@ -263,9 +273,8 @@ pub(crate) struct WeightArgs {
     /// Share relative to the other backends; 0 takes no new requests
     #[arg(value_parser = clap::value_parser!(u32).range(0..=i64::from(MAX_WEIGHT)))]
     pub(crate) weight: u32,
-    /// End by itself after this time, e.g. 90s, 10m, 1h30m
-    #[arg(long = "for", value_name = "TIME")]
-    pub(crate) lasts: Option<String>,
+    #[command(flatten)]
+    pub(crate) lasts: LastsArgs,
 }
 
 #[derive(Debug, Args)]

@@ -6,9 +6,10 @@ use anyhow::Context;
 use model::state::{Override, OverrideKey};
 use net::privileges;
 use serde::Deserialize;
+use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 
-use crate::cli::{BackendArgs, BackendCommand};
+use crate::cli::{BackendArgs, BackendCommand, SignedArgs};
 use crate::client::Client;
 use crate::commands::status;
 
@@ -22,16 +23,21 @@ struct Ordered {
 
 pub(crate) fn run(command: BackendCommand) -> anyhow::Result<ExitCode> {
     let (backend, body) = match command {
-        BackendCommand::Drain(o) => (o.backend, body("drain", o.lasts, None)),
-        BackendCommand::Maintenance(o) => (o.backend, body("maintenance", o.lasts, None)),
+        BackendCommand::Drain(o) => (o.backend, body("drain", o.lasts.time, None)),
+        BackendCommand::Maintenance(o) => (o.backend, body("maintenance", o.lasts.time, None)),
         BackendCommand::Ready(o) => (o.backend, body("ready", None, None)),
-        BackendCommand::Weight(o) => (o.backend, body("weight", o.lasts, Some(o.weight))),
+        BackendCommand::Weight(o) => (o.backend, body("weight", o.lasts.time, Some(o.weight))),
     };
-    let answer = Client::new(&backend.client)?.post(&path(&backend), &signed(body, backend.by))?;
-    let ordered: Ordered = serde_json::from_str(&answer)
-        .context("the admin API's answer is not understood: are both sides of one version?")?;
+    let ordered: Ordered = give(&path(&backend), body, backend.signed)?;
     super::print(&format!("{}\n", in_force(&ordered)))?;
     Ok(ExitCode::SUCCESS)
+}
+
+/// Sends an order; what is in force after it.
+pub(super) fn give<T: DeserializeOwned>(path: &str, body: Value, by: SignedArgs) -> anyhow::Result<T> {
+    let answer = Client::new(&by.client)?.post(path, &signed(body, by.by))?;
+    serde_json::from_str(&answer)
+        .context("the admin API's answer is not understood: are both sides of one version?")
 }
 
 fn body(action: &str, lasts: Option<String>, weight: Option<u32>) -> Value {
@@ -46,7 +52,7 @@ fn body(action: &str, lasts: Option<String>, weight: Option<u32>) -> Value {
 }
 
 /// With the name of who orders it: as given, else the user's, as the environment or the system knows it.
-pub(super) fn signed(mut body: Value, by: Option<String>) -> Value {
+fn signed(mut body: Value, by: Option<String>) -> Value {
     let variables = ["SUDO_USER", "USER", "LOGNAME"].into_iter();
     let told = by
         .into_iter()

@@ -3,14 +3,12 @@
 use std::collections::BTreeMap;
 use std::process::ExitCode;
 
-use anyhow::Context;
 use model::config::Name;
 use model::state::{RouteKey, RouteOrder};
 use serde::Deserialize;
 use serde_json::json;
 
 use crate::cli::{RouteArgs, RouteCommand};
-use crate::client::Client;
 use crate::commands::{backend, status};
 
 /// What the API answers to an order.
@@ -26,7 +24,7 @@ pub(crate) fn run(command: RouteCommand) -> anyhow::Result<ExitCode> {
         RouteCommand::Weight(order) => {
             let weights = by_pool(order.weights)?;
             let mut body = json!({ "weights": weights });
-            if let Some(lasts) = order.lasts {
+            if let Some(lasts) = order.lasts.time {
                 body["for"] = lasts.into();
             }
             (order.route, body)
@@ -36,13 +34,10 @@ pub(crate) fn run(command: RouteCommand) -> anyhow::Result<ExitCode> {
     let RouteArgs {
         load_balancer,
         route,
-        by,
-        client,
+        signed,
     } = route;
     let path = format!("/api/v1/load-balancers/{load_balancer}/routes/{route}/weights");
-    let answer = Client::new(&client)?.post(&path, &backend::signed(body, by))?;
-    let weighed: Weighed = serde_json::from_str(&answer)
-        .context("the admin API's answer is not understood: are both sides of one version?")?;
+    let weighed: Weighed = backend::give(&path, body, signed)?;
     super::print(&format!("{}\n", in_force(&weighed)))?;
     Ok(ExitCode::SUCCESS)
 }
