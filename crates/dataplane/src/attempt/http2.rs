@@ -291,14 +291,24 @@ impl Exchange<'_, '_, '_, '_> {
         if !incoming.is_end_stream() {
             self.reply.flush().await?;
         }
+        let mut left = match self.scratch.response.framing {
+            Framing::Length(length) => Some(length),
+            _ => None,
+        };
         loop {
             self.timer.arm(idle.get());
             match self.timer.bound(incoming.data()).await {
                 Ok(Some(Ok(data))) => {
+                    left = left.map(|left| left.saturating_sub(data.len() as u64));
                     self.reply.data(&data);
                     self.reply.flush().await?;
                     // Fails for a stream that is over, whose window nobody needs.
                     let _ = incoming.flow_control().release_capacity(data.len());
+                }
+                // All that was announced is here, and a client of HTTP/1 knows it: its connection goes on.
+                Ok(Some(Err(_))) if left == Some(0) => {
+                    self.reply.end(None);
+                    return self.reply.flush().await;
                 }
                 Ok(Some(Err(_))) => return Err(Broken::Backend(Reason::BackendTruncated)),
                 Ok(None) => break,

@@ -2,6 +2,7 @@
 //! load, with a server of another implementation (Python's `h2`) and gRPC's own.
 
 use crate::support::frames::*;
+use crate::support::frames_server::{FramesServer, STATUS_200, field};
 use crate::support::*;
 
 /// A pool of HTTP/2 with one backend, served by one thread, so that there is one set of connections.
@@ -310,4 +311,30 @@ except grpc.RpcError as error:
     assert_eq!(out, "DEADLINE_EXCEEDED queue_deadline\n");
     evenkeel.wait_for_failures("queue_deadline", 1);
     holder.end();
+}
+
+/// RFC 9110 section 8.6: a response is whole when what its length announced is here, although its stream then ends with
+/// an error. A client of HTTP/1 knows that it is, and its connection goes on; one of another length is cut.
+#[test]
+fn a_response_of_known_length_is_whole_whatever_ends_its_stream() {
+    let server = FramesServer::start(|asked| {
+        let length = if asked.number < 2 { "2" } else { "3" };
+        asked.send(
+            HEADERS,
+            END_HEADERS,
+            &[STATUS_200, &field("content-length", length)].concat(),
+        );
+        asked.send(DATA, 0, b"ok");
+        asked.reset(2);
+    });
+    let evenkeel = pool(server.address, "retries.attempts = 0\n");
+    let mut client = evenkeel.client();
+    for _ in 0..2 {
+        let whole = client.get("/");
+        assert_eq!((whole.status(), whole.text(), whole.closes()), (200, "ok", false));
+    }
+    client.send("GET / HTTP/1.1\r\nHost: a\r\n\r\n");
+    let cut = client.try_response();
+    assert!(!matches!(&cut, Ok(answer) if answer.status() == 200), "{cut:?}");
+    assert_eq!(server.requests(), 3);
 }
