@@ -281,6 +281,7 @@ pub(crate) struct WeightArgs {
 #[command(after_help = "\
 Examples:
   evenkeel explain --listener shop GET /cart
+  evenkeel explain --listener shop GET https://shop.example/cart
   evenkeel explain --listener shop/http GET '/cart?id=7' -H 'Host: shop.example' -H 'Cookie: user=7'
   evenkeel explain --listener 127.0.0.1:8080 GET / --client-address 192.0.2.7")]
 pub(crate) struct ExplainArgs {
@@ -289,7 +290,7 @@ pub(crate) struct ExplainArgs {
     pub(crate) listener: String,
     /// Request method
     pub(crate) method: String,
-    /// Request target: path and query
+    /// Request target: path and query, or a whole URL
     pub(crate) target: String,
     /// Header field [repeatable]
     #[arg(short = 'H', long = "header", value_name = "NAME: VALUE", value_parser = header)]

@@ -13,11 +13,12 @@ use crate::client::Client;
 use crate::table::{Cell, Paint, Table, Tone};
 
 pub(crate) fn run(args: ExplainArgs) -> anyhow::Result<ExitCode> {
+    let (target, headers) = as_sent(args.target, args.headers);
     let query = ExplainQuery {
         listener: args.listener,
         method: args.method,
-        target: args.target,
-        headers: args.headers,
+        target,
+        headers,
         client: args.client_address,
     };
     let answer = Client::new(&args.client)?.post("/api/v1/explain", &serde_json::to_value(&query)?)?;
@@ -30,6 +31,25 @@ pub(crate) fn run(args: ExplainArgs) -> anyhow::Result<ExitCode> {
     let paint = Paint::for_terminal(std::io::stdout().is_terminal());
     super::print(&render(&query, &explanation, paint))?;
     Ok(ExitCode::SUCCESS)
+}
+
+/// A whole URL as browsers send it: its host in a field of its own. With a `Host` given too, it is left as it is: the
+/// form that proxies are sent.
+fn as_sent(target: String, mut headers: Vec<(String, String)>) -> (String, Vec<(String, String)>) {
+    let Some((_, rest)) = target
+        .split_once("://")
+        .filter(|(scheme, _)| matches!(*scheme, "http" | "https"))
+    else {
+        return (target, headers);
+    };
+    if headers.iter().any(|(name, _)| name.eq_ignore_ascii_case("host")) {
+        return (target, headers);
+    }
+    let end = rest.find(['/', '?']).unwrap_or(rest.len());
+    let (authority, path) = rest.split_at(end);
+    headers.push(("Host".to_owned(), authority.to_owned()));
+    let slash = if path.starts_with('/') { "" } else { "/" };
+    (format!("{slash}{path}"), headers)
 }
 
 fn render(query: &ExplainQuery, explanation: &Explanation, paint: Paint) -> String {
@@ -150,6 +170,25 @@ mod tests {
     use super::*;
     use model::config::Name;
     use model::explain::{Candidate, Chosen, Refusal, RouteStep};
+
+    /// Scenario: someone pastes the address out of the browser.
+    #[test]
+    fn a_whole_url_is_asked_for_as_browsers_do() {
+        let sent = |target: &str| as_sent(target.to_owned(), vec![]);
+        let host = |host: &str| vec![("Host".to_owned(), host.to_owned())];
+        assert_eq!(
+            sent("https://shop.test/a?b=1"),
+            ("/a?b=1".into(), host("shop.test"))
+        );
+        assert_eq!(
+            sent("http://shop.test:8080"),
+            ("/".into(), host("shop.test:8080"))
+        );
+        assert_eq!(sent("https://shop.test?b"), ("/?b".into(), host("shop.test")));
+        assert_eq!(sent("/a?u=http://b/"), ("/a?u=http://b/".into(), vec![]));
+        let both = as_sent("http://a.test/".into(), host("b.test"));
+        assert_eq!(both, ("http://a.test/".into(), host("b.test")));
+    }
 
     fn query() -> ExplainQuery {
         ExplainQuery {
