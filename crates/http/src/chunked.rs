@@ -8,7 +8,7 @@ use std::ops::Range;
 
 use model::reason::Reason;
 
-use crate::fields::{request_kind, starts_with};
+use crate::fields::{LONGEST_COMPARED, plain, request_kind, starts_with};
 use crate::message::FieldKind;
 use crate::syntax::{TOKEN, VALUE, class, hex, is_token, is_value, trim};
 
@@ -343,12 +343,14 @@ const NOT_IN_TRAILERS: &[&str] = &[
 ];
 
 fn is_allowed_trailer(name: &[u8]) -> bool {
+    let mut space = [0; LONGEST_COMPARED];
+    let plain = plain(name, &mut space);
     // What means something to a proxy in a header, under whatever name, means nothing in a trailer.
     request_kind(name) == FieldKind::Other
-        && !starts_with(name, b"if-")
+        && !starts_with(plain, b"if-")
         && !NOT_IN_TRAILERS
             .iter()
-            .any(|known| name.eq_ignore_ascii_case(known.as_bytes()))
+            .any(|known| plain.eq_ignore_ascii_case(known.as_bytes()))
 }
 
 /// Begins a chunk of `len` bytes; the caller appends the bytes and CRLF. A length of 0 writes nothing, since it

@@ -1,11 +1,11 @@
 //! Header fields: from lines to [`Field`]s, recognised names, and what `Connection` says.
 
 use httparse::{EMPTY_HEADER, Header};
-use memchr::{memchr, memchr_iter, memchr2};
+use memchr::{memchr, memchr_iter};
 use model::reason::Reason;
 
 use crate::message::{Field, FieldKind, Span};
-use crate::syntax::list;
+use crate::syntax::{PLAIN, class, list};
 
 /// Options that all `Connection` fields of a message may hold together; each costs a walk over the fields.
 const MAX_CONNECTION_OPTIONS: usize = 64;
@@ -95,7 +95,7 @@ pub(crate) fn request_kind(name: &[u8]) -> FieldKind {
 
 /// What a request field is by the family of its name.
 fn request_family(name: &[u8]) -> FieldKind {
-    if memchr2(b'_', b'.', name).is_some() {
+    if name.iter().any(|&b| class(b) & PLAIN == 0) {
         return alias(name);
     }
     let begins = |prefix: &[u8]| starts_with(name, prefix);
@@ -109,23 +109,27 @@ fn request_family(name: &[u8]) -> FieldKind {
     }
 }
 
-/// What a field is whose name some backends take for another: CGI and its heirs know no hyphen and may write anything
+/// What a field is whose name some backends take for another: CGI and its heirs know no hyphen, and some write anything
 /// that is no letter or digit as they write that. Names with an underscore reach nobody; those with a dot, which are
-/// in use, unless they would be the name of a field that means something here.
+/// in use, or with another sign, unless they would be the name of a field that means something here.
 fn alias(name: &[u8]) -> FieldKind {
-    let mut plain = [0; LONGEST_COMPARED];
-    for (to, from) in plain.iter_mut().zip(name) {
-        *to = if *from == b'.' { b'-' } else { *from };
-    }
-    let plain = plain.get(..name.len()).unwrap_or(&plain);
-    match memchr(b'_', name).is_none() && request_kind(plain) == FieldKind::Other {
+    let mut space = [0; LONGEST_COMPARED];
+    match memchr(b'_', name).is_none() && request_kind(plain(name, &mut space)) == FieldKind::Other {
         true => FieldKind::Other,
         false => FieldKind::Dropped,
     }
 }
 
 /// Bytes of a name that decide what it is: all of the names known here, and of the prefixes, are shorter.
-const LONGEST_COMPARED: usize = 32;
+pub(crate) const LONGEST_COMPARED: usize = 32;
+
+/// A name with hyphens in the place of all signs, cut where nothing that follows decides.
+pub(crate) fn plain<'s>(name: &[u8], space: &'s mut [u8; LONGEST_COMPARED]) -> &'s [u8] {
+    for (to, &from) in space.iter_mut().zip(name) {
+        *to = if class(from) & PLAIN != 0 { from } else { b'-' };
+    }
+    space.get(..name.len()).unwrap_or(space)
+}
 
 /// What a response field is to a proxy.
 pub(crate) fn response_kind(name: &[u8]) -> FieldKind {

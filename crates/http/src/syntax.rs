@@ -12,6 +12,8 @@ pub(crate) const ENCODE: u8 = 1 << 3;
 pub(crate) const PERCENT: u8 = 1 << 4;
 /// Unreserved (RFC 3986 section 2.3).
 pub(crate) const UNRESERVED: u8 = 1 << 5;
+/// Letter, digit or hyphen, of which nearly all names of fields are.
+pub(crate) const PLAIN: u8 = 1 << 6;
 
 static CLASS: [u8; 256] = classes();
 
@@ -38,6 +40,9 @@ const fn classes() -> [u8; 256] {
         }
         if b.is_ascii_alphanumeric() || in_set(b, b"-._~") {
             class |= UNRESERVED;
+        }
+        if b.is_ascii_alphanumeric() || b == b'-' {
+            class |= PLAIN;
         }
         table[i] = class;
         i += 1;
