@@ -151,6 +151,17 @@ fn groups_in_the_host_of_a_redirect() {
     ] {
         assert!(parse_toml(&to(fixed), "x").is_ok(), "{fixed}");
     }
+    // Where there is no host, browsers take what comes behind the slashes.
+    for missing in [
+        "{scheme}:///{1}",
+        "{scheme}://{path}",
+        "{scheme}://{query}",
+        "{scheme}://?{1}",
+        "https://{path}",
+    ] {
+        let told = error(&to(missing));
+        assert!(told.cause.contains("no address to send clients to"), "{told}");
+    }
 }
 
 /// What follows a heading or list that is not closed would be told where it does not stand: it is not told.

@@ -113,16 +113,16 @@ fn location(text: &str, groups: Option<usize>) -> Result<Template, Fault> {
         .suggest("write a `/` before the first group"));
     }
     let leads = match template.pieces() {
-        [Piece::Variable(Variable::Scheme), Piece::Text(next), ..] => next.starts_with("://"),
+        [Piece::Variable(Variable::Scheme), Piece::Text(next), rest @ ..] => next
+            .strip_prefix("://")
+            .is_some_and(|after| names_host(after, rest)),
         [Piece::Variable(Variable::Path), ..] => true,
         [Piece::Text(start), rest @ ..] => {
             let after = start
                 .strip_prefix("https://")
                 .or_else(|| start.strip_prefix("http://"));
-            let named = |after: &str| !after.is_empty() && !after.starts_with(['/', '?', '#']);
-            let host =
-                after.is_some_and(|after| named(after) || (after.is_empty() && starts_with_host(rest)));
-            host || (start.starts_with('/') && !start.starts_with("//"))
+            after.is_some_and(|after| names_host(after, rest))
+                || (start.starts_with('/') && !start.starts_with("//"))
         }
         _ => false,
     };
@@ -148,8 +148,12 @@ fn has_group_in_host(pieces: &[Piece]) -> bool {
     host.any(|piece| matches!(piece, Piece::Group(_)))
 }
 
-fn starts_with_host(rest: &[Piece]) -> bool {
-    matches!(rest.first(), Some(Piece::Variable(Variable::Host)))
+/// Whether what follows `://` begins with a host. Without one, browsers take what comes behind the slashes for it.
+fn names_host(after: &str, rest: &[Piece]) -> bool {
+    match after.is_empty() {
+        true => matches!(rest.first(), Some(Piece::Variable(Variable::Host))),
+        false => !after.starts_with(['/', '?', '#']),
+    }
 }
 
 pub(super) fn respond(f: &mut Findings<'_>, s: &Section<'_>) -> Respond {
