@@ -112,7 +112,7 @@ pub(crate) fn run(shard: Rc<Shard>, slot: Rc<Slot>, arrival: Box<Arrival>) -> im
 enum Now<'a> {
     Idle(Client),
     Over,
-    /// HTTP/1.1 no longer; what it is now may take long, without the state of requests.
+    /// No request comes over it any more; what it is now may take long, without the state of requests.
     Another(Pin<Box<dyn Future<Output = ()> + 'a>>),
 }
 
@@ -121,10 +121,7 @@ async fn busy<'a>(shard: &'a Rc<Shard>, slot: &'a Rc<Slot>, mut client: Client) 
     match serve(shard, slot, &mut client).await {
         After::Idle => Now::Idle(client),
         After::Close => Now::Over,
-        After::Linger => {
-            linger(shard, &mut client).await;
-            Now::Over
-        }
+        After::Linger => Now::Another(Box::pin(linger(shard, client))),
         After::Tunnel(tunnel) => Now::Another(Box::pin(serve_tunnel(shard, client, tunnel))),
         After::Http2(ahead) => Now::Another(Box::pin(serve_http2(shard, slot, client, ahead))),
     }
@@ -175,21 +172,21 @@ async fn begin(shard: &Rc<Shard>, slot: &Slot, arrival: Box<Arrival>) -> Option<
         Accepted::PlainHttp(stream) => (stream, true),
         Accepted::Failed(stream) => (stream?, false),
     };
-    let mut client = Client::new(Stream::plain(stream), timer, Origin::new(peer, None), guard);
+    let client = Client::new(Stream::plain(stream), timer, Origin::new(peer, None), guard);
     match plain {
         true => refuse_plain(shard, &serving, client).await,
-        false => linger(shard, &mut client).await,
+        false => linger(shard, client).await,
     }
     None
 }
 
 /// Tells a client that speaks HTTP in the clear where TLS is spoken.
-async fn refuse_plain(shard: &Rc<Shard>, serving: &ListenerServing, mut client: Client) {
+async fn refuse_plain(shard: &Rc<Shard>, serving: &ListenerServing, client: Client) {
     let mut work = shard.take_work();
     let next = refuse(shard, serving, &client, &mut work, Reason::PlainHttpOnTlsPort).await;
     shard.give_work(work);
     if next == Next::Linger {
-        linger(shard, &mut client).await;
+        linger(shard, client).await;
     }
 }
 
@@ -431,7 +428,7 @@ async fn read_request(
 }
 
 /// Says that we send no more and takes what is still coming, within bounds.
-async fn linger(shard: &Shard, client: &mut Client) {
+async fn linger(shard: &Shard, client: Client) {
     if client.stream.shutdown().await.is_err() {
         return;
     }

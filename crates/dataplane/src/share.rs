@@ -37,8 +37,12 @@ impl Share {
         self.bytes
     }
 
-    /// Takes so many more, or none when there are fewer left; whether it did.
+    /// Takes so many more, or none when there are fewer left; whether it did. What was taken may be more than a bound
+    /// that came later: nothing more is then still to be had.
     pub(crate) fn take(&mut self, more: u64) -> bool {
+        if more == 0 {
+            return true;
+        }
         let within = |used: u64| used.checked_add(more).filter(|sum| *sum <= self.most);
         let taken = self.total.0.fetch_update(Relaxed, Relaxed, within).is_ok();
         if taken {
@@ -68,6 +72,8 @@ mod tests {
         assert_eq!((one.bytes(), other.bytes(), total.bytes()), (6, 4, 10));
         drop(one);
         assert!(!other.take(7) && other.take(6));
+        let mut lower = Share::empty(total.clone(), 5);
+        assert!(lower.take(0) && !lower.take(1));
         drop(other);
         assert_eq!(total.bytes(), 0);
     }

@@ -305,8 +305,9 @@ impl Exchange<'_, '_, '_, '_> {
                     // Fails for a stream that is over, whose window nobody needs.
                     let _ = incoming.flow_control().release_capacity(data.len());
                 }
-                // All that was announced is here, and a client of HTTP/1 knows it: its connection goes on.
-                Ok(Some(Err(_))) if left == Some(0) => {
+                // All that was announced is here, and a client of HTTP/1 knows it: its connection goes on. A call
+                // is whole with its trailers only.
+                Ok(Some(Err(_))) | Err(Expired) if left == Some(0) && !self.reply.is_call() => {
                     self.reply.end(None);
                     return self.reply.flush().await;
                 }

@@ -314,27 +314,57 @@ except grpc.RpcError as error:
 }
 
 /// RFC 9110 section 8.6: a response is whole when what its length announced is here, although its stream then ends with
-/// an error. A client of HTTP/1 knows that it is, and its connection goes on; one of another length is cut.
+/// an error or not at all. A client of HTTP/1 knows that it is, and its connection goes on; one of another length is
+/// cut.
 #[test]
 fn a_response_of_known_length_is_whole_whatever_ends_its_stream() {
     let server = FramesServer::start(|asked| {
-        let length = if asked.number < 2 { "2" } else { "3" };
+        let length = if asked.number < 3 { "2" } else { "3" };
         asked.send(
             HEADERS,
             END_HEADERS,
             &[STATUS_200, &field("content-length", length)].concat(),
         );
         asked.send(DATA, 0, b"ok");
-        asked.reset(2);
+        if asked.number != 1 {
+            asked.reset(2);
+        }
     });
-    let evenkeel = pool(server.address, "retries.attempts = 0\n");
+    let evenkeel = pool(
+        server.address,
+        "retries.attempts = 0\ntimeouts.stream_idle = \"300ms\"\n",
+    );
     let mut client = evenkeel.client();
-    for _ in 0..2 {
+    for _ in 0..3 {
         let whole = client.get("/");
         assert_eq!((whole.status(), whole.text(), whole.closes()), (200, "ok", false));
     }
     client.send("GET / HTTP/1.1\r\nHost: a\r\n\r\n");
     let cut = client.try_response();
     assert!(!matches!(&cut, Ok(answer) if answer.status() == 200), "{cut:?}");
-    assert_eq!(server.requests(), 3);
+    assert_eq!(server.requests(), 4);
+}
+
+/// A call ends with its trailers: one whose stream breaks before them is broken, whatever its length says.
+#[test]
+fn a_call_of_known_length_without_its_trailers_is_not_whole() {
+    let server = FramesServer::start(|asked| {
+        asked.send(
+            HEADERS,
+            END_HEADERS,
+            &[STATUS_200, &field("content-length", "5")].concat(),
+        );
+        asked.send(DATA, 0, &[0; 5]);
+        asked.reset(2);
+    });
+    let evenkeel = pool(server.address, "retries.attempts = 0\n");
+    let mut client = Frames::connect(evenkeel.address(), &[]);
+    let block = [
+        POST,
+        &field("content-type", "application/grpc"),
+        &field("te", "trailers"),
+    ];
+    assert!(client.send(HEADERS, END_STREAM | END_HEADERS, 1, &block.concat()));
+    client.wait_for(RST_STREAM).expect("the stream is broken off");
+    evenkeel.wait_for_failures("backend_truncated", 1);
 }
