@@ -147,6 +147,53 @@ fn section_10_5_a_connection_holds_no_more_than_its_memory() {
     wait_until("it is at the backend", || backend.count() == 6);
 }
 
+/// Takes data until this much of it is here, of whatever streams.
+#[track_caller]
+fn take(client: &mut Frames, bytes: usize) {
+    let mut came = 0;
+    while came < bytes {
+        came += client
+            .wait_for(DATA)
+            .expect("there is room for more")
+            .payload
+            .len();
+    }
+    assert_eq!(came, bytes);
+}
+
+/// Section 5.2: what a stream has of the connection's window when its client resets it, others get. Each stream takes
+/// all there is and is reset half-way, and the one behind it waits for that; at the end not a byte is missing.
+#[test]
+fn section_5_2_a_reset_stream_leaves_its_part_of_the_window_to_others() {
+    const WINDOW: usize = 65_535;
+    const BODY: usize = 90_000;
+    let body = "x".repeat(BODY);
+    let backend = Backend::saying(format!("HTTP/1.1 200 OK\r\nContent-Length: {BODY}\r\n\r\n{body}"));
+    let route = "[[load_balancers.shop.routes]]\npool = \"default\"\n";
+    for actions in ["", "buffer_responses = { memory = \"1MiB\" }\n"] {
+        let evenkeel = Evenkeel::start(&shop(&[&backend], &format!("{QUIET}{route}{actions}")));
+        // SETTINGS_INITIAL_WINDOW_SIZE: what bounds is the connection's window.
+        let mut client = Frames::connect(evenkeel.address(), &[(4, 1 << 20)]);
+        let open = encode(WINDOW_UPDATE, 0, 0, &u32::try_from(WINDOW).unwrap().to_be_bytes());
+        for i in 0..20 {
+            assert!(client.send(HEADERS, END_STREAM | END_HEADERS, odd(i), GET));
+            answered(&mut client);
+            if i > 0 {
+                let reset = encode(RST_STREAM, 0, odd(i - 1), &CANCEL.to_be_bytes());
+                // Either may come first.
+                client.raw(&match i % 2 {
+                    0 => [&*reset, &open].concat(),
+                    _ => [&*open, &reset].concat(),
+                });
+            }
+            take(&mut client, WINDOW);
+        }
+        client.raw(&open);
+        let last = std::iter::from_fn(|| client.wait_for(DATA)).find(|data| data.flags & END_STREAM != 0);
+        assert_eq!(last.map(|data| data.stream), Some(odd(19)));
+    }
+}
+
 /// Section 5.4.2 and CVE-2023-44487: streams that are cancelled after their response has begun, too fast.
 #[test]
 fn section_5_4_2_answered_streams_may_not_be_cancelled_too_fast() {

@@ -24,6 +24,7 @@ mod exhaustion;
 mod expectations;
 mod explain;
 mod faults;
+mod faults_mixes;
 mod figures;
 mod forwarding;
 mod grpc;

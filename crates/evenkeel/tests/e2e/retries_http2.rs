@@ -84,6 +84,49 @@ fn a_refused_stream_is_tried_elsewhere() {
     assert_eq!((answer.status(), answer.text()), (200, "ok"));
 }
 
+/// Leaves at each request, `looked` at or not, but the first `used`.
+fn leaving(used: usize, looked: bool) -> FramesServer {
+    FramesServer::start(move |asked| match asked.number < used {
+        true => asked.answer(STATUS_200, b"ok"),
+        false => asked.leave(looked),
+    })
+}
+
+/// RFC 9113 section 6.8: a server that goes away names the last stream that it may have acted on. What it took and
+/// did not answer may be done: a POST is not sent again, not even where its connection was used before; a GET is.
+#[test]
+fn what_a_server_took_before_it_left_is_sent_again_where_that_is_safe() {
+    for used in [0, 1] {
+        let (bad, good) = (leaving(used, true), ok());
+        let evenkeel = evenkeel([&bad, &good], "on = [\"connect\", \"reset\"]");
+        if used > 0 {
+            until_it_meets(&evenkeel, &bad, GET);
+        }
+        let answer = until_it_meets(&evenkeel, &bad, POST);
+        assert_eq!((answer.status(), answer.reason()), (502, "backend_reset"));
+        let again = || evenkeel.metric("evenkeel_pool_retries_total", &[]);
+        assert_eq!(again(), 0.0);
+        let answer = until_it_meets(&evenkeel, &bad, GET);
+        assert_eq!((answer.status(), answer.text()), (200, "ok"));
+        assert_eq!(again(), 1.0);
+    }
+}
+
+/// RFC 9113 sections 6.8 and 8.7: what is above the last stream that it names it has not looked at.
+#[test]
+fn what_a_server_did_not_look_at_before_it_left_is_sent_again() {
+    for used in [0, 1] {
+        let (bad, good) = (leaving(used, false), ok());
+        let evenkeel = evenkeel([&bad, &good], "on = [\"connect\", \"reset\"]");
+        if used > 0 {
+            until_it_meets(&evenkeel, &bad, GET);
+        }
+        let answer = until_it_meets(&evenkeel, &bad, POST);
+        assert_eq!((answer.status(), answer.text()), (200, "ok"));
+        assert_eq!(evenkeel.metric("evenkeel_pool_retries_total", &[]), 1.0);
+    }
+}
+
 fn unavailable(asked: &Asked) {
     let mut block = STATUS_200.to_vec();
     block.extend(field("content-type", "application/grpc"));

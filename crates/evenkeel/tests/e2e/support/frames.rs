@@ -27,6 +27,7 @@ pub(crate) const POST: &[u8] = &[0x83, 0x87, 0x84, 0x01, 1, b'a'];
 #[derive(Debug, Clone)]
 pub(crate) struct Frame {
     pub(crate) kind: u8,
+    pub(crate) flags: u8,
     pub(crate) stream: u32,
     pub(crate) payload: Vec<u8>,
 }
@@ -89,6 +90,7 @@ impl Frames {
         self.0.read_exact(&mut payload).ok()?;
         Some(Frame {
             kind: head[3],
+            flags: head[4],
             stream: u32::from_be_bytes(head[5..9].try_into().unwrap()),
             payload,
         })

@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
 use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
 
-use super::frames::{DATA, END_HEADERS, END_STREAM, HEADERS, PING, RST_STREAM, SETTINGS, encode};
+use super::frames::{DATA, END_HEADERS, END_STREAM, GOAWAY, HEADERS, PING, RST_STREAM, SETTINGS, encode};
 use super::free_address;
 
 /// `:status: 200`, as a block of fields.
@@ -75,6 +75,20 @@ impl Asked {
     /// Ends the stream with this code.
     pub(crate) fn reset(&self, code: u32) {
         self.send(RST_STREAM, 0, &code.to_be_bytes());
+    }
+
+    /// Ends the connection; the last stream that was looked at is this one if it was `looked` at, or the one
+    /// before it.
+    pub(crate) fn leave(&self, looked: bool) {
+        let last = if looked {
+            self.stream
+        } else {
+            self.stream.saturating_sub(2)
+        };
+        let payload = [last.to_be_bytes(), [0; 4]].concat();
+        let mut writer = self.writer.lock().unwrap();
+        let _ = writer.write_all(&encode(GOAWAY, 0, 0, &payload));
+        let _ = writer.shutdown(Shutdown::Both);
     }
 
     /// Sends a frame of the stream; nobody may be there to take it.

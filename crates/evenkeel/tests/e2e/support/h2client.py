@@ -39,7 +39,10 @@ class Http2:
             data = self.sock.recv(65536)
             if not data:
                 return
-            for event in self.conn.receive_data(data):
+            events = self.conn.receive_data(data)
+            # Data of a stream that was reset makes no event, and yet opens the connection's window.
+            self.flush()
+            for event in events:
                 if isinstance(event, h2.events.DataReceived) and event.stream_id not in self.unread:
                     try:
                         self.conn.acknowledge_received_data(event.flow_controlled_length, event.stream_id)
