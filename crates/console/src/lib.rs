@@ -25,6 +25,7 @@ use std::sync::Arc;
 
 use model::config::{MAX_SPLIT_WEIGHT, MAX_WEIGHT, Name, Secret};
 use model::explain::{ExplainQuery, Explanation};
+use model::plan::{Plan, PlanQuery};
 use model::record::{RecordQuery, RequestRecord};
 use model::state::{Order, Override, RouteKey, RouteOrder, RouteWeights};
 use model::status::{ReloadStatus, Status};
@@ -40,6 +41,10 @@ pub type Explain = dyn Fn(&ExplainQuery) -> Result<Explanation, String> + Send +
 pub type Recall =
     dyn Fn(RecordQuery) -> Pin<Box<dyn Future<Output = Vec<RequestRecord>> + Send>> + Send + Sync;
 
+/// Tells what a config would change, or every error in it.
+pub type Foresee =
+    dyn Fn(PlanQuery) -> Pin<Box<dyn Future<Output = Result<Plan, Vec<String>>> + Send>> + Send + Sync;
+
 /// What the API shows and whom it asks. The closures are called on the serving thread: they must not block.
 pub struct Console {
     /// Bearer token that every request but `/livez` and `/readyz` must carry, when set.
@@ -52,6 +57,8 @@ pub struct Console {
     pub explain: Arc<Explain>,
     /// What is remembered of requests, newest first.
     pub recall: Arc<Recall>,
+    /// What a config would change; nothing changes by asking.
+    pub plan: Arc<Foresee>,
     /// Where operators' orders go. Each is answered, or its reply dropped, which reads as "shutting down".
     pub orders: mpsc::Sender<OrderRequest>,
     /// Where orders for routes go; answered likewise.

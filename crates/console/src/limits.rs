@@ -10,6 +10,8 @@ pub const MAX_HEADER_BYTES: usize = 16 * 1024;
 pub const MAX_HEADER_FIELDS: usize = 64;
 /// Bytes of a request's body. Beyond: 413.
 pub const MAX_BODY_BYTES: usize = 64 * 1024;
+/// Bytes of a request's body that holds a whole config: the greatest file, and its quoting. Beyond: 413.
+pub const MAX_CONFIG_BODY_BYTES: usize = 32 * 1024 * 1024;
 /// Time to send the header of a request, and time that a connection may be idle. Then it closes.
 pub const HEADER_TIMEOUT: Duration = Duration::from_secs(10);
 /// Time from the header of a request to its response, the sending of its body included. Then 408.

@@ -10,7 +10,7 @@ use model::state::{Mode, Order, OrderAction, OverrideKey, RouteKey, RouteWeights
 use model::units::{format_duration, parse_duration};
 use serde::Deserialize;
 
-use crate::limits::{MAX_BODY_BYTES, MAX_BY_CHARS, MAX_LASTS};
+use crate::limits::{MAX_BY_CHARS, MAX_LASTS};
 use crate::problem::{Kind, Problem};
 
 /// Who gave an order that does not say.
@@ -111,16 +111,15 @@ fn signed_by(by: Option<String>) -> Result<String, Problem> {
 }
 
 /// Why a body is not JSON of the form expected.
-pub(crate) fn json_problem(rejection: &JsonRejection) -> Problem {
+pub(crate) fn json_problem(rejection: &JsonRejection, most: usize) -> Problem {
     match rejection.status() {
         StatusCode::UNSUPPORTED_MEDIA_TYPE => Problem::new(
             Kind::UnsupportedMediaType,
             "send the body with `Content-Type: application/json`",
         ),
-        StatusCode::PAYLOAD_TOO_LARGE => Problem::new(
-            Kind::BodyTooLarge,
-            format!("a body may have {MAX_BODY_BYTES} bytes"),
-        ),
+        StatusCode::PAYLOAD_TOO_LARGE => {
+            Problem::new(Kind::BodyTooLarge, format!("a body may have {most} bytes"))
+        }
         _ => Problem::new(Kind::BadJson, rejection.body_text()),
     }
 }

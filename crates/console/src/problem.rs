@@ -42,6 +42,7 @@ kinds! {
     UnsupportedMediaType "unsupported_media_type" UNSUPPORTED_MEDIA_TYPE "The body must be JSON";
     BadOrder "bad_order" UNPROCESSABLE_ENTITY "The order makes no sense";
     BadQuery "bad_query" UNPROCESSABLE_ENTITY "The question makes no sense";
+    BadConfig "bad_config" UNPROCESSABLE_ENTITY "The config has errors";
     ReloadRefused "reload_refused" UNPROCESSABLE_ENTITY "The new config has errors; the old one stays in force";
     Internal "internal" INTERNAL_SERVER_ERROR "A fault of Evenkeel";
     StoreFailed "store_failed" INTERNAL_SERVER_ERROR "The order could not be stored";

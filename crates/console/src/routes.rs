@@ -12,12 +12,13 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::{MethodRouter, get, post};
 use model::config::Name;
 use model::explain::{ExplainQuery, Explanation};
+use model::plan::{Plan, PlanQuery};
 use model::state::{Override, OverrideKey};
 use model::status::{Event, ReloadStatus, Status};
 use serde::Serialize;
 use tokio::sync::{mpsc, oneshot};
 
-use crate::limits::{ANSWER_TIMEOUT, MAX_BODY_BYTES};
+use crate::limits::{ANSWER_TIMEOUT, MAX_BODY_BYTES, MAX_CONFIG_BODY_BYTES};
 use crate::order::{OrderBody, json_problem};
 use crate::problem::{Kind, Problem};
 use crate::{Console, OrderError, OrderRequest, ReloadRequest, access, requests, weights};
@@ -42,6 +43,11 @@ fn table() -> Vec<(Method, &'static str, MethodRouter<Arc<Console>>)> {
         (Method::GET, "/api/v1/config", get(config)),
         (Method::GET, "/api/v1/openapi.json", get(openapi)),
         (Method::POST, "/api/v1/explain", post(explain)),
+        (
+            Method::POST,
+            "/api/v1/plan",
+            post(plan).layer(DefaultBodyLimit::max(MAX_CONFIG_BODY_BYTES)),
+        ),
         (Method::GET, "/api/v1/requests", get(requests::last)),
         (Method::GET, "/api/v1/requests/{id}", get(requests::by_id)),
         (Method::POST, "/api/v1/reload", post(reload)),
@@ -117,10 +123,21 @@ async fn explain(
     State(console): Shared,
     query: Result<Json<ExplainQuery>, JsonRejection>,
 ) -> Result<Json<Explanation>, Problem> {
-    let Json(query) = query.map_err(|rejection| json_problem(&rejection))?;
+    let Json(query) = query.map_err(|rejection| json_problem(&rejection, MAX_BODY_BYTES))?;
     (console.explain)(&query)
         .map(Json)
         .map_err(|detail| Problem::new(Kind::BadQuery, detail))
+}
+
+async fn plan(
+    State(console): Shared,
+    query: Result<Json<PlanQuery>, JsonRejection>,
+) -> Result<Json<Plan>, Problem> {
+    let Json(query) = query.map_err(|rejection| json_problem(&rejection, MAX_CONFIG_BODY_BYTES))?;
+    (console.plan)(query).await.map(Json).map_err(|errors| {
+        let detail = format!("{}; nothing was changed", count(errors.len(), "error"));
+        Problem::new(Kind::BadConfig, detail).with_errors(errors)
+    })
 }
 
 async fn reload(State(console): Shared) -> Result<Json<ReloadStatus>, Problem> {
@@ -157,7 +174,7 @@ async fn order(
         load_balancer,
         address,
     };
-    let Json(body) = body.map_err(|rejection| json_problem(&rejection))?;
+    let Json(body) = body.map_err(|rejection| json_problem(&rejection, MAX_BODY_BYTES))?;
     let order = body.into_order(key.clone())?;
     let standing = ask(&console.orders, |reply| OrderRequest { order, reply })
         .await?

@@ -9,6 +9,7 @@ use model::config::Name;
 use model::state::{RouteKey, RouteOrder};
 use serde::Serialize;
 
+use crate::limits::MAX_BODY_BYTES;
 use crate::order::{WeightsBody, json_problem};
 use crate::problem::{Kind, Problem};
 use crate::routes::{ask, order_problem};
@@ -33,7 +34,7 @@ pub(crate) async fn order(
             .map_err(|e| Problem::new(Kind::UnknownLoadBalancer, e.to_string()))?,
         route: Name::parse(&route).map_err(|e| Problem::new(Kind::UnknownRoute, e.to_string()))?,
     };
-    let Json(body) = body.map_err(|rejection| json_problem(&rejection))?;
+    let Json(body) = body.map_err(|rejection| json_problem(&rejection, MAX_BODY_BYTES))?;
     let order = body.into_order(key.clone())?;
     let standing = ask(&console.weights, |reply| WeightsRequest { order, reply })
         .await?

@@ -34,6 +34,8 @@ pub(crate) enum Command {
     Check(CheckArgs),
     /// Print the JSON Schema of the config file
     Schema,
+    /// Show what a config file would change in a running process, without changing anything
+    Plan(PlanArgs),
     /// Show load balancers, backends and recent events of a running process
     Status(StatusArgs),
     /// Order a backend to drain, into maintenance, back to ready, or to another weight
@@ -134,6 +136,25 @@ pub(crate) struct ClientArgs {
     /// File that holds the admin token
     #[arg(long, value_name = "FILE", env = "EVENKEEL_TOKEN_FILE")]
     pub(crate) token_file: Option<PathBuf>,
+}
+
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  evenkeel plan evenkeel.toml
+  evenkeel plan --json evenkeel.toml
+
+The running process reads the files that the config names, and its own flags stand above it. Exit
+code 1: the config has errors; all are listed.")]
+pub(crate) struct PlanArgs {
+    /// Config file: TOML, or JSON where its name ends in `.json`
+    #[arg(value_name = "FILE")]
+    pub(crate) file: PathBuf,
+    /// Print what the API answers
+    #[arg(long)]
+    pub(crate) json: bool,
+    #[command(flatten)]
+    pub(crate) client: ClientArgs,
 }
 
 #[derive(Debug, Args)]

@@ -6,6 +6,7 @@ mod client;
 mod commands;
 mod data_dir;
 mod demo;
+mod foresight;
 mod hub;
 mod logging;
 mod metrics;
@@ -35,6 +36,7 @@ fn main() -> ExitCode {
         Command::Route(command) => commands::route::run(command),
         Command::Explain(args) => commands::explain::run(args),
         Command::Why(args) => commands::why::run(&args),
+        Command::Plan(args) => commands::plan::run(&args),
         Command::Reload(args) => commands::reload::run(&args),
         Command::Demo(args) => demo::run(&args),
         Command::DemoBackend(args) => demo::backend::run(args),

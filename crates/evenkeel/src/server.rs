@@ -17,6 +17,7 @@ use console::{Console, OrderRequest, ReloadRequest, WeightsRequest};
 use dataplane::Dataplane;
 use model::acme::Managed;
 use model::config::{Config, Secret};
+use model::plan::{Plan, PlanQuery};
 use model::status::Status;
 use net::privileges::{self, Identity};
 use orchestrator::acme::{self, AcmeEvent};
@@ -26,6 +27,7 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::{mpsc, oneshot, watch};
 
 use crate::data_dir::{self, DataDir};
+use crate::foresight;
 use crate::hub::{Core, Hub, Inputs, Process, View};
 use crate::metrics::{ControlMetrics, Figures};
 use crate::now;
@@ -74,6 +76,7 @@ struct Shared {
     view: watch::Receiver<View>,
     process: Process,
     ready: AtomicBool,
+    flags: Flags,
 }
 
 struct Signals {
@@ -84,6 +87,23 @@ struct Signals {
 }
 
 impl Shared {
+    fn new(dataplane: Arc<Dataplane>, view: watch::Receiver<View>, flags: Flags) -> Self {
+        Self {
+            dataplane,
+            view,
+            process: Process { started: now() },
+            ready: AtomicBool::new(true),
+            flags,
+        }
+    }
+
+    /// What a config would change now.
+    fn plan(&self, query: &PlanQuery) -> Result<Plan, Vec<String>> {
+        let snapshot = self.view.borrow().snapshot.clone();
+        let in_flight = |backend: &_| self.dataplane.live(backend).in_flight;
+        foresight::plan(query, &self.flags, &snapshot, now(), in_flight)
+    }
+
     fn status(&self) -> Status {
         let view = self.view.borrow().clone();
         let listeners = self.dataplane.listeners();
@@ -125,12 +145,7 @@ impl Server {
         give_up_root(identity.as_ref())?;
         dataplane.tell(core.snapshot()).map_err(anyhow::Error::msg)?;
         let (view_out, view) = watch::channel(core.view());
-        let shared = Arc::new(Shared {
-            dataplane: dataplane.clone(),
-            view,
-            process: Process { started: now() },
-            ready: AtomicBool::new(true),
-        });
+        let shared = Arc::new(Shared::new(dataplane.clone(), view, setup.flags.clone()));
         let (targets, targets_in) = watch::channel(Vec::new());
         let (certificates, certificates_in) = watch::channel(Vec::new());
         let ordered = keep_certificates(&dataplane, data.managed(), certificates_in);
@@ -326,6 +341,7 @@ fn console(
     }));
     let (status, ready, explain, effective) =
         (shared.clone(), shared.clone(), shared.clone(), shared.clone());
+    let plan = shared.clone();
     let recall = shared.dataplane.clone();
     Console {
         token,
@@ -335,6 +351,14 @@ fn console(
         recall: Arc::new(move |query| {
             let dataplane = recall.clone();
             Box::pin(async move { dataplane.recall(query).await })
+        }),
+        plan: Arc::new(move |query| {
+            let shared = plan.clone();
+            Box::pin(async move {
+                // It reads files and may take a while.
+                let planned = tokio::task::spawn_blocking(move || shared.plan(&query)).await;
+                planned.unwrap_or_else(|error| Err(vec![format!("a fault of Evenkeel: {error}")]))
+            })
         }),
         orders,
         weights,

@@ -97,12 +97,26 @@ fn read_up_to(path: &Path, most: u64) -> Result<Vec<u8>, String> {
 pub(crate) fn parse(text: &[u8], source: &Source, flags: &Flags) -> Result<Config, Vec<String>> {
     let text = std::str::from_utf8(text)
         .map_err(|error| vec![format!("{source}: byte {} is not UTF-8", error.valid_up_to())])?;
-    let checked = diagnose(text, source)
-        .map_err(|errors| errors.iter().map(ToString::to_string).collect::<Vec<_>>())?;
-    for warning in &checked.warnings {
+    let (config, warnings) = understand(text, source, flags)?;
+    for warning in &warnings {
         tracing::warn!("{warning}");
     }
-    flags.apply(checked.config).map_err(|error| vec![error])
+    Ok(config)
+}
+
+/// The same in silence: the config, and what is odd about it.
+///
+/// # Errors
+/// Every error, each in full.
+pub(crate) fn understand(
+    text: &str,
+    source: &Source,
+    flags: &Flags,
+) -> Result<(Config, Vec<Diagnostic>), Vec<String>> {
+    let checked = diagnose(text, source)
+        .map_err(|errors| errors.iter().map(ToString::to_string).collect::<Vec<_>>())?;
+    let config = flags.apply(checked.config).map_err(|error| vec![error])?;
+    Ok((config, checked.warnings))
 }
 
 /// Text to a valid config.

@@ -18,6 +18,7 @@ pub mod effective;
 pub mod explain;
 pub mod geography;
 pub mod parse;
+pub mod plan;
 pub mod reason;
 pub mod record;
 pub mod schema;

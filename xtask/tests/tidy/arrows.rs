@@ -35,6 +35,7 @@ const ARROWS: &[(&str, &[&str])] = &[
         "evenkeel",
         &[
             "evenkeel-model",
+            "evenkeel-balance",
             "evenkeel-net",
             "evenkeel-tls",
             "evenkeel-dataplane",

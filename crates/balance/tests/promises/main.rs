@@ -9,6 +9,7 @@ mod ejection;
 mod explain;
 mod hashing;
 mod least_loaded;
+mod moved;
 mod overload;
 mod peak_ewma;
 mod random;

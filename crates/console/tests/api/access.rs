@@ -2,13 +2,14 @@
 
 use crate::support::Api;
 
-const PROTECTED: [(&str, &str); 9] = [
+const PROTECTED: [(&str, &str); 10] = [
     ("GET", "/metrics"),
     ("GET", "/api/v1/status"),
     ("GET", "/api/v1/events"),
     ("GET", "/api/v1/config"),
     ("GET", "/api/v1/openapi.json"),
     ("POST", "/api/v1/explain"),
+    ("POST", "/api/v1/plan"),
     ("POST", "/api/v1/reload"),
     ("POST", crate::support::ORDER),
     ("GET", "/api/v1/no-such-path"),

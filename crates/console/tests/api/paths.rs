@@ -151,6 +151,40 @@ async fn explain_answers_with_the_decision() {
     assert_eq!(refused["refused"]["reason"], "no_route");
 }
 
+/// A plan tells what would change; a config with errors all of them.
+#[tokio::test]
+async fn a_plan_tells_what_would_change() {
+    let api = Api::start(None).await;
+    let nothing = api.post("/api/v1/plan", r#"{"text": ""}"#).await.json();
+    assert_eq!(nothing["changes"], json!([]));
+    let much = api.post(
+        "/api/v1/plan",
+        r#"{"text": "{}", "format": "json", "name": "new.json"}"#,
+    );
+    let much = much.await.json();
+    assert_eq!(much["drains"][0]["in_flight"], 4);
+    assert_eq!(much["moved"][0]["share"], 0.25);
+    let bad = api.post("/api/v1/plan", r#"{"text": "bad"}"#).await;
+    assert_eq!(bad.problem(), (422, "bad_config".into()));
+    assert_eq!(bad.detail(), "2 errors; nothing was changed");
+    assert_eq!(bad.json()["errors"], json!(["line 3: no", "line 9: no"]));
+}
+
+/// A config may be greater than other bodies.
+#[tokio::test]
+async fn a_plan_takes_a_great_config() {
+    let api = Api::start(None).await;
+    let text = "#".repeat(1024 * 1024);
+    let planned = api
+        .post("/api/v1/plan", &format!(r#"{{"text": "{text}"}}"#))
+        .await;
+    assert_eq!(planned.status, 200);
+    let other = api
+        .post("/api/v1/explain", &format!(r#"{{"listener": "{text}"}}"#))
+        .await;
+    assert_eq!(other.problem().0, 413);
+}
+
 /// The first reload succeeds; the second meets a bad file and lists every error.
 #[tokio::test]
 async fn a_reload_reports_what_came_of_it() {

@@ -8,8 +8,9 @@ use evenkeel_console::{Console, OrderError, OrderRequest, ReloadRequest, Weights
 use model::config::{AllDown, Name, Secret};
 use model::explain::{Candidate, Chosen, ExplainQuery, Explanation, Refusal, RouteStep};
 use model::geography::{Code, Geography};
+use model::plan::{Draining, Moved, Plan, PlanQuery};
 use model::record::{AttemptRecord, QueueRecord, RecordQuery, RequestRecord, TlsRecord};
-use model::state::{Ejection, Health, Mode, OrderAction, Override, RouteOrder, Timestamp};
+use model::state::{BackendId, Ejection, Health, Mode, OrderAction, Override, RouteOrder, Timestamp};
 use model::status::{
     BackendLive, BackendStatus, CertificateStatus, ConfigStatus, Event, ListenerStatus, LoadBalancerStatus,
     PoolLive, PoolStatus, QueueStatus, ReloadStatus, RouteStatus, SplitPartStatus, SplitStatus, Status,
@@ -118,6 +119,7 @@ impl Api {
             status: Arc::new(status),
             ready: Arc::new(move || readiness.load(Ordering::Relaxed)),
             explain: Arc::new(explain),
+            plan: Arc::new(|query| Box::pin(std::future::ready(plan(&query)))),
             recall: Arc::new(|query| Box::pin(std::future::ready(recall(&query)))),
             orders,
             weights: weights(),
@@ -279,6 +281,36 @@ fn explain(query: &ExplainQuery) -> Result<Explanation, String> {
             detail: "no route".to_owned(),
         }),
     })
+}
+
+/// A config that is empty changes nothing, one of `bad` has two errors, any other all there is.
+fn plan(query: &PlanQuery) -> Result<Plan, Vec<String>> {
+    let revision = 3;
+    match query.text.as_str() {
+        "" => Ok(Plan {
+            revision,
+            ..Plan::default()
+        }),
+        "bad" => Err(vec!["line 3: no".to_owned(), "line 9: no".to_owned()]),
+        _ => Ok(Plan {
+            revision,
+            changes: vec!["node.threads changed".to_owned()],
+            restart: vec!["node.threads".to_owned()],
+            drains: vec![Draining {
+                backend: BackendId {
+                    load_balancer: name("shop"),
+                    pool: name("default"),
+                    address: "10.0.0.1:9001".parse().unwrap(),
+                },
+                in_flight: 4,
+            }],
+            moved: vec![Moved {
+                load_balancer: name("shop"),
+                pool: name("default"),
+                share: 0.25,
+            }],
+        }),
+    }
 }
 
 /// Remembers a failure `full` with all that is optional, and one without.

@@ -4,6 +4,7 @@
 pub(crate) mod backend;
 pub(crate) mod check;
 pub(crate) mod explain;
+pub(crate) mod plan;
 pub(crate) mod reload;
 pub(crate) mod route;
 pub(crate) mod schema;

@@ -39,6 +39,7 @@ mod known_attacks;
 mod limits;
 mod orders;
 mod overload;
+mod plan;
 mod privileges;
 mod rate_limits;
 mod reload;

@@ -1,0 +1,94 @@
+//! What a config would change in the running process, without changing it.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use balance::moved_share;
+use model::config::Config;
+use model::diff::{Change, diff};
+use model::plan::{Draining, Format, MAX_POOLS_COMPARED, Moved, Plan, PlanQuery, foresee};
+use model::snapshot::Snapshot;
+use model::state::{BackendId, Timestamp};
+
+use crate::source::{self, Flags, Source};
+
+/// What the config in `query` would change; `in_flight` knows the requests that a backend has now.
+///
+/// # Errors
+/// Every error of the config, each in full.
+pub(crate) fn plan(
+    query: &PlanQuery,
+    flags: &Flags,
+    current: &Snapshot,
+    now: Timestamp,
+    in_flight: impl Fn(&BackendId) -> u32,
+) -> Result<Plan, Vec<String>> {
+    let (config, _) = source::understand(&query.text, &named(query), flags)?;
+    let config = Arc::new(config);
+    let changes = diff(&current.config, &config);
+    let then = foresee(current, &config, now);
+    Ok(Plan {
+        revision: current.revision,
+        restart: changes.iter().filter_map(needs_restart).collect(),
+        changes: changes.iter().map(ToString::to_string).collect(),
+        drains: leaving(current, &config)
+            .map(|backend| Draining {
+                in_flight: in_flight(&backend),
+                backend,
+            })
+            .collect(),
+        moved: moved(current, &then),
+    })
+}
+
+/// The text's place: what it is called decides how it is read, as with a file.
+fn named(query: &PlanQuery) -> Source {
+    let name = query.name.clone().unwrap_or_else(|| "config".to_owned());
+    let path = PathBuf::from(name);
+    Source::File(match query.format {
+        Format::Toml if path.extension().is_some_and(|e| e == "json") => path.with_extension("json.toml"),
+        Format::Json if path.extension().is_none_or(|e| e != "json") => path.with_extension("json"),
+        _ => path,
+    })
+}
+
+fn needs_restart(change: &Change) -> Option<String> {
+    match change {
+        Change::Setting { key, restart: true } => Some((*key).to_owned()),
+        _ => None,
+    }
+}
+
+/// Backends that are in a pool now and would not be.
+fn leaving<'a>(current: &'a Snapshot, config: &'a Config) -> impl Iterator<Item = BackendId> + 'a {
+    let members = current.pools.values().flat_map(|pool| &pool.members);
+    let stays = |id: &BackendId| {
+        let lb = config.load_balancers.get(&id.load_balancer);
+        let pool = lb.and_then(|lb| lb.pools.get(&id.pool));
+        pool.is_some_and(|pool| pool.backends.iter().any(|b| b.address == id.address))
+    };
+    members
+        .map(|member| member.id.clone())
+        .filter(move |id| !stays(id))
+}
+
+/// The keys that move in pools that change; those in which none does are left out.
+fn moved(current: &Snapshot, then: &Snapshot) -> Vec<Moved> {
+    let pairs = then.pools.iter().filter_map(|(key, after)| {
+        let before = current
+            .pools
+            .get(key)
+            .filter(|before| !Arc::ptr_eq(before, after))?;
+        Some((key, before, after))
+    });
+    let shares = pairs
+        .take(MAX_POOLS_COMPARED)
+        .filter_map(|((load_balancer, pool), before, after)| {
+            Some(Moved {
+                load_balancer: load_balancer.clone(),
+                pool: pool.clone(),
+                share: moved_share(before, after).filter(|share| *share > 0.0)?,
+            })
+        });
+    shares.collect()
+}
