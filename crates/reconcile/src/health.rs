@@ -81,6 +81,15 @@ impl HealthMachine {
         }
     }
 
+    /// Goes on from a verdict that another process has reached under the same check: one result alone does not
+    /// overturn it, so that a check that moves from one process to another does not flap.
+    #[must_use]
+    pub fn going_on_from(mut self, health: Health, reason: String) -> Self {
+        self.health = health;
+        self.reason = reason;
+        self
+    }
+
     /// When the next check is due, in milliseconds.
     pub fn next_probe(&self) -> u64 {
         self.next_probe_ms

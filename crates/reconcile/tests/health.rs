@@ -47,6 +47,20 @@ fn the_first_check_decides_at_once() {
     assert_eq!(feed(&mut machine, bad("status 503")), verdict(Down, "status 503"));
 }
 
+/// Scenario: a check moves to another process, which goes on from the verdict that it finds.
+#[test]
+fn a_check_that_moves_does_not_flap() {
+    let mut machine = HealthMachine::new(&check(), 0, 0.0).going_on_from(Up, "status 200".into());
+    assert_eq!(feed(&mut machine, bad("timeout")), None);
+    assert_eq!(feed(&mut machine, bad("timeout")), None);
+    assert_eq!(feed(&mut machine, bad("timeout")), verdict(Down, "timeout"));
+
+    let mut machine = HealthMachine::new(&check(), 0, 0.0).going_on_from(Down, "timeout".into());
+    assert_eq!(feed(&mut machine, bad("timeout")), None, "known already");
+    assert_eq!(feed(&mut machine, ok()), None);
+    assert_eq!(feed(&mut machine, ok()), verdict(Up, "status 200"));
+}
+
 /// Two failures and a success are not three failures in a row.
 #[test]
 fn a_success_between_failures_starts_the_count_again() {

@@ -1,0 +1,130 @@
+//! What an LB server believes of its backends: the orchestrators' verdicts, and its own where it had to look itself.
+//!
+//! Verdicts come by a watch and by hints that overtake one another. The store's revision says which is newer; one
+//! that is older than what is known, or of an earlier epoch, is refused. Both kinds are kept side by side, and
+//! [`PlanB`](crate::plan_b::PlanB) says which counts.
+//!
+//! At most one entry of each kind per backend; [`Board::keep`] forgets those that are no longer wanted.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use model::state::{BackendId, Health, Verdict};
+
+use super::records::{Revision, VerdictRecord};
+
+/// Whose verdict is believed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Source {
+    /// An orchestrator's, from the store.
+    Orchestrator,
+    /// Of this LB server's own checks.
+    Own,
+}
+
+impl Source {
+    /// The name in API, metrics and `status`.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Orchestrator => "orchestrator",
+            Self::Own => "own",
+        }
+    }
+}
+
+/// What came of a verdict that was brought.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Taken {
+    /// It is what the store says now.
+    New,
+    /// This or a newer one is known.
+    Old,
+    /// It is newer by revision and of an earlier epoch than what is known: the store refuses such writes, so it is
+    /// not of this store's making.
+    EarlierEpoch,
+}
+
+/// What is believed of a backend.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Belief<'a> {
+    /// Up, down, or not known.
+    pub health: Health,
+    /// Why, in words.
+    pub reason: &'a str,
+    /// Who says so.
+    pub source: Source,
+}
+
+/// All verdicts known here.
+#[derive(Clone, Debug, Default)]
+pub struct Board {
+    stored: BTreeMap<BackendId, (Revision, Option<VerdictRecord>)>,
+    own: BTreeMap<BackendId, Verdict>,
+    /// Highest epoch seen of each backend; outlives a deleted verdict.
+    epochs: BTreeMap<BackendId, Revision>,
+}
+
+impl Board {
+    /// Takes what stands in the store under a backend since `revision`; `None`: nothing any more.
+    pub fn store(
+        &mut self,
+        backend: &BackendId,
+        revision: Revision,
+        verdict: Option<VerdictRecord>,
+    ) -> Taken {
+        if self
+            .stored
+            .get(backend)
+            .is_some_and(|(known, _)| *known >= revision)
+        {
+            return Taken::Old;
+        }
+        if let Some(verdict) = &verdict {
+            let epoch = self.epochs.entry(backend.clone()).or_default();
+            if verdict.epoch < *epoch {
+                return Taken::EarlierEpoch;
+            }
+            *epoch = verdict.epoch;
+        }
+        self.stored.insert(backend.clone(), (revision, verdict));
+        Taken::New
+    }
+
+    /// Takes a verdict of this server's own checks.
+    pub fn own(&mut self, verdict: Verdict) {
+        self.own.insert(verdict.backend.clone(), verdict);
+    }
+
+    /// Forgets all own verdicts: those checks have ended, and another time they begin anew.
+    pub fn forget_own(&mut self) {
+        self.own.clear();
+    }
+
+    /// Forgets all backends but these.
+    pub fn keep(&mut self, wanted: &BTreeSet<BackendId>) {
+        self.stored.retain(|backend, _| wanted.contains(backend));
+        self.own.retain(|backend, _| wanted.contains(backend));
+        self.epochs.retain(|backend, _| wanted.contains(backend));
+    }
+
+    /// What is believed of a backend, when `preferred` counts first. Until an own check has had its first result the
+    /// last verdict of the store stands: silence is no news.
+    pub fn belief(&self, backend: &BackendId, preferred: Source) -> Option<Belief<'_>> {
+        let own = self
+            .own
+            .get(backend)
+            .filter(|_| preferred == Source::Own)
+            .map(|verdict| Belief {
+                health: verdict.health,
+                reason: &verdict.reason,
+                source: Source::Own,
+            });
+        own.or_else(|| {
+            let (_, verdict) = self.stored.get(backend)?;
+            verdict.as_ref().map(|verdict| Belief {
+                health: verdict.health,
+                reason: &verdict.reason,
+                source: Source::Orchestrator,
+            })
+        })
+    }
+}

@@ -1,0 +1,149 @@
+//! What an LB server does when no orchestrator looks after its backends: keep, then look itself, then hand back.
+//!
+//! - **Following**: the orchestrators' verdicts count.
+//! - **Holding**: no orchestrator is there, or the store cannot be heard. The last verdicts stand.
+//! - **Own checks**: that has lasted for `after`. This server checks for itself, and its own verdicts count.
+//! - **Handing back**: a leader is there and every slot is with a worker that has said so. For `settle` both check:
+//!   what stands in the store may be of before the trouble, and is as good as new only when each check has been made
+//!   once. Its own verdicts count until then.
+//!
+//! A leader alone that is missing is no trouble: workers go on with what they have. An orchestrator that comes back
+//! while holding ends that at once; one that goes away again while being handed back to costs nothing, because the
+//! own checks have not stopped.
+
+use crate::cluster::board::Source;
+
+/// What an LB server sees of the cluster.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Sight {
+    /// Whether the store is heard: its watches are connected.
+    pub connected: bool,
+    /// Workers whose lease holds.
+    pub workers: usize,
+    /// Whether somebody leads.
+    pub led: bool,
+    /// Whether every slot is checked: [`View::is_given_out`](crate::cluster::view::View::is_given_out).
+    pub given_out: bool,
+}
+
+/// Why the orchestrators are not relied on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Trouble {
+    /// The store is not heard, so whoever checks cannot tell.
+    StoreUnreachable,
+    /// No orchestrator holds a lease.
+    NoOrchestrator,
+}
+
+impl Trouble {
+    /// The name in API, metrics and `status`.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::StoreUnreachable => "store_unreachable",
+            Self::NoOrchestrator => "no_orchestrator",
+        }
+    }
+}
+
+/// Where the machine stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Phase {
+    /// The orchestrators' verdicts count.
+    Following,
+    /// The last verdicts stand, since this time.
+    Holding(Trouble, u64),
+    /// Own checks run and count.
+    OwnChecks(Trouble),
+    /// Own checks run and count, the orchestrators are back since this time.
+    HandingBack(u64),
+}
+
+impl Phase {
+    /// The name in API, metrics and `status`.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Following => "following",
+            Self::Holding(..) => "holding",
+            Self::OwnChecks(_) => "own_checks",
+            Self::HandingBack(_) => "handing_back",
+        }
+    }
+
+    /// Whether this server's own checks run.
+    pub fn checks(self) -> bool {
+        matches!(self, Self::OwnChecks(_) | Self::HandingBack(_))
+    }
+
+    /// Whose verdicts count.
+    pub fn source(self) -> Source {
+        if self.checks() {
+            Source::Own
+        } else {
+            Source::Orchestrator
+        }
+    }
+}
+
+/// The machine. Times are milliseconds of the server's own clock.
+#[derive(Clone, Copy, Debug)]
+pub struct PlanB {
+    after_ms: u64,
+    settle_ms: u64,
+    phase: Phase,
+}
+
+impl PlanB {
+    /// `after_ms`: how long the last verdicts stand; `settle_ms`: how long the slowest check may take to be made once,
+    /// its interval, jitter and timeout together. A server that starts has heard of nobody and holds what it may
+    /// have from its disk.
+    pub fn new(after_ms: u64, settle_ms: u64, now: u64) -> Self {
+        Self {
+            after_ms,
+            settle_ms,
+            phase: Phase::Holding(Trouble::StoreUnreachable, now),
+        }
+    }
+
+    /// Where it stands.
+    pub fn phase(&self) -> Phase {
+        self.phase
+    }
+
+    /// Takes what is seen at `now`; the new phase when it changes. Repeat it at [`wake_at`](Self::wake_at).
+    pub fn see(&mut self, sight: Sight, now: u64) -> Option<Phase> {
+        let next = match (self.phase, trouble(sight)) {
+            (Phase::Following, Some(trouble)) => Phase::Holding(trouble, now),
+            (Phase::Holding(_, since), Some(trouble)) if now.saturating_sub(since) >= self.after_ms => {
+                Phase::OwnChecks(trouble)
+            }
+            (Phase::Holding(_, since), Some(trouble)) => Phase::Holding(trouble, since),
+            (Phase::Holding(..), None) => Phase::Following,
+            (Phase::OwnChecks(_) | Phase::HandingBack(_), Some(trouble)) => Phase::OwnChecks(trouble),
+            (Phase::OwnChecks(_), None) if sight.led && sight.given_out => Phase::HandingBack(now),
+            (Phase::HandingBack(since), None) if now.saturating_sub(since) >= self.settle_ms => {
+                Phase::Following
+            }
+            (same, None) => same,
+        };
+        (std::mem::replace(&mut self.phase, next) != next).then_some(next)
+    }
+
+    /// When the phase may change though nothing else does.
+    pub fn wake_at(&self) -> u64 {
+        match self.phase {
+            Phase::Holding(_, since) => since.saturating_add(self.after_ms),
+            Phase::HandingBack(since) => since.saturating_add(self.settle_ms),
+            Phase::Following | Phase::OwnChecks(_) => u64::MAX,
+        }
+    }
+}
+
+fn trouble(sight: Sight) -> Option<Trouble> {
+    if !sight.connected {
+        Some(Trouble::StoreUnreachable)
+    } else if sight.workers == 0 {
+        Some(Trouble::NoOrchestrator)
+    } else {
+        None
+    }
+}
