@@ -42,6 +42,16 @@ pub(crate) const FOR_TESTS: &[Tool] = &[
         purpose: "an ACME authority",
     },
     Tool {
+        program: "etcd",
+        package: "etcd-server",
+        purpose: "the store of a cluster",
+    },
+    Tool {
+        program: "etcdctl",
+        package: "etcd-client",
+        purpose: "users and another client of that store",
+    },
+    Tool {
         program: "valgrind",
         package: "valgrind",
         purpose: "instruction counts",

@@ -6,6 +6,7 @@ use crate::source::{array, expect_none, files, members, root, text};
 const ARROWS: &[(&str, &[&str])] = &[
     ("evenkeel-model", &[]),
     ("evenkeel-net", &[]),
+    ("evenkeel-store", &[]),
     ("evenkeel-tls", &["evenkeel-model"]),
     ("evenkeel-balance", &["evenkeel-model"]),
     ("evenkeel-http", &["evenkeel-model"]),

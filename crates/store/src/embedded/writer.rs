@@ -1,0 +1,238 @@
+//! The thread that writes: takes orders together, brings them to the disk, then shows and answers them.
+//!
+//! A disk that fails leaves the memory as it was. The file is closed and opened anew, because only then it tells
+//! whether the failed group is in it: if so, it is shown and answered like any other; if not, it surely did not
+//! happen. While the file cannot be opened, reads go on, and each write tries to open it.
+
+use std::sync::Arc;
+use std::sync::mpsc::{Receiver, RecvTimeoutError};
+use std::time::{Duration, Instant};
+
+use tokio::sync::oneshot;
+
+use super::Shared;
+use super::disk::{Disk, Numbers};
+use super::memory::Staged;
+use crate::bounds::MAX_GROUPED_WRITES;
+use crate::error::StoreError;
+use crate::transaction::Transaction;
+use crate::types::{Committed, LeaseId};
+
+/// The thread looks for leases that ended at least this often.
+const LOOK_EVERY: Duration = Duration::from_secs(60);
+/// While the disk fails, leases that ended are tried again after this time.
+const TRY_AGAIN: Duration = Duration::from_secs(1);
+
+type Answer<T> = oneshot::Sender<Result<T, StoreError>>;
+
+/// What the writer is asked for.
+pub(super) enum Command {
+    Commit(Transaction, Answer<Committed>),
+    Grant(u32, Answer<LeaseId>),
+    Revoke(LeaseId, Answer<()>),
+}
+
+/// What will be answered once the disk has it.
+enum Pending {
+    Commit(Answer<Committed>, Result<Committed, StoreError>),
+    Grant(Answer<LeaseId>, Result<LeaseId, StoreError>),
+    Revoke(Answer<()>),
+}
+
+pub(super) struct Writer {
+    shared: Arc<Shared>,
+    commands: Receiver<Command>,
+    /// None after it failed.
+    disk: Option<Disk>,
+    numbers: Numbers,
+    /// A group of which nobody knows whether it is on disk.
+    in_doubt: Option<Staged>,
+}
+
+impl Writer {
+    pub(super) fn new(
+        shared: Arc<Shared>,
+        disk: Disk,
+        numbers: Numbers,
+        commands: Receiver<Command>,
+    ) -> Self {
+        Self {
+            shared,
+            commands,
+            disk: Some(disk),
+            numbers,
+            in_doubt: None,
+        }
+    }
+
+    /// Works until the last handle is gone.
+    pub(super) fn run(mut self) {
+        let _closes = Closes(Arc::clone(&self.shared));
+        loop {
+            let group = match self.commands.recv_timeout(self.patience()) {
+                Ok(first) => self.gather(first),
+                Err(RecvTimeoutError::Timeout) => Vec::new(),
+                Err(RecvTimeoutError::Disconnected) => return,
+            };
+            self.work(group);
+        }
+    }
+
+    /// How long to wait for an order: until the next lease ends.
+    fn patience(&self) -> Duration {
+        let next = self.shared.read().next_end();
+        let wait = next.map_or(LOOK_EVERY, |end| end.saturating_duration_since(Instant::now()));
+        let least = match self.disk.is_some() {
+            true => Duration::ZERO,
+            false => TRY_AGAIN,
+        };
+        wait.clamp(least, LOOK_EVERY)
+    }
+
+    fn gather(&self, first: Command) -> Vec<Command> {
+        let mut group = vec![first];
+        group.extend(self.commands.try_iter().take(MAX_GROUPED_WRITES - 1));
+        group
+    }
+
+    fn work(&mut self, group: Vec<Command>) {
+        if let Err(error) = self.ready() {
+            self.trouble(&error);
+            return group.into_iter().for_each(|command| command.refuse(&error));
+        }
+        let ended = self.shared.write().take_ended(Instant::now());
+        let mut staged = Staged::new(&self.shared.read(), self.numbers);
+        for lease in ended {
+            staged.end(&self.shared.read(), lease);
+        }
+        let pending: Vec<Pending> = group
+            .into_iter()
+            .map(|command| self.stage(command, &mut staged))
+            .collect();
+        if staged.is_empty() {
+            return pending.into_iter().for_each(|pending| pending.answer(None));
+        }
+        let result = self.persist(staged);
+        let error = result.err();
+        pending
+            .into_iter()
+            .for_each(|pending| pending.answer(error.as_ref()));
+    }
+
+    fn stage(&self, command: Command, staged: &mut Staged) -> Pending {
+        match command {
+            Command::Commit(transaction, answer) => {
+                let result = staged.commit(&self.shared.read(), &transaction);
+                Pending::Commit(answer, result)
+            }
+            Command::Grant(seconds, answer) => {
+                let result = staged.grant(&self.shared.read(), seconds);
+                Pending::Grant(answer, result)
+            }
+            Command::Revoke(lease, answer) => {
+                self.shared.write().set_ending(lease, true);
+                staged.end(&self.shared.read(), lease);
+                Pending::Revoke(answer)
+            }
+        }
+    }
+
+    /// Brings a group to the disk and shows it.
+    fn persist(&mut self, staged: Staged) -> Result<(), StoreError> {
+        let path = self.shared.path.clone();
+        let written = match &self.disk {
+            Some(disk) => disk.write(&staged, &path),
+            None => return Err(super::closed()),
+        };
+        let Err(error) = written else {
+            self.publish(staged);
+            return Ok(());
+        };
+        let serial = staged.numbers.serial;
+        self.disk = None;
+        self.in_doubt = Some(staged);
+        self.trouble(&error);
+        match self.ready() {
+            // The file has it after all.
+            Ok(()) if self.numbers.serial == serial => Ok(()),
+            Ok(()) => Err(error),
+            Err(_) => Err(StoreError::unknown(error.kind(), error.detail())),
+        }
+    }
+
+    /// Opens the file when it is not open, and finds out what became of the group in doubt.
+    fn ready(&mut self) -> Result<(), StoreError> {
+        if self.disk.is_some() {
+            return Ok(());
+        }
+        let disk = Disk::reopen(&self.shared.path)?;
+        let numbers = disk.numbers(&self.shared.path)?;
+        self.disk = Some(disk);
+        match self.in_doubt.take() {
+            Some(staged) if staged.numbers.serial == numbers.serial => self.publish(staged),
+            Some(staged) => {
+                let mut memory = self.shared.write();
+                for id in staged.leases.keys() {
+                    memory.set_ending(*id, false);
+                }
+            }
+            None => {}
+        }
+        Ok(())
+    }
+
+    fn publish(&mut self, staged: Staged) {
+        self.numbers = staged.numbers;
+        let revision = staged.numbers.revision;
+        let mut memory = self.shared.write();
+        memory.publish(staged, Instant::now());
+        memory.trouble = None;
+        drop(memory);
+        self.shared
+            .revision
+            .send_if_modified(|last| std::mem::replace(last, revision) != revision);
+    }
+
+    fn trouble(&self, error: &StoreError) {
+        let mut memory = self.shared.write();
+        if memory.trouble.is_none() {
+            tracing::error!(%error, "the store cannot write");
+        }
+        memory.trouble = Some(error.to_string());
+    }
+}
+
+impl Command {
+    /// Answers without having done anything. Who asked may be gone: then nobody needs the answer.
+    fn refuse(self, error: &StoreError) {
+        match self {
+            Self::Commit(_, answer) => drop(answer.send(Err(error.clone()))),
+            Self::Grant(_, answer) => drop(answer.send(Err(error.clone()))),
+            Self::Revoke(_, answer) => drop(answer.send(Err(error.clone()))),
+        }
+    }
+}
+
+impl Pending {
+    /// Tells how it ended: as it was judged, or by the error of the disk.
+    fn answer(self, error: Option<&StoreError>) {
+        match (self, error.cloned()) {
+            (Self::Commit(answer, _), Some(error)) => drop(answer.send(Err(error))),
+            (Self::Grant(answer, _), Some(error)) => drop(answer.send(Err(error))),
+            (Self::Revoke(answer), Some(error)) => drop(answer.send(Err(error))),
+            (Self::Commit(answer, result), None) => drop(answer.send(result)),
+            (Self::Grant(answer, result), None) => drop(answer.send(result)),
+            (Self::Revoke(answer), None) => drop(answer.send(Ok(()))),
+        }
+    }
+}
+
+/// Tells readers and watches that the writer has ended, however it did.
+struct Closes(Arc<Shared>);
+
+impl Drop for Closes {
+    fn drop(&mut self) {
+        self.0.write().closed = true;
+        self.0.revision.send_modify(|_| {});
+    }
+}

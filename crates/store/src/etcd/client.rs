@@ -1,0 +1,345 @@
+//! Keeps a connection to one of several members: opens it when it is needed, moves on when it fails, fetches the
+//! token, and says what became of a call.
+//!
+//! One connection carries everything, so that all of one process sees the same member. After a failure the next
+//! member is tried at once; when all have failed in turn there is a pause, longer each time and never the same for
+//! two clients. A call that may be made twice is asked again until its deadline; another only while it surely did
+//! not happen.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::Duration;
+
+use bytes::Bytes;
+use http_types::HeaderValue;
+use prost::Message;
+use rustls::ClientConfig;
+use tokio::sync::{Mutex, OwnedSemaphorePermit, Semaphore};
+use tokio::time::{Instant, sleep_until, timeout_at};
+
+use super::grpc::{Answers, Failure, frame};
+use super::link::Link;
+use super::messages::{AuthenticateRequest, AuthenticateResponse, method};
+use super::settings::{Endpoint, EtcdSettings};
+use super::verdict::{Next, judge};
+use crate::backoff;
+use crate::bounds::{MAX_CALLS, MAX_WATCHES};
+use crate::error::{ErrorKind, Happened, StoreError};
+
+/// Whether a call changes anything.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Effect {
+    /// Nothing.
+    Reads,
+    /// Something, but twice is as good as once.
+    Settles,
+    /// Something, and each time anew.
+    Writes,
+}
+
+#[derive(Debug)]
+pub(super) struct Client {
+    endpoints: Vec<Endpoint>,
+    tls: Option<Arc<ClientConfig>>,
+    user: Option<(String, String)>,
+    call_timeout: Duration,
+    slot: Mutex<Slot>,
+    /// Links that failed in a row.
+    failures: AtomicU32,
+    calls: Semaphore,
+    watches: Arc<Semaphore>,
+}
+
+#[derive(Debug, Default)]
+struct Slot {
+    link: Option<Arc<Link>>,
+    token: Option<HeaderValue>,
+    /// The endpoint in use, or to be tried next; grows beyond their number.
+    at: usize,
+    /// No connection is opened before this.
+    not_before: Option<Instant>,
+}
+
+impl Client {
+    pub(super) fn new(settings: EtcdSettings) -> Result<Self, StoreError> {
+        let endpoints = settings.parse_endpoints()?;
+        let tls = settings.client_config(&endpoints)?;
+        Ok(Self {
+            endpoints,
+            tls,
+            user: settings.user,
+            call_timeout: settings.call_timeout,
+            slot: Mutex::default(),
+            failures: AtomicU32::new(0),
+            calls: Semaphore::new(MAX_CALLS),
+            watches: Arc::new(Semaphore::new(MAX_WATCHES)),
+        })
+    }
+
+    /// A call with one answer.
+    pub(super) async fn call<A: Message + Default>(
+        &self,
+        method: &str,
+        question: &impl Message,
+        effect: Effect,
+    ) -> Result<A, StoreError> {
+        let deadline = Instant::now() + self.call_timeout;
+        let Ok(permit) = timeout_at(deadline, self.calls.acquire()).await else {
+            let detail = format!("{MAX_CALLS} calls are under way");
+            return Err(StoreError::not_done(ErrorKind::Busy, detail));
+        };
+        let answer = self.repeat(method, frame(question), effect, deadline).await;
+        drop(permit);
+        answer
+    }
+
+    async fn repeat<A: Message + Default>(
+        &self,
+        method: &str,
+        question: Bytes,
+        effect: Effect,
+        deadline: Instant,
+    ) -> Result<A, StoreError> {
+        let mut renewed = false;
+        loop {
+            let (link, token) = self.link(deadline).await?;
+            let within = deadline.saturating_duration_since(Instant::now());
+            let caller = link.caller(token.clone());
+            let asked = timeout_at(deadline, caller.ask(method, question.clone(), within)).await;
+            let failure = match asked {
+                Ok(Ok(answer)) => {
+                    self.good(&link);
+                    return Ok(answer);
+                }
+                Ok(Err(failure)) => failure,
+                Err(_) => return Err(timed_out(effect, "no answer")),
+            };
+            match judge(&failure) {
+                Next::Tell(error) => return Err(of(effect, error)),
+                Next::Renew(error) if renewed || self.user.is_none() => return Err(error),
+                Next::Renew(_) => {
+                    renewed = true;
+                    self.forget_token(token.as_ref()).await;
+                }
+                Next::Move(error) => {
+                    self.give_up(&link).await;
+                    if effect == Effect::Writes && error.happened() == Happened::Unknown {
+                        return Err(error);
+                    }
+                }
+            }
+        }
+    }
+
+    /// A call that stays open. The link lives for as long as the answer is held.
+    pub(super) async fn open<A: Message + Default>(
+        &self,
+        method: &str,
+        question: &impl Message,
+    ) -> Result<Open<A>, StoreError> {
+        let Ok(permit) = Arc::clone(&self.watches).try_acquire_owned() else {
+            let detail = format!("{MAX_WATCHES} watches are open");
+            return Err(StoreError::not_done(ErrorKind::Busy, detail));
+        };
+        let deadline = Instant::now() + self.call_timeout;
+        loop {
+            let (link, token) = self.link(deadline).await?;
+            let caller = link.caller(token.clone());
+            let failure = match timeout_at(deadline, caller.stream(method, frame(question))).await {
+                Ok(Ok(answers)) => {
+                    return Ok(Open {
+                        answers,
+                        link,
+                        token,
+                        deadline,
+                        _permit: permit,
+                    });
+                }
+                Ok(Err(failure)) => failure,
+                Err(_) => return Err(timed_out(Effect::Reads, "no answer")),
+            };
+            match judge(&failure) {
+                Next::Tell(error) | Next::Renew(error) => {
+                    self.forget_token(token.as_ref()).await;
+                    return Err(of(Effect::Reads, error));
+                }
+                Next::Move(_) => self.give_up(&link).await,
+            }
+        }
+    }
+
+    /// How the member in use is, and which it is.
+    pub(super) async fn status(&self) -> Result<(super::messages::StatusResponse, String), StoreError> {
+        let deadline = Instant::now() + self.call_timeout;
+        loop {
+            let (link, _) = self.link(deadline).await?;
+            let place = link.caller(None).authority;
+            match timeout_at(deadline, link.status(self.call_timeout)).await {
+                Ok(Ok(status)) => return Ok((status, place)),
+                Ok(Err(_)) => self.give_up(&link).await,
+                Err(_) => return Err(timed_out(Effect::Reads, "no answer")),
+            }
+        }
+    }
+
+    /// The token is no longer good: the next call fetches another.
+    pub(super) async fn forget_token(&self, token: Option<&HeaderValue>) {
+        let mut slot = self.slot.lock().await;
+        if slot.token.as_ref() == token {
+            slot.token = None;
+        }
+    }
+
+    fn good(&self, link: &Link) {
+        link.heard().now();
+        self.failures.store(0, Ordering::Relaxed);
+    }
+
+    /// Leaves a link that failed for the next endpoint.
+    async fn give_up(&self, link: &Arc<Link>) {
+        link.end();
+        let mut slot = self.slot.lock().await;
+        if slot
+            .link
+            .as_ref()
+            .is_some_and(|current| Arc::ptr_eq(current, link))
+        {
+            slot.link = None;
+            self.move_on(&mut slot);
+        }
+    }
+
+    /// Takes the next endpoint; after the last of them, not before a pause.
+    fn move_on(&self, slot: &mut Slot) {
+        slot.at = slot.at.wrapping_add(1) % self.endpoints.len();
+        let failures = self.failures.fetch_add(1, Ordering::Relaxed).saturating_add(1);
+        let members = u32::try_from(self.endpoints.len()).unwrap_or(u32::MAX);
+        if failures.is_multiple_of(members) {
+            slot.not_before = Some(Instant::now() + backoff::pause(failures / members));
+        }
+    }
+
+    /// The connection in use and the token, or a new one.
+    async fn link(&self, deadline: Instant) -> Result<(Arc<Link>, Option<HeaderValue>), StoreError> {
+        let Ok(mut slot) = timeout_at(deadline, self.slot.lock()).await else {
+            return Err(StoreError::not_done(
+                ErrorKind::Unreachable,
+                "others wait for a connection too",
+            ));
+        };
+        let mut last = "no endpoint was tried in time".to_owned();
+        loop {
+            if slot.link.as_ref().is_some_and(|link| !link.lives()) {
+                slot.link = None;
+                self.move_on(&mut slot);
+            }
+            let link = match &slot.link {
+                Some(link) => Arc::clone(link),
+                None => match self.connect(&mut slot, deadline).await {
+                    Some(Ok(link)) => link,
+                    Some(Err(detail)) => {
+                        last = detail;
+                        continue;
+                    }
+                    None => return Err(StoreError::not_done(ErrorKind::Unreachable, last)),
+                },
+            };
+            if self.user.is_none() || slot.token.is_some() {
+                return Ok((link, slot.token.clone()));
+            }
+            match timeout_at(deadline, self.authenticate(&link)).await {
+                Ok(Ok(token)) => {
+                    slot.token.clone_from(&token);
+                    return Ok((link, token));
+                }
+                Ok(Err(Next::Move(error))) => {
+                    last = error.detail().to_owned();
+                    link.end();
+                    slot.link = None;
+                    self.move_on(&mut slot);
+                }
+                Ok(Err(Next::Tell(error) | Next::Renew(error))) => {
+                    return Err(of(Effect::Reads, error));
+                }
+                Err(_) => return Err(StoreError::not_done(ErrorKind::TimedOut, "no token")),
+            }
+        }
+    }
+
+    /// One attempt with the next endpoint; none when it is too late for one.
+    async fn connect(&self, slot: &mut Slot, deadline: Instant) -> Option<Result<Arc<Link>, String>> {
+        if let Some(not_before) = slot.not_before {
+            if not_before >= deadline {
+                sleep_until(deadline).await;
+                return None;
+            }
+            sleep_until(not_before).await;
+            slot.not_before = None;
+        }
+        let endpoint = self.endpoints.get(slot.at % self.endpoints.len())?;
+        let opened = timeout_at(deadline, Link::open(endpoint, self.tls.as_ref()))
+            .await
+            .ok()?;
+        Some(match opened {
+            Ok(link) => {
+                let link = Arc::new(link);
+                slot.link = Some(Arc::clone(&link));
+                Ok(link)
+            }
+            Err(detail) => {
+                tracing::debug!(detail, "an endpoint of etcd failed");
+                self.move_on(slot);
+                Err(detail)
+            }
+        })
+    }
+
+    /// Fetches a token; none where etcd has authentication switched off.
+    async fn authenticate(&self, link: &Link) -> Result<Option<HeaderValue>, Next> {
+        let Some((name, password)) = &self.user else {
+            return Ok(None);
+        };
+        let question = AuthenticateRequest {
+            name: name.clone(),
+            password: password.clone(),
+        };
+        let caller = link.caller(None);
+        let asked = caller
+            .ask(method::AUTHENTICATE, frame(&question), self.call_timeout)
+            .await;
+        match asked {
+            Ok(AuthenticateResponse { token }) => match HeaderValue::try_from(token) {
+                Ok(token) => Ok(Some(token)),
+                Err(_) => Err(judge(&Failure::Malformed("a token that is no header".to_owned()))),
+            },
+            Err(Failure::Status { message, .. }) if message.contains("authentication is not enabled") => {
+                Ok(None)
+            }
+            Err(failure) => Err(judge(&failure)),
+        }
+    }
+}
+
+/// A call that stays open.
+#[derive(Debug)]
+pub(super) struct Open<A> {
+    pub(super) answers: Answers<A>,
+    pub(super) link: Arc<Link>,
+    /// The token that it was opened with.
+    pub(super) token: Option<HeaderValue>,
+    /// By when the first answer must have come.
+    pub(super) deadline: Instant,
+    _permit: OwnedSemaphorePermit,
+}
+
+/// A call that only reads never happened.
+pub(super) fn of(effect: Effect, error: StoreError) -> StoreError {
+    match effect {
+        Effect::Writes | Effect::Settles => error,
+        Effect::Reads => StoreError::not_done(error.kind(), error.detail()),
+    }
+}
+
+fn timed_out(effect: Effect, detail: &str) -> StoreError {
+    of(effect, StoreError::unknown(ErrorKind::TimedOut, detail))
+}

@@ -1,0 +1,198 @@
+//! One connection to one endpoint: opened, asked whether it lives, ended.
+//!
+//! A dead link is noticed by a question and not by pings of HTTP/2: etcd cuts off who pings more often than every
+//! five seconds, or while no call is open. `Status` is as cheap, is allowed at any time, and tells more: a member
+//! that has lost its leader answers, but is of no use.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use bytes::Bytes;
+use http_types::HeaderValue;
+use rustls::ClientConfig;
+use rustls::pki_types::ServerName;
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::TcpStream;
+use tokio::task::{AbortHandle, JoinHandle};
+use tokio::time::{Instant, sleep, timeout};
+use tokio_rustls::TlsConnector;
+
+use super::grpc::{Caller, Failure, frame};
+use super::messages::{Nothing, StatusResponse, method};
+use super::settings::Endpoint;
+use crate::bounds::{CONNECT_TIMEOUT, PROBE_AFTER, PROBE_TIMEOUT};
+
+/// What a stream may send before it is read: what a watch that nobody reads holds back.
+const STREAM_WINDOW: u32 = 256 * 1024;
+/// What all streams together may: [`crate::bounds::MAX_WATCHES`] that nobody reads, and room for calls.
+const CONNECTION_WINDOW: u32 = 16 * 1024 * 1024;
+/// Bytes of the headers of an answer.
+const MAX_HEADERS: u32 = 64 * 1024;
+
+/// A connection that works, or did.
+#[derive(Debug)]
+pub(super) struct Link {
+    caller: Caller,
+    heard: Arc<Heard>,
+    /// Carries the connection; when it ends, so does all that runs over it.
+    driver: AbortHandle,
+    probe: AbortHandle,
+}
+
+/// When the other side was last heard.
+#[derive(Debug)]
+pub(super) struct Heard {
+    since: Instant,
+    millis: AtomicU64,
+}
+
+impl Heard {
+    /// Notes that it was heard now.
+    pub(super) fn now(&self) {
+        let millis = u64::try_from(self.since.elapsed().as_millis()).unwrap_or(u64::MAX);
+        self.millis.store(millis, Ordering::Relaxed);
+    }
+
+    fn ago(&self) -> Duration {
+        let at = Duration::from_millis(self.millis.load(Ordering::Relaxed));
+        self.since.elapsed().saturating_sub(at)
+    }
+}
+
+impl Link {
+    /// Connects to a member that has a leader.
+    pub(super) async fn open(endpoint: &Endpoint, tls: Option<&Arc<ClientConfig>>) -> Result<Self, String> {
+        match timeout(CONNECT_TIMEOUT, Self::connect(endpoint, tls)).await {
+            Ok(result) => result.map_err(|detail| format!("{endpoint}: {detail}")),
+            Err(_) => Err(format!("{endpoint}: no connection within {CONNECT_TIMEOUT:?}")),
+        }
+    }
+
+    async fn connect(endpoint: &Endpoint, tls: Option<&Arc<ClientConfig>>) -> Result<Self, String> {
+        let stream = TcpStream::connect((endpoint.host.as_str(), endpoint.port));
+        let stream = stream.await.map_err(|error| error.to_string())?;
+        stream.set_nodelay(true).map_err(|error| error.to_string())?;
+        let link = match tls.filter(|_| endpoint.tls) {
+            None => Self::over(stream, endpoint).await?,
+            Some(config) => {
+                let name = ServerName::try_from(endpoint.host.clone()).map_err(|error| error.to_string())?;
+                let connecting = TlsConnector::from(Arc::clone(config)).connect(name, stream);
+                Self::over(connecting.await.map_err(|error| error.to_string())?, endpoint).await?
+            }
+        };
+        match status(&link.caller, CONNECT_TIMEOUT).await {
+            Ok(status) if status.leader == 0 => Err("it has no leader".to_owned()),
+            Ok(_) => Ok(link),
+            Err(failure) => Err(failure.to_string()),
+        }
+    }
+
+    async fn over<S>(stream: S, endpoint: &Endpoint) -> Result<Self, String>
+    where
+        S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    {
+        let mut builder = h2::client::Builder::new();
+        builder
+            .enable_push(false)
+            .max_header_list_size(MAX_HEADERS)
+            .initial_window_size(STREAM_WINDOW)
+            .initial_connection_window_size(CONNECTION_WINDOW);
+        let (sender, connection) = builder
+            .handshake::<_, Bytes>(stream)
+            .await
+            .map_err(|e| e.to_string())?;
+        let driver = tokio::spawn(async move {
+            if let Err(error) = connection.await {
+                tracing::debug!(%error, "a connection to etcd ended");
+            }
+        });
+        let caller = Caller {
+            sender,
+            scheme: if endpoint.tls { "https" } else { "http" },
+            authority: endpoint.authority.clone(),
+            token: None,
+        };
+        let heard = Arc::new(Heard {
+            since: Instant::now(),
+            millis: AtomicU64::new(0),
+        });
+        let probe = tokio::spawn(probe(caller.clone(), Arc::clone(&heard), driver.abort_handle()));
+        Ok(Self::from(caller, heard, &driver, &probe))
+    }
+
+    fn from(caller: Caller, heard: Arc<Heard>, driver: &JoinHandle<()>, probe: &JoinHandle<()>) -> Self {
+        Self {
+            caller,
+            heard,
+            driver: driver.abort_handle(),
+            probe: probe.abort_handle(),
+        }
+    }
+
+    /// Whether nothing is known against it.
+    pub(super) fn lives(&self) -> bool {
+        !self.driver.is_finished()
+    }
+
+    /// Ends it, and all that runs over it.
+    pub(super) fn end(&self) {
+        self.driver.abort();
+        self.probe.abort();
+    }
+
+    /// To note that it was heard.
+    pub(super) fn heard(&self) -> Arc<Heard> {
+        Arc::clone(&self.heard)
+    }
+
+    /// Calls over this link, as the owner of `token`.
+    pub(super) fn caller(&self, token: Option<HeaderValue>) -> Caller {
+        Caller {
+            token,
+            ..self.caller.clone()
+        }
+    }
+
+    /// How the member is.
+    pub(super) async fn status(&self, within: Duration) -> Result<StatusResponse, Failure> {
+        status(&self.caller, within).await
+    }
+}
+
+impl Drop for Link {
+    fn drop(&mut self) {
+        self.end();
+    }
+}
+
+async fn status(caller: &Caller, within: Duration) -> Result<StatusResponse, Failure> {
+    caller.ask(method::STATUS, frame(&Nothing {}), within).await
+}
+
+/// Asks whenever the link was silent, and ends it when there is no good answer.
+async fn probe(caller: Caller, heard: Arc<Heard>, driver: AbortHandle) {
+    loop {
+        let silent = heard.ago();
+        if silent < PROBE_AFTER {
+            sleep(PROBE_AFTER - silent).await;
+            continue;
+        }
+        let trouble = match timeout(PROBE_TIMEOUT, status(&caller, PROBE_TIMEOUT)).await {
+            Ok(Ok(status)) if status.leader != 0 => None,
+            Ok(Ok(_)) => Some("it has lost its leader".to_owned()),
+            Ok(Err(failure)) => Some(failure.to_string()),
+            Err(_) => Some(format!("no sign of life within {PROBE_TIMEOUT:?}")),
+        };
+        if let Some(trouble) = trouble {
+            tracing::debug!(
+                endpoint = caller.authority,
+                trouble,
+                "a connection to etcd is given up"
+            );
+            driver.abort();
+            return;
+        }
+        heard.now();
+    }
+}

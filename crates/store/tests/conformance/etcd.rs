@@ -1,0 +1,384 @@
+//! What can happen on the way to etcd, and to its members.
+
+use std::time::{Duration, Instant};
+
+use evenkeel_store::{
+    Committed, ErrorKind, EtcdSettings, Fault, Happened, Standing, Store, StoreError, Transaction,
+};
+use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair};
+
+use crate::engines::{Cluster, PATIENCE, run, until, until_works};
+use crate::transactions::put;
+use crate::watches::Picture;
+
+/// A moment that passes for all that a client can do about a member that fails.
+const NOTICED: Duration = Duration::from_secs(20);
+
+/// etcd crashes and starts again while somebody follows: the follower is told, and misses nothing.
+#[test]
+fn a_follower_outlives_a_restart() {
+    run(async {
+        let mut cluster = Cluster::start(1).await;
+        let store = cluster.store();
+        put(&store, "/f/k", "0").await;
+        let mut follow = store.follow("/f/").unwrap();
+        let mut picture = Picture::default();
+        picture.until_shows(&mut follow, "/f/k", "0").await;
+        for round in 1..=3 {
+            cluster.members[0].crash();
+            while !picture.cut_off {
+                picture.look(&mut follow).await;
+            }
+            cluster.members[0].start_again();
+            let value = round.to_string();
+            let put = || store.commit(Transaction::new().put("/f/k", value.clone()));
+            until_works("a write after the restart", async || put().await).await;
+            picture.until_shows(&mut follow, "/f/k", &value).await;
+            assert_eq!((picture.cuts, picture.lists, picture.cut_off), (round, 1, false));
+        }
+    });
+}
+
+/// While a follower is cut off, another client deletes, writes and compacts: it gets a new list.
+#[test]
+fn a_follower_that_missed_a_compaction_gets_a_new_list() {
+    run(async {
+        let cluster = Cluster::start(1).await;
+        let store = cluster.store();
+        put(&store, "/f/old", "0").await;
+        let mut follow = store.follow("/f/").unwrap();
+        let mut picture = Picture::default();
+        picture.look(&mut follow).await;
+        // More than its queue holds, so that it cannot get on, and far more than is on its way.
+        let value = "v".repeat(100_000);
+        for n in 0..200 {
+            put(&store, "/f/large", &format!("{n}{value}")).await;
+        }
+        cluster.etcdctl(&["del", "/f/old"]);
+        let last = put(&store, "/f/new", "1").await;
+        cluster.members[0].freeze();
+        while !picture.cut_off {
+            picture.look(&mut follow).await;
+        }
+        cluster.members[0].thaw();
+        until_works("the store again", async || store.compact(last).await).await;
+        picture.until_shows(&mut follow, "/f/new", "1").await;
+        assert!(!picture.entries.contains_key("/f/old"));
+    });
+}
+
+/// Whatever happens to the member in use, another takes its place: reads and writes go on, a follower misses
+/// nothing, a lease that is held stands.
+async fn survives(harm: impl Fn(&mut Cluster, &str), heal: impl Fn(&mut Cluster, &str)) {
+    let mut cluster = Cluster::start(3).await;
+    let store = cluster.store();
+    put(&store, "/f/k", "0").await;
+    let mut follow = store.follow("/f/").unwrap();
+    let mut picture = Picture::default();
+    picture.until_shows(&mut follow, "/f/k", "0").await;
+    let held = store.hold(10).await.unwrap();
+    let leased = Transaction::new().put_leased("/l/me", "v", held.lease());
+    store.commit(leased).await.unwrap();
+
+    for round in 1..=2 {
+        let place = store.status().await.unwrap().place;
+        harm(&mut cluster, &place);
+        let harmed = Instant::now();
+        let value = round.to_string();
+        let put = || store.commit(Transaction::new().put("/f/k", value.clone()));
+        until_works("a write by another member", async || put().await).await;
+        assert_eq!(store.get("/f/k").await.unwrap().unwrap().value, value);
+        picture.until_shows(&mut follow, "/f/k", &value).await;
+        assert!(harmed.elapsed() < NOTICED, "{:?}", harmed.elapsed());
+        assert_ne!(store.status().await.unwrap().place, place);
+        let mut standing = held.standing();
+        let kept =
+            standing.wait_for(|s| *s == Standing::Gone || matches!(s, Standing::Since(at) if *at > harmed));
+        let kept = *tokio::time::timeout(PATIENCE, kept).await.unwrap().unwrap();
+        assert_ne!(kept, Standing::Gone);
+        heal(&mut cluster, &place);
+    }
+    assert!(store.get("/l/me").await.unwrap().is_some());
+    assert_eq!(picture.lists, 1);
+}
+
+#[test]
+fn a_member_that_hangs_is_left() {
+    run(survives(
+        |cluster, place| cluster.member(place).freeze(),
+        |cluster, place| cluster.member(place).thaw(),
+    ));
+}
+
+#[test]
+fn a_member_that_crashes_is_left() {
+    run(survives(
+        |cluster, place| cluster.member(place).crash(),
+        |cluster, place| cluster.member(place).start_again(),
+    ));
+}
+
+/// Two of three members hang: the third has no majority, so nothing is written and nothing old is read; when one
+/// is back, everything works again.
+#[test]
+fn without_a_majority_nothing_is_said_that_may_be_wrong() {
+    run(async {
+        let cluster = Cluster::start(3).await;
+        let mut settings = cluster.settings();
+        settings.call_timeout = Duration::from_secs(3);
+        let store = Store::etcd(settings).unwrap();
+        put(&store, "/q/k", "before").await;
+        cluster.members[0].freeze();
+        cluster.members[1].freeze();
+        // The first write may still be on its way when the member learns that it is alone.
+        let guarded = Transaction::new().absent("/q/never").put("/q/never", "v");
+        until("a refusal for want of a leader", async || {
+            let error = store.commit(guarded.clone()).await.expect_err("nobody agreed");
+            assert!(error.retry_helps() && error.fault() == Fault::Store, "{error}");
+            (error.kind() == ErrorKind::Unreachable && error.happened() == Happened::No).then_some(())
+        })
+        .await;
+        let error = store.get("/q/k").await.unwrap_err();
+        assert!(error.retry_helps(), "{error}");
+        cluster.members[0].thaw();
+        until_works("a majority", async || store.get("/q/k").await).await;
+        until_works("a write", async || {
+            store.commit(Transaction::new().put("/q/k", "after")).await
+        })
+        .await;
+    });
+}
+
+/// A write that was sent and not answered: nobody knows. A comparison makes it safe to try again.
+#[test]
+fn a_lost_answer_is_told_as_such() {
+    run(async {
+        let cluster = Cluster::start(1).await;
+        let store = cluster.store();
+        let first = put(&store, "/u/k", "1").await;
+        cluster.members[0].freeze();
+        let guarded = || store.commit(Transaction::new().unchanged("/u/k", first).put("/u/k", "2"));
+        let begun = Instant::now();
+        let error = guarded().await.unwrap_err();
+        assert!(begun.elapsed() < NOTICED);
+        assert_eq!(error.happened(), Happened::Unknown, "{error}");
+        assert!(error.to_string().contains("may have been done"), "{error}");
+        cluster.members[0].thaw();
+        let again = until_works("an answer", async || guarded().await).await;
+        let entry = store.get("/u/k").await.unwrap().unwrap();
+        assert_eq!(entry.value, "2");
+        // Either the first one came through and the second found it, or the second one did it.
+        assert!(again == Committed::Conflict || again == Committed::Done(entry.changed));
+    });
+}
+
+/// Nobody listens there: told within the time for a call, and surely not done.
+#[test]
+fn an_endpoint_where_nobody_listens_is_told_as_unreachable() {
+    run(async {
+        let free = std::net::TcpListener::bind("127.0.0.1:0")
+            .unwrap()
+            .local_addr()
+            .unwrap();
+        let mut settings = EtcdSettings::new(vec![format!("http://{free}"), format!("http://{free}")]);
+        settings.call_timeout = Duration::from_secs(1);
+        let store = Store::etcd(settings).unwrap();
+        let begun = Instant::now();
+        let error = store.commit(Transaction::new().put("/k", "v")).await.unwrap_err();
+        assert!(begun.elapsed() < PATIENCE);
+        assert_eq!(
+            (error.kind(), error.happened()),
+            (ErrorKind::Unreachable, Happened::No),
+            "{error}"
+        );
+        assert!(
+            error.retry_helps() && error.detail().contains(&free.to_string()),
+            "{error}"
+        );
+    });
+}
+
+/// One endpoint of three works: the others cost a moment, once.
+#[test]
+fn an_endpoint_that_fails_is_passed_over() {
+    run(async {
+        let cluster = Cluster::start(1).await;
+        let free = std::net::TcpListener::bind("127.0.0.1:0")
+            .unwrap()
+            .local_addr()
+            .unwrap();
+        let mut settings = cluster.settings();
+        settings.endpoints.insert(0, format!("http://{free}"));
+        settings.endpoints.insert(0, format!("https://{free}"));
+        let store = Store::etcd(settings).unwrap();
+        put(&store, "/k", "v").await;
+        assert!(
+            cluster.members[0]
+                .url
+                .ends_with(&store.status().await.unwrap().place)
+        );
+    });
+}
+
+fn as_user(cluster: &Cluster, name: &str, password: &str) -> Store {
+    let mut settings = cluster.settings();
+    settings.user = Some((name.to_owned(), password.to_owned()));
+    settings.call_timeout = Duration::from_secs(20);
+    Store::etcd(settings).unwrap()
+}
+
+fn refused(error: &StoreError) {
+    assert_eq!(
+        (error.kind(), error.happened()),
+        (ErrorKind::Credentials, Happened::No),
+        "{error}"
+    );
+    assert_eq!((error.fault(), error.retry_helps()), (Fault::Operator, false));
+}
+
+/// With users: the right password, a wrong one, none; a user who may use one prefix; tokens that have lapsed.
+#[test]
+fn only_who_may_gets_in() {
+    run(async {
+        let mut cluster = Cluster::start(1).await;
+        // Before users are switched on, a name and a password do no harm.
+        let early = as_user(&cluster, "keel", "right");
+        put(&early, "/evenkeel/k", "0").await;
+        for arguments in [
+            &["user", "add", "root:toor"][..],
+            &["user", "add", "keel:right"],
+            &["role", "add", "keel"],
+            &[
+                "role",
+                "grant-permission",
+                "keel",
+                "--prefix=true",
+                "readwrite",
+                "/evenkeel/",
+            ],
+            &["user", "grant-role", "keel", "keel"],
+            &["user", "grant-role", "root", "root"],
+            &["auth", "enable"],
+        ] {
+            cluster.etcdctl(arguments);
+        }
+        put(&early, "/evenkeel/k", "1").await;
+
+        refused(
+            &as_user(&cluster, "keel", "wrong")
+                .get("/evenkeel/k")
+                .await
+                .unwrap_err(),
+        );
+        refused(
+            &as_user(&cluster, "nobody", "right")
+                .get("/evenkeel/k")
+                .await
+                .unwrap_err(),
+        );
+        refused(&cluster.store().get("/evenkeel/k").await.unwrap_err());
+        let store = as_user(&cluster, "keel", "right");
+        refused(&store.get("/other").await.unwrap_err());
+        refused(
+            &store
+                .commit(Transaction::new().put("/other", "v"))
+                .await
+                .unwrap_err(),
+        );
+        refused(
+            &store
+                .watch("/other", evenkeel_store::Revision(1))
+                .await
+                .unwrap_err(),
+        );
+
+        let mut follow = store.follow("/evenkeel/").unwrap();
+        let mut picture = Picture::default();
+        picture.until_shows(&mut follow, "/evenkeel/k", "1").await;
+        // A restart forgets all tokens of the simple kind, which etcd uses when nobody says otherwise.
+        cluster.members[0].crash();
+        cluster.members[0].start_again();
+        until_works("a write", async || {
+            store.commit(Transaction::new().put("/evenkeel/k", "2")).await
+        })
+        .await;
+        picture.until_shows(&mut follow, "/evenkeel/k", "2").await;
+        assert_eq!(picture.lists, 1);
+        let held = store.hold(5).await.unwrap();
+        store.keep_alive(held.lease()).await.unwrap();
+        store.revoke(held.lease()).await.unwrap();
+    });
+}
+
+/// An authority, and certificates of it, as files for etcd and PEM for us.
+struct Authority(CertifiedIssuer<'static, KeyPair>);
+
+impl Authority {
+    fn new() -> Self {
+        let mut params = CertificateParams::new(Vec::new()).unwrap();
+        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        Self(CertifiedIssuer::self_signed(params, KeyPair::generate().unwrap()).unwrap())
+    }
+
+    fn pem(&self) -> Vec<u8> {
+        self.0.pem().into_bytes()
+    }
+
+    /// A certificate for the address of this machine, and its key.
+    fn issue(&self) -> (Vec<u8>, Vec<u8>) {
+        let key = KeyPair::generate().unwrap();
+        let params = CertificateParams::new(vec!["127.0.0.1".to_owned(), "keel".to_owned()]).unwrap();
+        let certificate = params.signed_by(&key, &self.0).unwrap();
+        (certificate.pem().into_bytes(), key.serialize_pem().into_bytes())
+    }
+}
+
+/// TLS with an authority of our own, and certificates on both sides.
+#[test]
+fn tls_on_both_sides() {
+    run(async {
+        let (authority, folder) = (Authority::new(), tempfile::TempDir::new().unwrap());
+        let file = |name: &str, bytes: &[u8]| {
+            let path = folder.path().join(name);
+            std::fs::write(&path, bytes).unwrap();
+            path.display().to_string()
+        };
+        let (certificate, key) = authority.issue();
+        let arguments = [
+            format!("--cert-file={}", file("server.pem", &certificate)),
+            format!("--key-file={}", file("server.key", &key)),
+            format!("--trusted-ca-file={}", file("authority.pem", &authority.pem())),
+            "--client-cert-auth".to_owned(),
+        ];
+        let cluster = Cluster::start_with(1, &arguments).await;
+        let with = |authorities: Vec<u8>, identity| {
+            let mut settings = cluster.settings();
+            settings.tls.authorities = Some(authorities);
+            settings.tls.identity = identity;
+            settings.call_timeout = Duration::from_secs(2);
+            Store::etcd(settings).unwrap()
+        };
+        let store = with(authority.pem(), Some(authority.issue()));
+        until_works("TLS", async || {
+            store.commit(Transaction::new().put("/s/k", "v")).await
+        })
+        .await;
+        let mut watch = store.watch("/s/", evenkeel_store::Revision(1)).await.unwrap();
+        assert_eq!(watch.next().await.unwrap().events.len(), 1);
+
+        // Another authority's member; ourselves without a certificate, and with another authority's.
+        let other = Authority::new();
+        for wrong in [
+            with(other.pem(), Some(authority.issue())),
+            with(authority.pem(), None),
+            with(authority.pem(), Some(other.issue())),
+        ] {
+            let error = wrong.get("/s/k").await.unwrap_err();
+            assert_eq!(
+                (error.kind(), error.happened()),
+                (ErrorKind::Unreachable, Happened::No),
+                "{error}"
+            );
+        }
+    });
+}
