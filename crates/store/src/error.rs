@@ -45,6 +45,8 @@ pub enum ErrorKind {
     Compacted,
     /// Name, password or token are wrong, or may not do this.
     Credentials,
+    /// A certificate, ours or the other side's, is missing or not trusted.
+    Tls,
     /// Another process has the file.
     InUse,
     /// There is no room: the disk, or etcd's quota.
@@ -112,6 +114,7 @@ impl StoreError {
                 Fault::Caller
             }
             ErrorKind::Credentials
+            | ErrorKind::Tls
             | ErrorKind::InUse
             | ErrorKind::Full
             | ErrorKind::Disk
@@ -141,6 +144,7 @@ impl fmt::Display for ErrorKind {
             Self::LeaseGone => "the lease has ended",
             Self::Compacted => "these changes are no longer kept",
             Self::Credentials => "the store refuses us",
+            Self::Tls => "the certificates for the store do not do",
             Self::InUse => "another process has the store",
             Self::Full => "the store has no room left",
             Self::Disk => "the disk of the store fails",

@@ -113,7 +113,7 @@ impl Follower {
 
     /// Lists where that is needed, then watches until that fails.
     async fn round(&mut self) -> Result<std::convert::Infallible, Ended> {
-        let from = match self.resume().await? {
+        let from = match self.next {
             Some(from) => from,
             None => {
                 let listing = self.store.list(&self.prefix).await?;
@@ -125,21 +125,18 @@ impl Follower {
             }
         };
         let mut watch = self.store.watch(&self.prefix, from).await?;
+        // Asked once the watch stands, because it may stand in another store than the one before.
+        let now = self.store.revision(&self.prefix).await?;
+        if now.next() < from {
+            let detail = format!("the store went back to {now}");
+            return Err(StoreError::not_done(ErrorKind::Compacted, detail).into());
+        }
         self.back().await?;
         loop {
             let changes = watch.next().await?;
             self.next = Some(changes.revision.next());
             self.say(Followed::Changed(changes)).await?;
         }
-    }
-
-    /// Where to go on, unless the store has gone back behind it: then its revisions mean something else now.
-    async fn resume(&mut self) -> Result<Option<Revision>, StoreError> {
-        let Some(next) = self.next else { return Ok(None) };
-        if self.store.revision(&self.prefix).await?.next() < next {
-            self.next = None;
-        }
-        Ok(self.next)
     }
 
     async fn back(&mut self) -> Result<(), Ended> {

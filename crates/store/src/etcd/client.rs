@@ -6,8 +6,8 @@
 //! two clients. A call that may be made twice is asked again until its deadline; another only while it surely did
 //! not happen.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Arc, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -19,7 +19,7 @@ use tokio::time::{Instant, sleep_until, timeout_at};
 
 use super::grpc::{Answers, Failure, frame};
 use super::link::Link;
-use super::messages::{AuthenticateRequest, AuthenticateResponse, method};
+use super::messages::{AuthenticateRequest, AuthenticateResponse, StatusResponse, method};
 use super::settings::{Endpoint, EtcdSettings};
 use super::verdict::{Next, judge};
 use crate::backoff;
@@ -46,6 +46,8 @@ pub(super) struct Client {
     slot: Mutex<Slot>,
     /// Links that failed in a row.
     failures: AtomicU32,
+    /// Why the last of them did.
+    last_trouble: std::sync::Mutex<Option<StoreError>>,
     calls: Semaphore,
     watches: Arc<Semaphore>,
 }
@@ -53,7 +55,8 @@ pub(super) struct Client {
 #[derive(Debug, Default)]
 struct Slot {
     link: Option<Arc<Link>>,
-    token: Option<HeaderValue>,
+    /// What etcd gave us to show: perhaps nothing, while users are switched off. None when it must be asked.
+    token: Option<Option<HeaderValue>>,
     /// The endpoint in use, or to be tried next; grows beyond their number.
     at: usize,
     /// No connection is opened before this.
@@ -71,6 +74,7 @@ impl Client {
             call_timeout: settings.call_timeout,
             slot: Mutex::default(),
             failures: AtomicU32::new(0),
+            last_trouble: std::sync::Mutex::default(),
             calls: Semaphore::new(MAX_CALLS),
             watches: Arc::new(Semaphore::new(MAX_WATCHES)),
         })
@@ -122,7 +126,7 @@ impl Client {
                     self.forget_token(token.as_ref()).await;
                 }
                 Next::Move(error) => {
-                    self.give_up(&link).await;
+                    self.give_up(&link, error.clone()).await;
                     if effect == Effect::Writes && error.happened() == Happened::Unknown {
                         return Err(error);
                     }
@@ -163,21 +167,25 @@ impl Client {
                     self.forget_token(token.as_ref()).await;
                     return Err(of(Effect::Reads, error));
                 }
-                Next::Move(_) => self.give_up(&link).await,
+                Next::Move(error) => self.give_up(&link, error).await,
             }
         }
     }
 
     /// How the member in use is, and which it is.
-    pub(super) async fn status(&self) -> Result<(super::messages::StatusResponse, String), StoreError> {
+    pub(super) async fn status(&self) -> Result<(StatusResponse, String), StoreError> {
         let deadline = Instant::now() + self.call_timeout;
         loop {
-            let (link, _) = self.link(deadline).await?;
+            let (link, token) = self.link(deadline).await?;
             let place = link.caller(None).authority;
-            match timeout_at(deadline, link.status(self.call_timeout)).await {
+            let failure = match timeout_at(deadline, link.status(token, self.call_timeout)).await {
                 Ok(Ok(status)) => return Ok((status, place)),
-                Ok(Err(_)) => self.give_up(&link).await,
+                Ok(Err(failure)) => failure,
                 Err(_) => return Err(timed_out(Effect::Reads, "no answer")),
+            };
+            match judge(&failure) {
+                Next::Tell(error) | Next::Renew(error) => return Err(of(Effect::Reads, error)),
+                Next::Move(error) => self.give_up(&link, error).await,
             }
         }
     }
@@ -185,7 +193,11 @@ impl Client {
     /// The token is no longer good: the next call fetches another.
     pub(super) async fn forget_token(&self, token: Option<&HeaderValue>) {
         let mut slot = self.slot.lock().await;
-        if slot.token.as_ref() == token {
+        if slot
+            .token
+            .as_ref()
+            .is_some_and(|current| current.as_ref() == token)
+        {
             slot.token = None;
         }
     }
@@ -196,7 +208,7 @@ impl Client {
     }
 
     /// Leaves a link that failed for the next endpoint.
-    async fn give_up(&self, link: &Arc<Link>) {
+    async fn give_up(&self, link: &Arc<Link>, error: StoreError) {
         link.end();
         let mut slot = self.slot.lock().await;
         if slot
@@ -204,94 +216,91 @@ impl Client {
             .as_ref()
             .is_some_and(|current| Arc::ptr_eq(current, link))
         {
-            slot.link = None;
-            self.move_on(&mut slot);
-        }
-    }
-
-    /// Takes the next endpoint; after the last of them, not before a pause.
-    fn move_on(&self, slot: &mut Slot) {
-        slot.at = slot.at.wrapping_add(1) % self.endpoints.len();
-        let failures = self.failures.fetch_add(1, Ordering::Relaxed).saturating_add(1);
-        let members = u32::try_from(self.endpoints.len()).unwrap_or(u32::MAX);
-        if failures.is_multiple_of(members) {
-            slot.not_before = Some(Instant::now() + backoff::pause(failures / members));
+            self.move_on(&mut slot, of(Effect::Reads, error));
         }
     }
 
     /// The connection in use and the token, or a new one.
     async fn link(&self, deadline: Instant) -> Result<(Arc<Link>, Option<HeaderValue>), StoreError> {
         let Ok(mut slot) = timeout_at(deadline, self.slot.lock()).await else {
-            return Err(StoreError::not_done(
-                ErrorKind::Unreachable,
-                "others wait for a connection too",
-            ));
+            return Err(self.trouble());
         };
-        let mut last = "no endpoint was tried in time".to_owned();
         loop {
             if slot.link.as_ref().is_some_and(|link| !link.lives()) {
-                slot.link = None;
-                self.move_on(&mut slot);
+                self.move_on(
+                    &mut slot,
+                    StoreError::not_done(ErrorKind::Unreachable, "the connection ended"),
+                );
             }
             let link = match &slot.link {
                 Some(link) => Arc::clone(link),
                 None => match self.connect(&mut slot, deadline).await {
                     Some(Ok(link)) => link,
-                    Some(Err(detail)) => {
-                        last = detail;
+                    Some(Err(error)) => {
+                        self.move_on(&mut slot, error);
                         continue;
                     }
-                    None => return Err(StoreError::not_done(ErrorKind::Unreachable, last)),
+                    None => return Err(self.trouble()),
                 },
             };
-            if self.user.is_none() || slot.token.is_some() {
-                return Ok((link, slot.token.clone()));
+            if self.user.is_none() {
+                return Ok((link, None));
+            }
+            if let Some(token) = &slot.token {
+                return Ok((link, token.clone()));
             }
             match timeout_at(deadline, self.authenticate(&link)).await {
-                Ok(Ok(token)) => {
-                    slot.token.clone_from(&token);
-                    return Ok((link, token));
-                }
+                Ok(Ok(token)) => slot.token = Some(token),
                 Ok(Err(Next::Move(error))) => {
-                    last = error.detail().to_owned();
                     link.end();
-                    slot.link = None;
-                    self.move_on(&mut slot);
+                    self.move_on(&mut slot, of(Effect::Reads, error));
                 }
-                Ok(Err(Next::Tell(error) | Next::Renew(error))) => {
-                    return Err(of(Effect::Reads, error));
-                }
+                Ok(Err(Next::Tell(error) | Next::Renew(error))) => return Err(of(Effect::Reads, error)),
                 Err(_) => return Err(StoreError::not_done(ErrorKind::TimedOut, "no token")),
             }
         }
     }
 
     /// One attempt with the next endpoint; none when it is too late for one.
-    async fn connect(&self, slot: &mut Slot, deadline: Instant) -> Option<Result<Arc<Link>, String>> {
+    async fn connect(&self, slot: &mut Slot, deadline: Instant) -> Option<Result<Arc<Link>, StoreError>> {
         if let Some(not_before) = slot.not_before {
+            sleep_until(not_before.min(deadline)).await;
             if not_before >= deadline {
-                sleep_until(deadline).await;
                 return None;
             }
-            sleep_until(not_before).await;
             slot.not_before = None;
         }
         let endpoint = self.endpoints.get(slot.at % self.endpoints.len())?;
-        let opened = timeout_at(deadline, Link::open(endpoint, self.tls.as_ref()))
-            .await
-            .ok()?;
-        Some(match opened {
-            Ok(link) => {
-                let link = Arc::new(link);
-                slot.link = Some(Arc::clone(&link));
-                Ok(link)
-            }
-            Err(detail) => {
-                tracing::debug!(detail, "an endpoint of etcd failed");
-                self.move_on(slot);
-                Err(detail)
-            }
-        })
+        let opening = Link::open(endpoint, self.tls.as_ref());
+        let opened = timeout_at(deadline, opening).await.ok()?;
+        Some(opened.map(|link| {
+            let link = Arc::new(link);
+            slot.link = Some(Arc::clone(&link));
+            link
+        }))
+    }
+
+    /// Leaves the endpoint that failed for the next one; after the last of them, not before a pause.
+    fn move_on(&self, slot: &mut Slot, error: StoreError) {
+        tracing::debug!(%error, "an endpoint of etcd failed");
+        slot.link = None;
+        slot.at = slot.at.wrapping_add(1) % self.endpoints.len();
+        let failures = self.failures.fetch_add(1, Ordering::Relaxed).saturating_add(1);
+        let members = u32::try_from(self.endpoints.len()).unwrap_or(u32::MAX);
+        if failures.is_multiple_of(members) {
+            slot.not_before = Some(Instant::now() + backoff::pause(failures / members));
+        }
+        *self.last_trouble() = Some(error);
+    }
+
+    /// Why there is no connection.
+    fn trouble(&self) -> StoreError {
+        let last = self.last_trouble().clone();
+        last.unwrap_or_else(|| StoreError::not_done(ErrorKind::Unreachable, "no endpoint was tried in time"))
+    }
+
+    fn last_trouble(&self) -> MutexGuard<'_, Option<StoreError>> {
+        self.last_trouble.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Fetches a token; none where etcd has authentication switched off.

@@ -3,6 +3,7 @@
 //! A message is a byte that says it is not compressed, its length in four bytes, and the bytes. The status of a
 //! call comes in the trailers, or in the head when there is no message at all.
 
+use std::io;
 use std::marker::PhantomData;
 use std::time::Duration;
 
@@ -32,8 +33,8 @@ const TOO_LARGE: u32 = 8;
 pub(super) enum Failure {
     /// The server says so: a code of gRPC and its words.
     Status { code: u32, message: String },
-    /// The connection failed.
-    Broken { sent: bool, detail: String },
+    /// The connection failed; `tls` when certificates are to blame.
+    Broken { sent: bool, tls: bool, detail: String },
     /// The answer is none of gRPC's.
     Malformed(String),
 }
@@ -126,10 +127,7 @@ impl Caller {
             .authority(self.authority.as_str())
             .path_and_query(method)
             .build()
-            .map_err(|error| Failure::Broken {
-                sent: false,
-                detail: error.to_string(),
-            })?;
+            .map_err(|error| Failure::Malformed(error.to_string()))?;
         let mut request = Request::new(());
         *request.method_mut() = Method::POST;
         *request.uri_mut() = uri;
@@ -267,12 +265,20 @@ fn decoded(message: &str) -> String {
 }
 
 /// A failed connection; a stream that the server refused was surely not looked at.
-fn broken(sent: bool, error: &h2::Error) -> Failure {
+pub(super) fn broken(sent: bool, error: &h2::Error) -> Failure {
     let refused = error.is_remote() && error.reason() == Some(Reason::REFUSED_STREAM);
+    let detail = error.to_string();
     Failure::Broken {
         sent: sent && !refused,
-        detail: error.to_string(),
+        // h2 keeps of rustls's error only the words; a member that does not like our certificate sends this.
+        tls: detail.contains("received fatal alert"),
+        detail,
     }
+}
+
+/// Whether TLS did not come about: a certificate that is not trusted, missing, or for another name.
+pub(super) fn is_tls(error: &io::Error) -> bool {
+    error.get_ref().is_some_and(|inner| inner.is::<rustls::Error>())
 }
 
 #[cfg(test)]

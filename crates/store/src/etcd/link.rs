@@ -4,6 +4,7 @@
 //! five seconds, or while no call is open. `Status` is as cheap, is allowed at any time, and tells more: a member
 //! that has lost its leader answers, but is of no use.
 
+use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
@@ -18,10 +19,11 @@ use tokio::task::{AbortHandle, JoinHandle};
 use tokio::time::{Instant, sleep, timeout};
 use tokio_rustls::TlsConnector;
 
-use super::grpc::{Caller, Failure, frame};
+use super::grpc::{Caller, Failure, broken, frame, is_tls};
 use super::messages::{Nothing, StatusResponse, method};
 use super::settings::Endpoint;
 use crate::bounds::{CONNECT_TIMEOUT, PROBE_AFTER, PROBE_TIMEOUT};
+use crate::error::{ErrorKind, StoreError};
 
 /// What a stream may send before it is read: what a watch that nobody reads holds back.
 const STREAM_WINDOW: u32 = 256 * 1024;
@@ -62,33 +64,42 @@ impl Heard {
 
 impl Link {
     /// Connects to a member that has a leader.
-    pub(super) async fn open(endpoint: &Endpoint, tls: Option<&Arc<ClientConfig>>) -> Result<Self, String> {
-        match timeout(CONNECT_TIMEOUT, Self::connect(endpoint, tls)).await {
-            Ok(result) => result.map_err(|detail| format!("{endpoint}: {detail}")),
-            Err(_) => Err(format!("{endpoint}: no connection within {CONNECT_TIMEOUT:?}")),
-        }
+    pub(super) async fn open(
+        endpoint: &Endpoint,
+        tls: Option<&Arc<ClientConfig>>,
+    ) -> Result<Self, StoreError> {
+        let (kind, detail) = match timeout(CONNECT_TIMEOUT, Self::connect(endpoint, tls)).await {
+            Ok(Ok(link)) => return Ok(link),
+            Ok(Err(Failure::Broken {
+                tls: true, detail, ..
+            })) => (ErrorKind::Tls, detail),
+            Ok(Err(failure)) => (ErrorKind::Unreachable, failure.to_string()),
+            Err(_) => (
+                ErrorKind::Unreachable,
+                format!("no connection within {CONNECT_TIMEOUT:?}"),
+            ),
+        };
+        Err(StoreError::not_done(kind, format!("{endpoint}: {detail}")))
     }
 
-    async fn connect(endpoint: &Endpoint, tls: Option<&Arc<ClientConfig>>) -> Result<Self, String> {
+    async fn connect(endpoint: &Endpoint, tls: Option<&Arc<ClientConfig>>) -> Result<Self, Failure> {
         let stream = TcpStream::connect((endpoint.host.as_str(), endpoint.port));
-        let stream = stream.await.map_err(|error| error.to_string())?;
-        stream.set_nodelay(true).map_err(|error| error.to_string())?;
+        let stream = stream.await.map_err(|error| not_sent(&error))?;
+        stream.set_nodelay(true).map_err(|error| not_sent(&error))?;
         let link = match tls.filter(|_| endpoint.tls) {
             None => Self::over(stream, endpoint).await?,
             Some(config) => {
-                let name = ServerName::try_from(endpoint.host.clone()).map_err(|error| error.to_string())?;
+                let name = ServerName::try_from(endpoint.host.clone());
+                let name = name.map_err(|error| Failure::Malformed(error.to_string()))?;
                 let connecting = TlsConnector::from(Arc::clone(config)).connect(name, stream);
-                Self::over(connecting.await.map_err(|error| error.to_string())?, endpoint).await?
+                Self::over(connecting.await.map_err(|error| not_sent(&error))?, endpoint).await?
             }
         };
-        match status(&link.caller, CONNECT_TIMEOUT).await {
-            Ok(status) if status.leader == 0 => Err("it has no leader".to_owned()),
-            Ok(_) => Ok(link),
-            Err(failure) => Err(failure.to_string()),
-        }
+        useful(link.status(None, CONNECT_TIMEOUT).await)?;
+        Ok(link)
     }
 
-    async fn over<S>(stream: S, endpoint: &Endpoint) -> Result<Self, String>
+    async fn over<S>(stream: S, endpoint: &Endpoint) -> Result<Self, Failure>
     where
         S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     {
@@ -98,10 +109,8 @@ impl Link {
             .max_header_list_size(MAX_HEADERS)
             .initial_window_size(STREAM_WINDOW)
             .initial_connection_window_size(CONNECTION_WINDOW);
-        let (sender, connection) = builder
-            .handshake::<_, Bytes>(stream)
-            .await
-            .map_err(|e| e.to_string())?;
+        let handshake = builder.handshake::<_, Bytes>(stream).await;
+        let (sender, connection) = handshake.map_err(|error| broken(false, &error))?;
         let driver = tokio::spawn(async move {
             if let Err(error) = connection.await {
                 tracing::debug!(%error, "a connection to etcd ended");
@@ -155,8 +164,12 @@ impl Link {
     }
 
     /// How the member is.
-    pub(super) async fn status(&self, within: Duration) -> Result<StatusResponse, Failure> {
-        status(&self.caller, within).await
+    pub(super) async fn status(
+        &self,
+        token: Option<HeaderValue>,
+        within: Duration,
+    ) -> Result<StatusResponse, Failure> {
+        status(&self.caller(token), within).await
     }
 }
 
@@ -170,6 +183,27 @@ async fn status(caller: &Caller, within: Duration) -> Result<StatusResponse, Fai
     caller.ask(method::STATUS, frame(&Nothing {}), within).await
 }
 
+/// Whether a member that answers so is of any use. A later etcd may tell its status to users alone: then the
+/// refusal shows that it lives.
+fn useful(answer: Result<StatusResponse, Failure>) -> Result<(), Failure> {
+    match answer {
+        Ok(status) if status.leader == 0 => Err(Failure::Status {
+            code: 14,
+            message: "it has no leader".to_owned(),
+        }),
+        Ok(_) | Err(Failure::Status { code: 3 | 7 | 16, .. }) => Ok(()),
+        Err(failure) => Err(failure),
+    }
+}
+
+fn not_sent(error: &io::Error) -> Failure {
+    Failure::Broken {
+        sent: false,
+        tls: is_tls(error),
+        detail: error.to_string(),
+    }
+}
+
 /// Asks whenever the link was silent, and ends it when there is no good answer.
 async fn probe(caller: Caller, heard: Arc<Heard>, driver: AbortHandle) {
     loop {
@@ -179,9 +213,7 @@ async fn probe(caller: Caller, heard: Arc<Heard>, driver: AbortHandle) {
             continue;
         }
         let trouble = match timeout(PROBE_TIMEOUT, status(&caller, PROBE_TIMEOUT)).await {
-            Ok(Ok(status)) if status.leader != 0 => None,
-            Ok(Ok(_)) => Some("it has lost its leader".to_owned()),
-            Ok(Err(failure)) => Some(failure.to_string()),
+            Ok(answer) => useful(answer).err().map(|failure| failure.to_string()),
             Err(_) => Some(format!("no sign of life within {PROBE_TIMEOUT:?}")),
         };
         if let Some(trouble) = trouble {

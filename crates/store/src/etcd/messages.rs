@@ -7,8 +7,6 @@ use prost::Message;
 
 #[derive(Clone, PartialEq, Message)]
 pub(super) struct ResponseHeader {
-    #[prost(uint64, tag = "1")]
-    pub(super) cluster_id: u64,
     #[prost(int64, tag = "3")]
     pub(super) revision: i64,
 }

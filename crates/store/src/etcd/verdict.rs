@@ -32,10 +32,11 @@ pub(super) fn judge(failure: &Failure) -> Next {
             let says = |part: &str| message.contains(part);
             match code {
                 16 => Next::Renew(no(ErrorKind::Credentials)),
-                3 if says("revision in header is old") => Next::Renew(no(ErrorKind::Credentials)),
-                3 if says("authentication failed") || says("user name") => {
-                    Next::Tell(no(ErrorKind::Credentials))
+                // The last is told to who has no token, once users are switched on.
+                3 if says("revision in header is old") || says("user name is empty") => {
+                    Next::Renew(no(ErrorKind::Credentials))
                 }
+                3 if says("authentication failed") => Next::Tell(no(ErrorKind::Credentials)),
                 3 | 9 => Next::Tell(no(ErrorKind::Invalid)),
                 7 => Next::Tell(no(ErrorKind::Credentials)),
                 5 if says("lease") => Next::Tell(no(ErrorKind::LeaseGone)),

@@ -212,6 +212,11 @@ impl Member {
         self.child = spawn(&self.options, &self.log);
     }
 
+    /// Loses all its data; it must have crashed.
+    pub(crate) fn forget(&self) {
+        std::fs::remove_dir_all(self.log.with_extension("")).unwrap();
+    }
+
     /// Stops it as a machine that hangs would: its connections stay open.
     pub(crate) fn freeze(&self) {
         self.signal(Signal::SIGSTOP);

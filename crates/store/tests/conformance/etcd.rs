@@ -198,11 +198,12 @@ fn an_endpoint_where_nobody_listens_is_told_as_unreachable() {
     });
 }
 
-/// One endpoint of three works: the others cost a moment, once.
+/// One endpoint of four works: nobody listens at two, and the third takes connections and says nothing.
 #[test]
 fn an_endpoint_that_fails_is_passed_over() {
     run(async {
         let cluster = Cluster::start(1).await;
+        let silent = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
         let free = std::net::TcpListener::bind("127.0.0.1:0")
             .unwrap()
             .local_addr()
@@ -210,6 +211,9 @@ fn an_endpoint_that_fails_is_passed_over() {
         let mut settings = cluster.settings();
         settings.endpoints.insert(0, format!("http://{free}"));
         settings.endpoints.insert(0, format!("https://{free}"));
+        settings
+            .endpoints
+            .insert(1, format!("http://{}", silent.local_addr().unwrap()));
         let store = Store::etcd(settings).unwrap();
         put(&store, "/k", "v").await;
         assert!(
@@ -217,6 +221,95 @@ fn an_endpoint_that_fails_is_passed_over() {
                 .url
                 .ends_with(&store.status().await.unwrap().place)
         );
+    });
+}
+
+/// What is no etcd: a server that speaks another protocol, one that closes at once.
+#[test]
+fn a_server_that_is_no_etcd_is_told_as_unreachable() {
+    for answer in ["HTTP/1.1 400 Bad Request\r\ncontent-length: 0\r\n\r\n", ""] {
+        run(async {
+            let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+            let place = listener.local_addr().unwrap();
+            let server = tokio::spawn(async move {
+                loop {
+                    let (mut stream, _) = listener.accept().await.unwrap();
+                    tokio::io::AsyncWriteExt::write_all(&mut stream, answer.as_bytes())
+                        .await
+                        .unwrap();
+                }
+            });
+            let mut settings = EtcdSettings::new(vec![format!("http://{place}")]);
+            settings.call_timeout = Duration::from_millis(500);
+            let error = Store::etcd(settings).unwrap().get("/k").await.unwrap_err();
+            assert_eq!(error.kind(), ErrorKind::Unreachable, "{error}");
+            server.abort();
+        });
+    }
+}
+
+/// etcd's data is gone, or back from a backup: revisions begin anew, and mean something else. The follower gets a
+/// new list, and nothing that it knew before stays.
+#[test]
+fn a_follower_of_a_store_that_went_back_gets_a_new_list() {
+    run(async {
+        let mut cluster = Cluster::start(1).await;
+        let store = cluster.store();
+        for n in 0..50 {
+            put(&store, "/f/k", &n.to_string()).await;
+        }
+        let mut follow = store.follow("/f/").unwrap();
+        let mut picture = Picture::default();
+        picture.until_shows(&mut follow, "/f/k", "49").await;
+        cluster.members[0].crash();
+        cluster.members[0].forget();
+        cluster.members[0].start_again();
+        while picture.lists < 2 {
+            picture.look(&mut follow).await;
+        }
+        assert_eq!(picture.entries.len(), 0);
+        put(&store, "/f/new", "1").await;
+        picture.until_shows(&mut follow, "/f/new", "1").await;
+        assert_eq!(picture.entries.len(), 1);
+    });
+}
+
+/// etcd's own quota is used up: writes say so and did not happen, reads go on; deletions make no room by
+/// themselves, but what etcd asks of its operator does.
+#[test]
+fn a_full_etcd_says_so() {
+    run(async {
+        let cluster = Cluster::start_with(1, &["--quota-backend-bytes=4000000".to_owned()]).await;
+        let store = cluster.store();
+        let value = vec![b'v'; 500_000];
+        let mut last = put(&store, "/q/small", "1").await;
+        let error = loop {
+            match store
+                .commit(Transaction::new().put("/q/large", value.clone()))
+                .await
+            {
+                Ok(Committed::Done(revision)) => last = revision,
+                Ok(Committed::Conflict) => panic!("nothing was compared"),
+                Err(error) => break error,
+            }
+            assert!(last.0 < 100, "the quota does not get full");
+        };
+        assert_eq!(
+            (error.kind(), error.happened()),
+            (ErrorKind::Full, Happened::No),
+            "{error}"
+        );
+        assert_eq!(store.get("/q/small").await.unwrap().unwrap().value, "1");
+        let trouble = store.status().await.unwrap().trouble;
+        assert!(trouble.iter().any(|what| what.contains("NOSPACE")), "{trouble:?}");
+        store.compact(last).await.unwrap();
+        cluster.etcdctl(&["defrag"]);
+        cluster.etcdctl(&["alarm", "disarm"]);
+        until_works("room", async || {
+            store.commit(Transaction::new().put("/q/small", "2")).await
+        })
+        .await;
+        assert_eq!(store.status().await.unwrap().trouble, Vec::<String>::new());
     });
 }
 
@@ -376,7 +469,7 @@ fn tls_on_both_sides() {
             let error = wrong.get("/s/k").await.unwrap_err();
             assert_eq!(
                 (error.kind(), error.happened()),
-                (ErrorKind::Unreachable, Happened::No),
+                (ErrorKind::Tls, Happened::No),
                 "{error}"
             );
         }
