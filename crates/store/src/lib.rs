@@ -58,7 +58,8 @@ enum Engine {
 impl Store {
     /// Opens the embedded engine in a folder, which is made (for its owner alone) when it is missing.
     ///
-    /// Blocks the thread while the file is read. The file is given free when the last handle is dropped.
+    /// Blocks the thread while the file is read. The file is given free when the last handle is dropped, which waits
+    /// for writes that are under way; each [`Follow`] and [`Held`] has a handle too, until its task has ended.
     ///
     /// # Errors
     /// [`ErrorKind::InUse`] while another process has it; [`ErrorKind::Damaged`] when the file is no store;
@@ -68,7 +69,8 @@ impl Store {
         Ok(Self { engine })
     }
 
-    /// Prepares the etcd engine. Connects with the first call, not before; must be called within a tokio runtime.
+    /// Prepares the etcd engine. Connects with the first call, not before; its calls need a tokio runtime with
+    /// time and IO.
     ///
     /// # Errors
     /// [`ErrorKind::Invalid`] when the settings cannot be used: no endpoint, no URL, certificates that are none.

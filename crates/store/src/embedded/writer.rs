@@ -236,3 +236,83 @@ impl Drop for Closes {
         self.0.revision.send_modify(|_| {});
     }
 }
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+    use std::sync::RwLock;
+    use std::sync::mpsc::sync_channel;
+
+    use tokio::sync::watch;
+
+    use super::super::memory::Memory;
+    use super::*;
+    use crate::error::{ErrorKind, Happened};
+
+    /// A writer whose disk failed while it wrote one key; `arrived` says whether that came through.
+    fn failed_writer(folder: &std::path::Path, arrived: bool) -> Writer {
+        let path = folder.join("store.redb");
+        let (disk, loaded) = Disk::open(&path).unwrap();
+        let numbers = loaded.numbers;
+        let memory = Memory::new(loaded, Instant::now());
+        let mut staged = Staged::new(&memory, numbers);
+        let transaction = Transaction::new().put("/k", "v");
+        staged.commit(&memory, &transaction).unwrap();
+        if arrived {
+            disk.write(&staged, &path).unwrap();
+        }
+        let shared = Shared {
+            path,
+            revision: watch::Sender::new(memory.revision),
+            memory: RwLock::new(memory),
+        };
+        let mut writer = Writer::new(Arc::new(shared), disk, numbers, sync_channel(1).1);
+        writer.disk = None;
+        writer.in_doubt = Some(staged);
+        writer
+    }
+
+    /// The file tells, when it is opened anew: what is in it is shown, what is not never happened.
+    #[test]
+    fn a_write_in_doubt_is_what_the_file_says() {
+        for arrived in [true, false] {
+            let folder = tempfile::TempDir::new().unwrap();
+            let mut writer = failed_writer(folder.path(), arrived);
+            let (serial, before) = (writer.numbers.serial, writer.shared.read().revision);
+            writer.ready().unwrap();
+            let memory = writer.shared.read();
+            assert_eq!(memory.entries.contains_key("/k"), arrived);
+            assert_eq!(memory.changes(before.next(), "/").is_some(), arrived);
+            assert_eq!(memory.revision > before, arrived);
+            assert_eq!(writer.numbers.serial, serial + u64::from(arrived));
+        }
+    }
+
+    /// While the file cannot be opened, a write is refused as not done, and the doubt stays.
+    #[test]
+    fn a_file_that_cannot_be_opened_refuses_writes() {
+        let folder = tempfile::TempDir::new().unwrap();
+        let mut writer = failed_writer(folder.path(), true);
+        let path = folder.path().join("store.redb");
+        let aside = folder.path().join("aside");
+        std::fs::rename(&path, &aside).unwrap();
+        std::fs::create_dir(&path).unwrap();
+        let (answer, mut answered) = oneshot::channel();
+        writer.work(vec![Command::Grant(5, answer)]);
+        let error = answered.try_recv().unwrap().unwrap_err();
+        assert_eq!(
+            (error.kind(), error.happened()),
+            (ErrorKind::Disk, Happened::No),
+            "{error}"
+        );
+        assert!(!writer.shared.read().entries.contains_key("/k"));
+
+        std::fs::remove_dir(&path).unwrap();
+        std::fs::rename(&aside, &path).unwrap();
+        let (answer, mut answered) = oneshot::channel();
+        writer.work(vec![Command::Grant(5, answer)]);
+        answered.try_recv().unwrap().unwrap();
+        assert!(writer.shared.read().entries.contains_key("/k"));
+    }
+}

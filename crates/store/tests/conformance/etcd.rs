@@ -76,7 +76,7 @@ async fn survives(harm: impl Fn(&mut Cluster, &str), heal: impl Fn(&mut Cluster,
     let mut follow = store.follow("/f/").unwrap();
     let mut picture = Picture::default();
     picture.until_shows(&mut follow, "/f/k", "0").await;
-    let held = store.hold(10).await.unwrap();
+    let held = store.hold(15).await.unwrap();
     let leased = Transaction::new().put_leased("/l/me", "v", held.lease());
     store.commit(leased).await.unwrap();
 

@@ -1,4 +1,4 @@
-//! Leases. The shortest that etcd gives is two seconds; no scenario says how soon after its time one must end,
+//! Leases, long enough for a slow machine to keep. No scenario says how soon after its time one must end,
 //! only that it does not before, and does.
 
 use std::time::{Duration, Instant};
@@ -19,7 +19,7 @@ both_engines!(
 
 /// Nobody keeps it: after its time, not before, its keys vanish, in one revision.
 async fn what_is_tied_to_a_lease_vanishes_with_it(store: Store) {
-    let granted = store.grant(2).await.unwrap();
+    let granted = store.grant(3).await.unwrap();
     let leased = |key: &str| Transaction::new().put_leased(key, "v", granted.lease);
     done(&store, leased("/l/a")).await;
     let last = done(&store, leased("/l/b").put("/l/c", "v")).await;
@@ -51,13 +51,13 @@ async fn what_is_tied_to_a_lease_vanishes_with_it(store: Store) {
     assert_eq!(store.get("/l/a").await.unwrap(), None);
 }
 
-/// It outlives its time three times over, and ends when its holder lets go.
+/// It outlives its time twice over, and ends when its holder lets go.
 async fn a_lease_that_is_held_stands(store: Store) {
     let begun = Instant::now();
-    let held = store.hold(2).await.unwrap();
+    let held = store.hold(4).await.unwrap();
     done(&store, Transaction::new().put_leased("/l/a", "v", held.lease())).await;
     let whole = Duration::from_secs(held.seconds().into());
-    until("three times its time", async || {
+    until("twice its time", async || {
         assert!(
             store.get("/l/a").await.unwrap().is_some(),
             "gone after {:?}",
@@ -67,7 +67,7 @@ async fn a_lease_that_is_held_stands(store: Store) {
             panic!("gone")
         };
         assert!(sent <= Instant::now());
-        (begun.elapsed() > whole * 3 && sent > begun + whole).then_some(())
+        (begun.elapsed() > whole * 2 && sent > begun + whole).then_some(())
     })
     .await;
     drop(held);
