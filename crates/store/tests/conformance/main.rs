@@ -10,6 +10,7 @@
 mod engines;
 
 mod alike;
+mod chaos;
 mod embedded;
 mod etcd;
 mod leases;
