@@ -95,11 +95,16 @@ impl Scenario {
         }
     }
 
+    /// Backends die and come back; some are only away for a moment.
     fn flips(&mut self, random: &mut Random, until: u64) {
-        for _ in 0..random.within(2, 10) {
+        for _ in 0..random.within(2, 12) {
             let backend = random.within(0, self.backends as u64) as usize;
-            self.faults
-                .push((random.within(1000, until), Fault::Flip(backend)));
+            let at = random.within(1000, until);
+            self.faults.push((at, Fault::Flip(backend)));
+            if random.chance(500) {
+                let back = (at + random.within(300, 2500)).min(until);
+                self.faults.push((back, Fault::Flip(backend)));
+            }
         }
     }
 
@@ -115,7 +120,7 @@ impl Scenario {
             let at = random.within(1000, ROUGH_UNTIL);
             let all = (self.orchestrators + self.servers) as u64;
             let who = random.within(0, all) as usize;
-            match random.within(0, 14) {
+            match random.within(0, 17) {
                 12..=13 => {
                     let cut = at + random.within(1500, 4000);
                     self.faults.push((at, Fault::Slow(who, true)));

@@ -4,7 +4,7 @@ use super::*;
 
 impl World {
     pub(super) fn delay(&mut self) -> u64 {
-        if self.rough && self.random.chance(15) {
+        if self.rough && self.random.chance(30) {
             return self.random.within(100, 4000);
         }
         self.random.within(1, 12)
