@@ -53,9 +53,10 @@ const SEEDS: u64 = 10_000;
 /// Steps shown of a run that failed.
 const STEPS_SHOWN: usize = 400;
 
-/// Longest time between two checks of a backend, when one orchestrator at a time is in trouble: the lease by the
-/// slowest store's clock (3.3 s) and its lateness (0.5 s), a few messages, the interval.
-const BOUND_ONE_MS: u64 = 5000;
+/// Longest time between two checks of a backend, when one orchestrator at a time is in trouble: from the last check
+/// an interval, the lease by the slowest store's clock (3.3 s) and the store's lateness (0.5 s), an interval until
+/// the next, and a few messages.
+const BOUND_ONE_MS: u64 = 5500;
 /// The same when all leases are lost and all orchestrators are well.
 const BOUND_MASS_LOSS_MS: u64 = 3000;
 /// The same from the moment on when everything is well after chaos.
