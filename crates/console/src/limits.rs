@@ -12,6 +12,8 @@ pub const MAX_HEADER_FIELDS: usize = 64;
 pub const MAX_BODY_BYTES: usize = 64 * 1024;
 /// Bytes of a request's body that holds a whole config: the greatest file, and its quoting. Beyond: 413.
 pub const MAX_CONFIG_BODY_BYTES: usize = 32 * 1024 * 1024;
+/// Bodies with whole configs that are taken in at the same time. Further requests wait, within their time.
+pub const MAX_CONFIGS_AT_ONCE: usize = 2;
 /// Time to send the header of a request, and time that a connection may be idle. Then it closes.
 pub const HEADER_TIMEOUT: Duration = Duration::from_secs(10);
 /// Time from the header of a request to its response, the sending of its body included. Then 408.

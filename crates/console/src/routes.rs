@@ -5,7 +5,7 @@ use std::sync::Arc;
 use axum::Json;
 use axum::Router;
 use axum::extract::rejection::{JsonRejection, PathRejection};
-use axum::extract::{DefaultBodyLimit, Path, State};
+use axum::extract::{DefaultBodyLimit, FromRequest, Path, Request, State};
 use axum::http::{Method, Uri, header};
 use axum::middleware;
 use axum::response::{IntoResponse, Response};
@@ -16,9 +16,9 @@ use model::plan::{Plan, PlanQuery};
 use model::state::{Override, OverrideKey};
 use model::status::{Event, ReloadStatus, Status};
 use serde::Serialize;
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{Semaphore, mpsc, oneshot};
 
-use crate::limits::{ANSWER_TIMEOUT, MAX_BODY_BYTES, MAX_CONFIG_BODY_BYTES};
+use crate::limits::{ANSWER_TIMEOUT, MAX_BODY_BYTES, MAX_CONFIG_BODY_BYTES, MAX_CONFIGS_AT_ONCE};
 use crate::order::{OrderBody, json_problem};
 use crate::problem::{Kind, Problem};
 use crate::{Console, OrderError, OrderRequest, ReloadRequest, access, requests, weights};
@@ -28,6 +28,9 @@ const OPENAPI: &str = include_str!("../openapi.json");
 
 /// What `prometheus-client` writes is OpenMetrics 1.0 text.
 const METRICS_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+
+/// Turns of those who send whole configs.
+static CONFIGS: Semaphore = Semaphore::const_new(MAX_CONFIGS_AT_ONCE);
 
 type Shared = State<Arc<Console>>;
 
@@ -129,11 +132,12 @@ async fn explain(
         .map_err(|detail| Problem::new(Kind::BadQuery, detail))
 }
 
-async fn plan(
-    State(console): Shared,
-    query: Result<Json<PlanQuery>, JsonRejection>,
-) -> Result<Json<Plan>, Problem> {
-    let Json(query) = query.map_err(|rejection| json_problem(&rejection, MAX_CONFIG_BODY_BYTES))?;
+async fn plan(State(console): Shared, request: Request) -> Result<Json<Plan>, Problem> {
+    // Before the body is read: it is what takes the memory.
+    let _turn = CONFIGS.acquire().await;
+    let Json(query) = Json::<PlanQuery>::from_request(request, &())
+        .await
+        .map_err(|rejection| json_problem(&rejection, MAX_CONFIG_BODY_BYTES))?;
     (console.plan)(query).await.map(Json).map_err(|errors| {
         let detail = format!("{}; nothing was changed", count(errors.len(), "error"));
         Problem::new(Kind::BadConfig, detail).with_errors(errors)

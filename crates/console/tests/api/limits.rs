@@ -6,8 +6,8 @@
 use std::time::Duration;
 
 use evenkeel_console::limits::{
-    CLOSE_GRACE, HEADER_TIMEOUT, MAX_BODY_BYTES, MAX_CONNECTION_AGE, MAX_CONNECTIONS, MAX_HEADER_BYTES,
-    REQUEST_TIMEOUT,
+    CLOSE_GRACE, HEADER_TIMEOUT, MAX_BODY_BYTES, MAX_CONFIGS_AT_ONCE, MAX_CONNECTION_AGE, MAX_CONNECTIONS,
+    MAX_HEADER_BYTES, REQUEST_TIMEOUT,
 };
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
@@ -63,6 +63,36 @@ async fn a_chunked_body_over_the_limit_is_refused() {
     stream.write_all(chunk.as_bytes()).await.unwrap();
     let response = Response::parse(&read_until(&mut stream, "}").await);
     assert_eq!(response.problem(), (413, "body_too_large".into()));
+}
+
+/// Scenario: more send whole configs than may at once. Who is over it is not asked for the body (RFC 9110 section
+/// 10.1.1) before another is done, and everything else is answered meanwhile.
+#[tokio::test]
+async fn few_configs_are_taken_in_at_once() {
+    const BODY: &str = r#"{"text": ""}"#;
+    let api = Api::start(None).await;
+    let head = format!(
+        "POST /api/v1/plan HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n\
+         Content-Length: {}\r\nExpect: 100-continue\r\nConnection: close\r\n\r\n",
+        BODY.len()
+    );
+    let mut asked = Vec::new();
+    for _ in 0..MAX_CONFIGS_AT_ONCE {
+        let mut stream = api.connect().await;
+        stream.write_all(head.as_bytes()).await.unwrap();
+        read_until(&mut stream, "100 Continue\r\n\r\n").await;
+        asked.push(stream);
+    }
+    let mut over = api.connect().await;
+    over.write_all(head.as_bytes()).await.unwrap();
+    assert_eq!(api.get("/livez").await.status, 200);
+    assert!(over.try_read(&mut [0]).is_err(), "it is asked for its body");
+    let mut first = asked.remove(0);
+    first.write_all(BODY.as_bytes()).await.unwrap();
+    assert_eq!(Response::parse(&rest(&mut first).await).status, 200);
+    read_until(&mut over, "100 Continue\r\n\r\n").await;
+    over.write_all(BODY.as_bytes()).await.unwrap();
+    assert_eq!(Response::parse(&rest(&mut over).await).status, 200);
 }
 
 #[tokio::test]
