@@ -1,9 +1,9 @@
 //! TLS as both sides of the load balancer and its health checks use it: certificates and keys are read from
 //! where the config says, verified against each other, and made into settings of `rustls`.
 //!
-//! What it refuses: settings to choose ciphers or curves (those of `rustls` are safe, and its first choice is
-//! the post-quantum X25519MLKEM768; of its ciphers the one that costs least is taken), versions before 1.2, a key that does not belong to its certificate, and
-//! taking early data (0-RTT), which can be replayed.
+//! What it refuses: settings to choose ciphers or curves (those of `rustls` are safe; its first choice is the
+//! post-quantum X25519MLKEM768, and of its ciphers the one that costs least is taken), versions before 1.2, a key
+//! that does not belong to its certificate, and taking early data (0-RTT), which can be replayed.
 //!
 //! Everything here reads files at most; nothing opens a connection, and the time is an argument.
 
@@ -35,7 +35,7 @@ pub use server::{ServerSettings, TICKET_KEY_LIFE, Tickets, client_verifier};
 
 /// The cryptography in use: what `rustls` takes to be safe, with AES-128 before AES-256. Nobody can break either;
 /// the suites of the second come with SHA-384, for which processors have no instructions, and with it each handshake
-/// costs a sixth more.
+/// costs a tenth more.
 fn provider() -> Arc<CryptoProvider> {
     static PROVIDER: OnceLock<Arc<CryptoProvider>> = OnceLock::new();
     PROVIDER

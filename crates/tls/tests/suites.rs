@@ -22,7 +22,7 @@ fn chosen(suites: &[SupportedCipherSuite]) -> CipherSuite {
     server.negotiated_cipher_suite().unwrap().suite()
 }
 
-/// Scenario: OpenSSL names AES-256 first though it does not need it; SHA-384 would cost a sixth of the handshake.
+/// Scenario: OpenSSL names AES-256 first though it does not need it; SHA-384 would cost a tenth of the handshake.
 #[test]
 fn aes_128_is_taken_whatever_of_aes_the_client_names_first() {
     assert_eq!(DEFAULT_CIPHER_SUITES[0].suite(), TLS13_AES_256_GCM_SHA384);
