@@ -1,0 +1,13 @@
+//! The desired layer as it stands in a store that several processes share: the load balancers that `evenkeel apply`
+//! put there, and every change of them that is still remembered.
+//!
+//! **Content first, then one small transaction.** A load balancer is one object, named by the digest of its content,
+//! and put before anything refers to it. A change is one [`LogRecord`] and the new [`Head`], written together by a
+//! transaction that compares the head as it was read: two writers never both win, and nothing is ever half applied.
+//! Who follows reads one small record and the objects that it lacks.
+//!
+//! - [`records`]: what stands in the store, and how states follow from it.
+//!
+//! Pure: no store, no clock. The shell reads, asks here what is to be written, and writes that.
+
+pub mod records;
