@@ -33,6 +33,11 @@ const ARROWS: &[(&str, &[&str])] = &[
     ),
     ("evenkeel-console", &["evenkeel-model"]),
     (
+        "evenkeel-cluster",
+        &["evenkeel-model", "evenkeel-reconcile", "evenkeel-store"],
+    ),
+    ("evenkeel-peers", &[]),
+    (
         "evenkeel",
         &[
             "evenkeel-model",
@@ -42,6 +47,9 @@ const ARROWS: &[(&str, &[&str])] = &[
             "evenkeel-dataplane",
             "evenkeel-orchestrator",
             "evenkeel-console",
+            "evenkeel-cluster",
+            "evenkeel-reconcile",
+            "evenkeel-store",
         ],
     ),
     (
@@ -52,7 +60,12 @@ const ARROWS: &[(&str, &[&str])] = &[
 ];
 
 /// What tests may use beyond that.
-const ARROWS_OF_TESTS: &[(&str, &[&str])] = &[("xtask", &["evenkeel-model"])];
+const ARROWS_OF_TESTS: &[(&str, &[&str])] = &[
+    ("xtask", &["evenkeel-model"]),
+    ("evenkeel-store", &["evenkeel-peers"]),
+    ("evenkeel-cluster", &["evenkeel-peers"]),
+    ("evenkeel", &["evenkeel-peers"]),
+];
 
 /// Rooms without IO, clocks, randomness or threads.
 const PURE: &[&str] = &["model", "balance", "http", "reconcile"];

@@ -1,0 +1,14 @@
+//! The life of a node on the store: what is declared, ordered and found by others, and its own part in that.
+//!
+//! The store knows nothing of what its values mean, and the pure rooms know no store; this room stands between them.
+//! What it learns goes to the hub of the process as values of `model`, over channels; nothing that serves requests
+//! ever waits for it. It decides nothing that `reconcile` could decide.
+//!
+//! What it refuses: to be needed. Without the store a node serves what it last knew, also after a restart.
+
+#![forbid(unsafe_code)]
+
+mod space;
+
+pub use space::Space;
+pub use store::{Store, StoreError};
