@@ -6,6 +6,7 @@
 
 mod action;
 mod backend_http2;
+mod declared;
 mod health;
 mod http2;
 mod limits;
@@ -30,6 +31,7 @@ use std::sync::Arc;
 use crate::config::{Admin, Config, LoadBalancer, Name, Node, Observe, Secret};
 use crate::diagnostic::{Diagnostic, Fault, Source};
 use crate::schema;
+pub use declared::{Declared, DeclaredText, REDACTED, check_declared, load_balancer_of, redact};
 pub use place::place;
 use section::{Findings, Section, narrow};
 use tree::Value;
