@@ -20,6 +20,7 @@ use model::config::{Config, Secret};
 use model::plan::{Plan, PlanQuery};
 use model::status::Status;
 use net::privileges::{self, Identity};
+use orchestrator::Gate;
 use orchestrator::acme::{self, AcmeEvent};
 use prometheus_client::registry::Registry;
 use tokio::runtime::Runtime;
@@ -171,7 +172,7 @@ impl Server {
             events: plane_events,
         };
         runtime.spawn(hub.run(first, inputs));
-        runtime.spawn(orchestrator::run(targets_in, verdicts_out));
+        runtime.spawn(orchestrator::run(targets_in, Gate::open(), verdicts_out));
         let watched = source::watch(setup.source, setup.flags, setup.text, reloads_in, candidates_out);
         runtime.spawn(watched);
         let api = AdminApi::start(admin, console(&shared, token, (orders, weights), reloads.clone()))?;

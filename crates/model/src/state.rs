@@ -1,6 +1,7 @@
 //! The other two layers of truth: operators' orders ([`Override`]) and what was found ([`Observed`]).
 
 mod route;
+mod target;
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -10,6 +11,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::config::Name;
 pub use route::{RouteKey, RouteOrder, RouteWeights};
+pub use target::{Standing, Target};
 
 /// Milliseconds since the Unix epoch; the shells read the clock, this crate only compares.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]

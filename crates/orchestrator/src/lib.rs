@@ -2,12 +2,14 @@
 //!
 //! [`run`] is one task that owns a [`reconcile::health::HealthMachine`] per target and one ordered queue of due
 //! times; each probe is a short task of its own that ends within the check's timeout. Verdicts go out over a
-//! channel; this crate changes no state but its own.
+//! channel; this crate changes no state but its own. Where several processes share the checks, a [`Gate`] says which
+//! may be made here and now.
 //!
 //! Bounds: at most [`PROBES_AT_ONCE`] probes run together. Beyond that, checks wait their turn, the most overdue
 //! first; none is dropped. A slow receiver of verdicts slows the checks down, nothing piles up.
 
 pub mod acme;
+mod gate;
 mod probe;
 mod schedule;
 
@@ -15,11 +17,12 @@ use std::hash::{BuildHasher, RandomState};
 use std::sync::Arc;
 use std::time::Duration;
 
-use model::config::HealthCheck;
-use model::state::{BackendId, Verdict};
+pub use gate::Gate;
+pub use model::state::Target;
+use model::state::Verdict;
 use reconcile::health::ProbeResult;
 use tokio::sync::{mpsc, watch};
-use tokio::task::{AbortHandle, Id, JoinError, JoinSet};
+use tokio::task::{Id, JoinError, JoinSet};
 use tokio::time::Instant;
 
 use schedule::{CheckId, Schedule};
@@ -30,24 +33,28 @@ pub const PROBES_AT_ONCE: usize = 256;
 /// Least time between two warnings about checks that could not be made.
 const WARN_EVERY: Duration = Duration::from_secs(10);
 
-/// One backend under one check.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub struct Target {
-    /// Whom to check, and whose verdict it is.
-    pub backend: BackendId,
-    /// How.
-    pub check: HealthCheck,
-}
+/// A check that may not be made is asked for again after this long, in milliseconds.
+const ASK_AGAIN_MS: u64 = 50;
 
-/// Checks all `targets` and sends what comes of it, until either channel closes.
+/// Checks all `targets` that the gate lets through and sends what comes of it, until either channel closes.
 ///
 /// When the list changes, targets that are in both lists keep their state and their next due time; new ones start
-/// unchecked; removed ones stop at once, and the result of a probe still running is dropped. A verdict that
-/// was already sent may still be in the channel: the receiver ignores backends that it no longer has.
-pub async fn run(mut targets: watch::Receiver<Vec<Target>>, verdicts: mpsc::Sender<Verdict>) {
-    let mut checks = Checks::new();
-    checks.set_targets(&targets.borrow_and_update());
+/// unchecked, or go on from the verdict that stands; removed ones stop at once, and the result of a probe still
+/// running is dropped. A verdict that was already sent may still be in the channel: the receiver ignores backends
+/// that it no longer has.
+pub async fn run(
+    mut targets: watch::Receiver<Vec<Target>>,
+    gate: Arc<Gate>,
+    verdicts: mpsc::Sender<Verdict>,
+) {
+    let mut checks = Checks::new(gate);
+    let mut news = checks.set_targets(&targets.borrow_and_update());
     loop {
+        for verdict in std::mem::take(&mut news) {
+            if verdicts.send(verdict).await.is_err() {
+                return;
+            }
+        }
         let due = checks.next_start();
         tokio::select! {
             biased;
@@ -55,16 +62,10 @@ pub async fn run(mut targets: watch::Receiver<Vec<Target>>, verdicts: mpsc::Send
                 if changed.is_err() {
                     return;
                 }
-                checks.set_targets(&targets.borrow_and_update());
+                news = checks.set_targets(&targets.borrow_and_update());
             }
             () = verdicts.closed() => return,
-            Some(ended) = checks.probes.join_next_with_id() => {
-                if let Some(verdict) = checks.finish(ended)
-                    && verdicts.send(verdict).await.is_err()
-                {
-                    return;
-                }
-            }
+            Some(ended) = checks.probes.join_next_with_id() => news = checks.finish(ended),
             () = sleep_until(due) => checks.start_due(),
         }
     }
@@ -82,35 +83,28 @@ struct Checks {
     epoch: Instant,
     schedule: Schedule,
     probes: JoinSet<ProbeResult>,
-    /// The probes whose result is still wanted.
-    running: Vec<(CheckId, AbortHandle)>,
+    gate: Arc<Gate>,
     warned: Option<Instant>,
     clients: Arc<probe::Clients>,
 }
 
 impl Checks {
-    fn new() -> Self {
+    fn new(gate: Arc<Gate>) -> Self {
         Self {
             epoch: Instant::now(),
             schedule: Schedule::default(),
             probes: JoinSet::new(),
-            running: Vec::new(),
+            gate,
             warned: None,
             clients: Arc::default(),
         }
     }
 
-    fn set_targets(&mut self, targets: &[Target]) {
-        self.schedule.set_targets(targets, self.now_ms());
-        self.clients.keep(targets.iter().map(|target| &target.check));
-        let schedule = &self.schedule;
-        self.running.retain(|(check, handle)| {
-            let wanted = schedule.contains(*check);
-            if !wanted {
-                handle.abort();
-            }
-            wanted
-        });
+    fn set_targets(&mut self, targets: &[Target]) -> Vec<Verdict> {
+        let news = self.schedule.set_targets(targets, self.now_ms());
+        self.clients.keep(targets.iter().map(|target| &*target.check));
+        self.gate.keep(|check| self.schedule.contains(check));
+        news
     }
 
     /// When the next probe may start: when it is due, and not while too many run.
@@ -125,27 +119,34 @@ impl Checks {
     fn start_due(&mut self) {
         let now = self.now_ms();
         while self.probes.len() < PROBES_AT_ONCE
-            && let Some((check, target)) = self.schedule.take_due(now)
+            && let Some((id, what)) = self.schedule.take_due(now)
         {
-            let (target, clients) = (target.clone(), self.clients.clone());
-            let handle = self
-                .probes
-                .spawn(async move { probe::probe(target.backend.address, &target.check, &clients).await });
-            self.running.push((check, handle));
+            let (what, clients) = (what.clone(), self.clients.clone());
+            let address = what.address;
+            let probe = async move { probe::probe(address, &what.check, &clients).await };
+            if !self.gate.start(id, address, || self.probes.spawn(probe)) {
+                self.schedule.put_off(id, now.saturating_add(ASK_AGAIN_MS));
+            }
         }
     }
 
-    /// Takes the end of a probe; a verdict when it brought one.
-    fn finish(&mut self, ended: Result<(Id, ProbeResult), JoinError>) -> Option<Verdict> {
-        let (task, result) = match ended {
-            Ok(ended) => ended,
-            Err(error) => (
-                error.id(),
-                ProbeResult::Inconclusive(format!("the check failed: {error}")),
-            ),
+    /// Takes the end of a probe; verdicts when it brought one.
+    fn finish(&mut self, ended: Result<(Id, ProbeResult), JoinError>) -> Vec<Verdict> {
+        let task = match &ended {
+            Ok((task, _)) => *task,
+            Err(error) => error.id(),
         };
-        let place = self.running.iter().position(|(_, handle)| handle.id() == task)?;
-        let (check, _) = self.running.swap_remove(place);
+        let Some(check) = self.gate.ended(task) else {
+            return Vec::new();
+        };
+        let result = match ended {
+            Ok((_, result)) => result,
+            Err(error) if error.is_cancelled() => {
+                self.schedule.put_off(check, self.now_ms());
+                return Vec::new();
+            }
+            Err(error) => ProbeResult::Inconclusive(format!("the check failed: {error}")),
+        };
         if let ProbeResult::Inconclusive(reason) = &result {
             self.warn(check, reason);
         }
@@ -158,7 +159,7 @@ impl Checks {
             return;
         }
         self.warned = Some(Instant::now());
-        let backend = self.schedule.target(check).map(|t| t.backend.to_string());
+        let backend = self.schedule.what(check).map(|what| what.address.to_string());
         tracing::warn!(
             backend,
             reason,

@@ -90,6 +90,11 @@ impl HealthMachine {
         self
     }
 
+    /// Puts the next check off until then: it could not be made, and nothing was found.
+    pub fn put_off(&mut self, until_ms: u64) {
+        self.next_probe_ms = until_ms;
+    }
+
     /// When the next check is due, in milliseconds.
     pub fn next_probe(&self) -> u64 {
         self.next_probe_ms
@@ -98,6 +103,11 @@ impl HealthMachine {
     /// The standing verdict.
     pub fn health(&self) -> Health {
         self.health
+    }
+
+    /// The words of the result that decided; empty while nothing is known.
+    pub fn reason(&self) -> &str {
+        &self.reason
     }
 
     /// Takes the result of a check that ended at `now_ms`; `rand` is any random number, for the jitter.

@@ -86,7 +86,7 @@ pub(crate) enum Effect {
     /// Serve from this snapshot.
     Publish(Arc<Snapshot>),
     /// Check exactly these backends.
-    Probe(Vec<(BackendId, HealthCheck)>),
+    Probe(Vec<(BackendId, Arc<HealthCheck>)>),
     /// Bring the file of overrides up to date; failing is logged and made good by the next store.
     Store(Overrides),
     /// Log this event; it is in the view already.
@@ -105,7 +105,7 @@ pub(crate) struct Core {
     overrides: Overrides,
     observed: Observed,
     snapshot: Arc<Snapshot>,
-    probed: BTreeMap<BackendId, HealthCheck>,
+    probed: BTreeMap<BackendId, Arc<HealthCheck>>,
     open_listeners: BTreeSet<(Name, Name, SocketAddr)>,
     failed_listeners: BTreeMap<(Name, Name, SocketAddr), String>,
     listener_retry: Option<Timestamp>,
@@ -548,6 +548,7 @@ impl Core {
             let Some(check) = &pool.config.health else {
                 continue;
             };
+            let check = Arc::new(check.clone());
             let members = pool.members.iter().filter(|m| m.mode() != Mode::Maintenance);
             wanted.extend(members.map(|m| (m.id.clone(), check.clone())));
         }

@@ -157,7 +157,7 @@ impl Hub {
                     published = true;
                 }
                 Effect::Probe(targets) => {
-                    let target = |(backend, check)| Target { backend, check };
+                    let target = |(backend, check)| Target::new(backend, check);
                     self.targets
                         .send_replace(targets.into_iter().map(target).collect());
                 }

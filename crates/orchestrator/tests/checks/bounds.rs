@@ -16,11 +16,13 @@ async fn probes_beyond_the_bound_wait_their_turn() {
     let answer = b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n".to_vec();
     let backend = Backend::start(Script::Gate(opens, answer)).await;
     let mut runner = Runner::start(Vec::new());
-    for n in 0..many {
-        let mut target = target(backend.address, once(CheckKind::Http(http())));
-        // Short enough for every first check to be due at once.
-        target.check.interval = Duration::from_millis(1);
-        target.check.fast_interval = Duration::from_millis(1);
+    for n in 0..many as u64 {
+        let mut check = once(CheckKind::Http(http()));
+        // Short enough for every first check to be due at once, and no two equal, which would be one.
+        check.interval = Duration::from_millis(1);
+        check.fast_interval = Duration::from_millis(1);
+        check.timeout += Duration::from_millis(n);
+        let mut target = target(backend.address, check);
         target.backend.pool = Name::parse(&format!("pool-{n}")).unwrap();
         runner.targets.send_modify(|targets| targets.push(target));
     }

@@ -4,4 +4,5 @@
 mod bounds;
 mod reasons;
 mod run;
+mod shared;
 mod support;

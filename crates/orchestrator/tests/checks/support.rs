@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-use evenkeel_orchestrator::Target;
+use evenkeel_orchestrator::{Gate, Target};
 use model::config::{CheckKind, HealthCheck, HttpCheck, Name};
 use model::state::{BackendId, Verdict};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -175,9 +175,13 @@ pub(crate) struct Runner {
 
 impl Runner {
     pub(crate) fn start(targets: Vec<Target>) -> Self {
+        Self::behind(Gate::open(), targets)
+    }
+
+    pub(crate) fn behind(gate: Arc<Gate>, targets: Vec<Target>) -> Self {
         let (targets, list) = watch::channel(targets);
         let (sender, verdicts) = mpsc::channel(64);
-        let task = tokio::spawn(evenkeel_orchestrator::run(list, sender));
+        let task = tokio::spawn(evenkeel_orchestrator::run(list, gate, sender));
         Self {
             targets,
             verdicts,
@@ -199,14 +203,12 @@ pub(crate) async fn verdict(backend: &Backend, check: HealthCheck) -> Verdict {
 }
 
 pub(crate) fn target(address: SocketAddr, check: HealthCheck) -> Target {
-    Target {
-        backend: BackendId {
-            load_balancer: Name::parse("shop").unwrap(),
-            pool: Name::parse("default").unwrap(),
-            address,
-        },
-        check,
-    }
+    let backend = BackendId {
+        load_balancer: Name::parse("shop").unwrap(),
+        pool: Name::parse("default").unwrap(),
+        address,
+    };
+    Target::new(backend, check.into())
 }
 
 /// A check that is made once and has all the time in the world.
