@@ -14,7 +14,7 @@ use evenkeel_dataplane::{Dataplane, Options};
 use model::config::{
     AccessLog, Admin, Algorithm, AllDown, Backend, Caps, Config, Connections, Listener, ListenerLimits,
     ListenerTimeouts, LoadBalancer, LogTarget, Name, Node, Observe, Overload, Passive, Pool, PoolTimeouts,
-    Retries, Route, RouteMatch, RouteTarget,
+    Retries, Route, RouteMatch, RouteTarget, StoreConfig,
 };
 use model::snapshot::{Layers, Snapshot};
 use model::state::{Observed, Overrides, Timestamp};
@@ -210,6 +210,7 @@ fn snapshot(backends: &[SocketAddr], observe: Observe) -> Snapshot {
             token_file: None,
         },
         observe,
+        store: StoreConfig::default(),
         load_balancers: BTreeMap::from([(name("test"), Arc::new(lb))]),
     });
     let layers = Layers {

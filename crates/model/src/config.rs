@@ -14,11 +14,12 @@ mod rate_limit;
 mod retry;
 mod route;
 mod sticky;
+mod store;
 mod template;
 mod tls;
 mod words;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -52,6 +53,7 @@ pub use sticky::{
     DEFAULT_DRAIN_TIMEOUT, DEFAULT_LEARNED_TTL, DEFAULT_MAX_SESSIONS, Learned, SameSite, Secure, SessionKey,
     Sticky, StickyBy, StickyCookie,
 };
+pub use store::{DEFAULT_STORE_PREFIX, EtcdStore, MAX_STORE_ENDPOINTS, Role, StoreConfig};
 pub use template::{MAX_PIECES, Piece, Template, TemplateError, Variable};
 pub use tls::{
     Acme, BackendTls, Certificate, ClientCertificates, DEFAULT_ACME_DIRECTORY, DEFAULT_BACKEND_TLS,
@@ -120,6 +122,8 @@ pub struct Config {
     pub admin: Admin,
     /// What is told about requests.
     pub observe: Observe,
+    /// Where what is not in the file is kept.
+    pub store: StoreConfig,
     /// Load balancers by name.
     pub load_balancers: BTreeMap<Name, Arc<LoadBalancer>>,
 }
@@ -127,8 +131,10 @@ pub struct Config {
 /// Settings of this process (`[node]`). Changes need a restart, except where said.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Node {
-    /// Shown in `status`, metrics and logs. Default: `evenkeel`.
+    /// Shown in `status`, metrics and logs. Default: `evenkeel`. With a store that nodes share it is a [`Name`].
     pub name: String,
+    /// What it does; all of it where nothing is said.
+    pub roles: BTreeSet<Role>,
     /// Shards (threads that forward). `None`: one per core.
     pub threads: Option<u16>,
     /// Where overrides are kept. `None`: chosen by the command line from the platform's conventions.
@@ -152,6 +158,7 @@ impl Default for Node {
     fn default() -> Self {
         Self {
             name: DEFAULT_NODE_NAME.to_owned(),
+            roles: Role::ALL.into(),
             threads: None,
             data_dir: None,
             user: None,

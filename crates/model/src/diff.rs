@@ -137,12 +137,14 @@ pub fn diff(old: &Config, new: &Config) -> Vec<Change> {
         node,
         admin,
         observe,
+        store,
         load_balancers,
     } = new;
     let mut changes = Vec::new();
     node_changes(&mut changes, &old.node, node);
     admin_changes(&mut changes, &old.admin, admin);
     observe_changes(&mut changes, &old.observe, observe);
+    settings(&mut changes, [("store", old.store == *store, true)]);
     for (name, before, after) in side_by_side(&old.load_balancers, load_balancers) {
         match (before, after) {
             (Some(before), Some(after)) => {
@@ -162,6 +164,7 @@ pub fn diff(old: &Config, new: &Config) -> Vec<Change> {
 fn node_changes(changes: &mut Vec<Change>, old: &Node, new: &Node) {
     let Node {
         name,
+        roles,
         threads,
         data_dir,
         user,
@@ -174,6 +177,7 @@ fn node_changes(changes: &mut Vec<Change>, old: &Node, new: &Node) {
     let compared = [
         ("node.secret", old.secrets == *secrets, false),
         ("node.name", old.name == *name, false),
+        ("node.roles", old.roles == *roles, true),
         ("node.threads", old.threads == *threads, true),
         ("node.data_dir", old.data_dir == *data_dir, true),
         ("node.user", old.user == *user, true),

@@ -9,6 +9,7 @@ mod observe;
 mod overload;
 mod route;
 mod sticky;
+mod store;
 mod tls;
 
 use std::time::Duration;
@@ -27,12 +28,14 @@ pub fn to_toml(config: &Config) -> String {
         node,
         admin,
         observe,
+        store,
         load_balancers,
     } = config;
     let mut w = Writer::default();
     write_node(&mut w, node);
     write_admin(&mut w, admin);
     observe::write(&mut w, observe);
+    store::write(&mut w, store);
     for balancer in load_balancers.values() {
         write_load_balancer(&mut w, balancer);
     }
@@ -86,6 +89,7 @@ impl Writer {
 fn write_node(w: &mut Writer, node: &Node) {
     let Node {
         name,
+        roles,
         threads,
         data_dir,
         user,
@@ -97,6 +101,8 @@ fn write_node(w: &mut Writer, node: &Node) {
     } = node;
     w.header("[node]");
     w.text("name", name);
+    let roles = roles.iter().map(|role| quoted(role.as_str()));
+    w.raw("roles", list(roles));
     match threads {
         Some(threads) => w.raw("threads", threads),
         None => w.comment("threads: one per core"),

@@ -18,6 +18,7 @@ mod pool;
 mod route;
 mod section;
 mod sticky;
+mod store;
 mod text;
 mod tls;
 mod tree;
@@ -28,7 +29,7 @@ use std::ops::Range;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use crate::config::{Admin, Config, LoadBalancer, Name, Node, Observe, Secret};
+use crate::config::{Admin, Config, LoadBalancer, Name, Node, Observe, Secret, StoreConfig};
 use crate::diagnostic::{Diagnostic, Fault, Source};
 use crate::schema;
 pub use declared::{Declared, DeclaredText, REDACTED, check_declared, load_balancer_of, redact};
@@ -46,7 +47,7 @@ pub const MAX_DIAGNOSTICS: usize = 200;
 pub const MAX_BACKENDS: usize = 10_000;
 
 /// A JSON object with one of these keys is a whole document, any other a map of load balancers.
-const DOCUMENT_KEYS: [&str; 3] = ["node", "admin", "load_balancers"];
+const DOCUMENT_KEYS: [&str; 4] = ["node", "admin", "store", "load_balancers"];
 
 /// Most listeners in a config: each has a socket per thread.
 pub const MAX_LISTENERS: usize = 1_000;
@@ -104,6 +105,7 @@ pub fn check_json(text: &str, file: &str) -> Result<Checked, Vec<Diagnostic>> {
                 node: Node::default(),
                 admin,
                 observe: Observe::default(),
+                store: StoreConfig::default(),
                 load_balancers: balancers,
             })
         }
@@ -131,13 +133,17 @@ fn document(f: &mut Findings<'_>, root: &tree::Node) -> Option<Config> {
     let admin = root.section(f, "admin").map(|s| admin(f, &s)).unwrap_or_default();
     f.claim_unwritten(admin.listen, "the default of admin.listen");
     let observe = observe::observe(f, &root);
-    let entry = root.entry("load_balancers")?;
-    let load_balancers = load_balancers(f, "load_balancers", &entry.node)?;
+    let store = store::store(f, &root);
+    let load_balancers = match root.entry("load_balancers") {
+        Some(entry) => load_balancers(f, "load_balancers", &entry.node)?,
+        None => BTreeMap::new(),
+    };
     f.require_geography(&node);
     Some(Config {
         node,
         admin,
         observe,
+        store,
         load_balancers,
     })
 }
@@ -146,6 +152,7 @@ fn node(f: &mut Findings<'_>, s: &Section<'_>) -> Node {
     let defaults = Node::default();
     Node {
         name: s.text(f, "name", text::words).unwrap_or(defaults.name),
+        roles: store::roles(f, s),
         threads: s.integer(f, "threads").map(narrow),
         data_dir: s.text(f, "data_dir", text::file).map(PathBuf::from),
         user: s.text(f, "user", text::account),

@@ -13,6 +13,7 @@ mod overload_keys;
 mod pool_keys;
 mod route_keys;
 mod sticky_keys;
+mod store_keys;
 mod tls_keys;
 
 pub(crate) use action_keys::{
@@ -32,6 +33,7 @@ pub(crate) use route_keys::{MATCH, PATTERN, ROUTE, SPLIT};
 
 pub(crate) use overload_keys::{CIRCUIT_BREAKER, QUEUE};
 pub(crate) use sticky_keys::STICKY;
+use store_keys::STORE;
 pub(crate) use tls_keys::{
     ACME, BACKEND_TLS, CERTIFICATE, CLIENT_CERTIFICATE, CLIENT_CERTIFICATES, LISTENER_TLS,
 };
@@ -148,6 +150,12 @@ pub(crate) enum Rule {
         other: &'static str,
         value: &'static str,
     },
+    /// `key` must be given where `other` has this value.
+    NeededWith {
+        key: &'static str,
+        other: &'static str,
+        value: &'static str,
+    },
     /// `key` may be given only where `other` is.
     Requires { key: &'static str, other: &'static str },
     /// Where `other` has this value, none of the keys may be given.
@@ -195,6 +203,8 @@ pub(crate) enum Form {
     FieldValue,
     LogTarget,
     CollectorUrl,
+    EndpointUrl,
+    StorePrefix,
     CookieName,
     LimitKey,
     RetryCause,
@@ -318,6 +328,7 @@ impl Kind {
 /// A file to show for the key of this name.
 fn example_file(key: &str) -> &'static str {
     match key {
+        "password_file" => "/etc/evenkeel/etcd-password",
         "cert" => "/etc/evenkeel/shop.pem",
         "key" => "/etc/evenkeel/shop.key",
         "ca" | "directory_ca" => "/etc/evenkeel/ca.pem",
@@ -376,6 +387,8 @@ impl Form {
                 "`\"stdout\"`, `\"file:PATH\"`, `\"syslog\"`, `\"syslog:PATH\"` or `\"syslog:udp://HOST:PORT\"`"
             }
             Self::CollectorUrl => "a URL such as `\"http://127.0.0.1:4318\"`",
+            Self::EndpointUrl => "a URL such as `\"https://10.0.0.1:2379\"`",
+            Self::StorePrefix => "a prefix of keys such as `\"/evenkeel/\"`",
             Self::CookieName => "the name of a cookie",
             Self::LimitKey => "`\"client_address\"`, `\"header:NAME\"`, `\"cookie:NAME\"` or `\"route\"`",
             Self::RetryCause => {
@@ -418,6 +431,8 @@ impl Form {
             Self::FieldValue => "1",
             Self::LogTarget => "file:/var/log/evenkeel/access.log",
             Self::CollectorUrl => "http://127.0.0.1:4318",
+            Self::EndpointUrl => "https://10.0.0.1:2379",
+            Self::StorePrefix => "/evenkeel/",
             Self::CookieName => "evk",
             Self::LimitKey => "header:X-User",
             Self::RetryCause => "timeout",
@@ -474,6 +489,8 @@ impl Form {
                 format!("^{LABEL}([.]{LABEL}){{0,126}}$")
             }
             Self::DirectoryUrl => "^https://[!-~]{1,1016}$".to_owned(),
+            Self::EndpointUrl => "^https?://([A-Za-z0-9_.-]{1,253}|\\[[0-9A-Fa-f:.]+\\]):[0-9]{1,5}$".to_owned(),
+            Self::StorePrefix => "^/([A-Za-z0-9._-]+/)*$".to_owned(),
             Self::Protocol => format!("^{TOKEN}{{1,64}}(/{TOKEN}{{1,64}})?$"),
             Self::FieldName => format!("^{TOKEN}{{1,128}}$"),
             Self::FieldValue => "^([!-~]|[!-~][ -~\\t]{0,1022}[!-~])$".to_owned(),
@@ -505,6 +522,7 @@ static ALL: &[&Table] = &[
     &REQUEST_ID,
     &TRACING,
     &RECORDER,
+    &STORE,
     &LOAD_BALANCER,
     &LISTENER,
     &LIMITS,

@@ -155,8 +155,13 @@ fn slips_of_toml() {
 #[test]
 fn nothing_is_not_a_config() {
     for text in ["", "# nothing\n", "[node]\nname = \"a\"\n"] {
-        assert_eq!(error(text).cause, "the document needs the key `load_balancers`");
+        assert_eq!(
+            error(text).cause,
+            "the document needs `load_balancers` or `store`"
+        );
     }
+    // Who says where they are need not name any.
+    assert!(parse_toml("[store]\n", "evenkeel.toml").is_ok());
     let none = error("[load_balancers]\n");
     assert_eq!(none.cause, "load_balancers needs at least one entry");
     assert!(check_json("{}", "a.json").is_err());

@@ -7,7 +7,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use balance::{Balancer, Load, MAX_EJECTION_FACTOR, Outcome, PoolLoad, Rng};
-use model::config::{Admin, AllDown, Backend, Config, LoadBalancer, Name, Node, Observe, Passive, Pool};
+use model::config::{
+    Admin, AllDown, Backend, Config, LoadBalancer, Name, Node, Observe, Passive, Pool, StoreConfig,
+};
 use model::snapshot::{Eligibility, Layers, Snapshot};
 use model::state::{
     BackendId, Ejected, Ejection, Health, HealthState, Mode, Observed, Override, OverrideKey, Overrides,
@@ -89,14 +91,9 @@ fn config(seed: u64, rng: &mut Rng) -> Config {
     Config {
         node: Node {
             name: "simulated".into(),
-            threads: None,
-            data_dir: None,
-            user: None,
-            group: None,
             shutdown_timeout: Duration::ZERO,
             max_connections: 1,
-            secrets: Vec::new(),
-            geoip: None,
+            ..Node::default()
         },
         admin: Admin {
             listen: "127.0.0.1:0".parse().unwrap(),
@@ -104,6 +101,7 @@ fn config(seed: u64, rng: &mut Rng) -> Config {
             token_file: None,
         },
         observe: Observe::default(),
+        store: StoreConfig::default(),
         load_balancers: [(name("shop"), Arc::new(lb))].into(),
     }
 }

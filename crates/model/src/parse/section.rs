@@ -462,6 +462,17 @@ impl<'t> Section<'t> {
                     f.report(entry.key_span.clone(), &self.path_of(key), fault);
                 }
             }
+            Rule::NeededWith { key, other, value } => {
+                if has_value(other, value) && !self.is_given(key) {
+                    let fault = Fault::new(format!("`{other} = \"{value}\"` needs `{key}`"));
+                    let example = self.table.key(key).and_then(Key::example);
+                    let fault = match example {
+                        Some(example) => fault.suggest(format!("add for example `{example}`")),
+                        None => fault,
+                    };
+                    f.report_missing(self.span.clone(), &self.path_of(key), fault);
+                }
+            }
             Rule::Requires { key, other } => {
                 if let Some(entry) = self.entry(key).filter(|_| self.entry(other).is_none()) {
                     let fault = Fault::new(format!("`{key}` needs `{other}`"));

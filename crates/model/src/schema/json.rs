@@ -87,6 +87,9 @@ fn rule(rule: &Rule) -> Value {
         Rule::OnlyWith { key, other, value } => {
             json!({ "if": { "required": [key] }, "then": has_value(other, value) })
         }
+        Rule::NeededWith { key, other, value } => {
+            json!({ "if": has_value(other, value), "then": { "required": [key] } })
+        }
         Rule::Requires { key, other } => json!({ "dependentRequired": { *key: [other] } }),
         Rule::NoneWith { keys, other, value } => {
             let any: Vec<Value> = keys.iter().map(|key| json!({ "required": [key] })).collect();

@@ -8,6 +8,7 @@ use super::observe_keys::{ACCESS_LOG, RECORDER, REQUEST_ID, TRACING};
 use super::overload_keys::OVERLOAD_KEYS;
 use super::pool_keys::{POOL, POOL_KEYS, POOL_RULES};
 use super::route_keys::ROUTE;
+use super::store_keys::STORE;
 use super::tls_keys::LISTENER_TLS;
 use super::{Form, Key, Kind, Rule, Table};
 
@@ -43,7 +44,7 @@ pub(super) const fn timeout(max: u64) -> Kind {
 pub(crate) static ROOT: Table = Table {
     id: "config",
     heading: "The document",
-    about: "A file has load balancers and may have settings of the process.",
+    about: "A file may have settings of the process, and load balancers.",
     keys: &[&[
         key(
             "node",
@@ -82,13 +83,19 @@ pub(crate) static ROOT: Table = Table {
             "The requests that `evenkeel why` can tell about.",
         ),
         key(
+            "store",
+            Kind::Table(&STORE),
+            Means("the embedded store"),
+            "Where what is not in this file is kept.",
+        ),
+        key(
             "load_balancers",
             Named(&LOAD_BALANCER),
             Required,
-            "Load balancers by name; at least one.",
+            "Load balancers by name, at least one; a file that has `[store]` may leave them out. Those that `evenkeel apply` put into the store come on top.",
         ),
     ]],
-    rules: &[],
+    rules: &[&[Rule::OneOf("load_balancers", "store")]],
 };
 
 pub(crate) static NODE: Table = Table {
@@ -101,6 +108,15 @@ pub(crate) static NODE: Table = Table {
             Text(Form::Words),
             Is("\"evenkeel\""),
             "Shown in `status`, metrics and logs.",
+        ),
+        key(
+            "roles",
+            List {
+                of: &OneOf(&["lb", "orchestrator", "console"]),
+                min: 1,
+            },
+            Is("[\"lb\", \"orchestrator\", \"console\"]"),
+            "What this process does: `lb` forwards, `orchestrator` takes its share of the checks, `console` takes changes of what the store has.",
         ),
         key(
             "threads",

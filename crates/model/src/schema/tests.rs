@@ -27,6 +27,18 @@ fn document(table: &Table, key: &str, line: &str) -> String {
             let endpoint = without("endpoint", "endpoint = \"http://127.0.0.1:4318\"");
             format!("{balancer}[tracing]\n{endpoint}{line}\n")
         }
+        "store" if key == "kind" => format!("{balancer}[store]\n{line}\n"),
+        "store" => {
+            let beside = match key {
+                "user" => "password_file = \"p\"\n",
+                "password_file" => "user = \"u\"\n",
+                "cert" => "key = \"k\"\n",
+                "key" => "cert = \"c\"\n",
+                _ => "",
+            };
+            let endpoints = without("endpoints", "endpoints = [\"http://10.0.0.1:2379\"]");
+            format!("{balancer}[node]\nname = \"a\"\n[store]\nkind = \"etcd\"\n{endpoints}{beside}{line}\n")
+        }
         "node" | "admin" | "access_log" | "request_id" | "recorder" => {
             format!("{balancer}[{}]\n{line}\n", table.id)
         }

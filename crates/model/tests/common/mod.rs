@@ -5,6 +5,7 @@ mod backend_http2;
 mod http2;
 mod overload;
 mod sticky;
+mod store;
 mod tls;
 
 use std::collections::BTreeMap;
@@ -17,12 +18,13 @@ use evenkeel_model::config::{
     AccessLog, Admin, Algorithm, AllDown, Backend, CheckKind, Config, Connections, ConsistentHash, GrpcCheck,
     HashKey, HashTable, HealthCheck, HostMatch, HttpCheck, IpNet, Listener, ListenerLimits, ListenerTimeouts,
     LoadBalancer, LogFormat, LogTarget, MAX_CONDITIONS, MAX_MATCH_DEPTH, MAX_SPLIT_WEIGHT, MAX_WEIGHT, Name,
-    Node, Observe, Passive, PathMatch, Pattern, Pool, PoolTimeouts, Recorder, RequestId, Route, RouteMatch,
-    RouteTarget, Split, SplitPart, Tracing, Trust, ValueMatch,
+    Node, Observe, Passive, PathMatch, Pattern, Pool, PoolTimeouts, Recorder, RequestId, Role, Route,
+    RouteMatch, RouteTarget, Split, SplitPart, Tracing, Trust, ValueMatch,
 };
 use proptest::collection::{btree_map, btree_set, vec};
 use proptest::option;
 use proptest::prelude::*;
+use proptest::sample::subsequence;
 
 fn name() -> impl Strategy<Value = Name> {
     "[A-Za-z0-9_.-]{1,12}".prop_map(|text| Name::parse(&text).unwrap())
@@ -50,7 +52,8 @@ fn network() -> impl Strategy<Value = IpNet> {
 
 fn node() -> impl Strategy<Value = Node> {
     (
-        "[^\\pC]{1,20}",
+        "[a-z0-9._-]{1,20}",
+        subsequence(Role::ALL.to_vec(), 1..=3),
         option::of(1..=1024u16),
         option::of("/[^\\pC]{0,20}".prop_map(PathBuf::from)),
         option::of(("[a-z_][a-z0-9_-]{0,8}", option::of("[a-z_][a-z0-9_-]{0,8}"))),
@@ -59,10 +62,11 @@ fn node() -> impl Strategy<Value = Node> {
         "/[^\\pC]{0,20}".prop_map(PathBuf::from),
     )
         .prop_map(
-            |(name, threads, data_dir, account, shutdown_timeout, max_connections, geoip)| {
+            |(name, roles, threads, data_dir, account, shutdown_timeout, max_connections, geoip)| {
                 let (user, group) = account.unzip();
                 Node {
                     name,
+                    roles: roles.into_iter().collect(),
                     threads,
                     data_dir,
                     user,
@@ -614,11 +618,18 @@ fn load_balancer() -> impl Strategy<Value = LoadBalancer> {
 
 /// A valid config without an inline token.
 pub(crate) fn config() -> impl Strategy<Value = Config> {
-    (node(), admin(), observe(), vec(load_balancer(), 1..3))
-        .prop_map(|(node, admin, observe, balancers)| Config {
+    (
+        node(),
+        admin(),
+        observe(),
+        store::store(),
+        vec(load_balancer(), 1..3),
+    )
+        .prop_map(|(node, admin, observe, store, balancers)| Config {
             node,
             admin,
             observe,
+            store,
             load_balancers: balancers
                 .into_iter()
                 .map(|lb| (lb.name.clone(), Arc::new(lb)))
