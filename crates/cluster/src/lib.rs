@@ -8,7 +8,9 @@
 
 #![forbid(unsafe_code)]
 
+mod open;
 mod space;
 
+pub use open::{OpenError, open};
 pub use space::Space;
 pub use store::{Store, StoreError};

@@ -28,6 +28,8 @@ const LOCK: &str = "lock";
 /// What sticky cookies are signed with where the config says nothing.
 const SECRET: &str = "secret";
 const MANAGED: &str = "acme";
+/// The folder of the embedded store.
+const STORE: &str = "store";
 /// Version of the format of [`OVERRIDES`].
 const VERSION: u32 = 1;
 /// Corrupt files kept; beyond it the last one is overwritten.
@@ -143,13 +145,22 @@ impl DataDir {
     /// Whatever `chown` says.
     pub(crate) fn give_to(&self, user: &Identity) -> io::Result<()> {
         user.own(&self.path)?;
-        for name in [LOCK, OVERRIDES, TEMPORARY, SECRET] {
-            match user.own(&self.path.join(name)) {
+        let store = self.store();
+        let of_store = std::fs::read_dir(&store).into_iter().flatten();
+        let of_store = of_store.filter_map(|entry| Some(entry.ok()?.path()));
+        let own = [LOCK, OVERRIDES, TEMPORARY, SECRET].map(|name| self.path.join(name));
+        for path in own.into_iter().chain([store]).chain(of_store) {
+            match user.own(&path) {
                 Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
                 _ => {}
             }
         }
         Ok(())
+    }
+
+    /// Where the embedded store is.
+    pub(crate) fn store(&self) -> PathBuf {
+        self.path.join(STORE)
     }
 
     /// Where ordered certificates and the accounts for them are kept.

@@ -13,6 +13,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use anyhow::{Context, anyhow, bail};
+use cluster::Space;
 use console::{Console, OrderRequest, ReloadRequest, WeightsRequest};
 use dataplane::Dataplane;
 use model::acme::Managed;
@@ -62,6 +63,7 @@ pub(crate) struct Server {
     api: AdminApi,
     signals: Signals,
     reloads: mpsc::Sender<Request>,
+    space: Space,
 }
 
 /// The admin API at work.
@@ -128,7 +130,7 @@ impl Server {
         let inside = runtime.enter();
         let signals = Signals::new()?;
         let identity = identity(&setup.config)?;
-        let (data, secrets) = open_data_dir(&setup.config, identity.as_ref())?;
+        let (data, secrets, space) = open_data_dir(&setup.config, identity.as_ref())?;
         let config = Arc::new(setup.config);
         let token = token(&config)?;
         let overrides = data.load_overrides()?;
@@ -184,6 +186,7 @@ impl Server {
             api,
             signals,
             reloads,
+            space,
         })
     }
 
@@ -207,6 +210,7 @@ impl Server {
             api,
             mut signals,
             reloads,
+            space,
         } = self;
         runtime.block_on(async {
             signals.until_stop(&shared, &reloads).await;
@@ -222,6 +226,8 @@ impl Server {
             let _ = tokio::time::timeout(LAST_WAIT, api.done).await;
         });
         runtime.shutdown_timeout(LAST_WAIT);
+        // The last handle: what is being written reaches the disk.
+        drop(space);
         tracing::info!("stopped");
     }
 }
@@ -434,8 +440,11 @@ fn token(config: &Config) -> anyhow::Result<Option<Secret>> {
     }
 }
 
-/// The data directory, and what to sign with where the config says nothing.
-fn open_data_dir(config: &Config, identity: Option<&Identity>) -> anyhow::Result<(DataDir, Vec<Secret>)> {
+/// The data directory, what to sign with where the config says nothing, and the store.
+fn open_data_dir(
+    config: &Config,
+    identity: Option<&Identity>,
+) -> anyhow::Result<(DataDir, Vec<Secret>, Space)> {
     let path = match &config.node.data_dir {
         Some(path) => path.clone(),
         None => {
@@ -453,6 +462,7 @@ fn open_data_dir(config: &Config, identity: Option<&Identity>) -> anyhow::Result
     let data = DataDir::open(&path)?;
     // Before the directory is given away, so that what is made here is given away too.
     let secrets = data.secrets()?;
+    let space = cluster::open(&config.store, &data.store())?;
     if let Some(identity) = identity {
         data.give_to(identity).with_context(|| {
             format!(
@@ -462,7 +472,7 @@ fn open_data_dir(config: &Config, identity: Option<&Identity>) -> anyhow::Result
             )
         })?;
     }
-    Ok((data, secrets))
+    Ok((data, secrets, space))
 }
 
 fn bind_admin(address: SocketAddr) -> anyhow::Result<TcpListener> {

@@ -17,6 +17,7 @@ pub mod diff;
 pub mod effective;
 pub mod explain;
 pub mod geography;
+pub mod merge;
 pub mod parse;
 pub mod plan;
 pub mod reason;

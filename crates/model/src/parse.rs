@@ -115,6 +115,24 @@ pub fn check_json(text: &str, file: &str) -> Result<Checked, Vec<Diagnostic>> {
     Ok(Checked { config, warnings })
 }
 
+/// Reads one load balancer from its JSON, for itself: what must hold over several of them, [`crate::merge`] checks.
+/// `from` names the text in diagnostics.
+///
+/// # Errors
+/// As [`check_json`].
+pub fn parse_balancer(name: &Name, text: &str, from: &str) -> Result<LoadBalancer, Vec<Diagnostic>> {
+    let source = Source::new(from, text);
+    refuse_too_long(&source, text)?;
+    let (root, errors) = tree::read_json(&source, text);
+    let mut findings = Findings::new(&source, errors);
+    let balancer = root.and_then(|root| {
+        let path = format!("load_balancers.{name}");
+        let section = Section::open(&mut findings, &root, path, &schema::LOAD_BALANCER)?;
+        load_balancer::load_balancer(&mut findings, name, &section)
+    });
+    findings.finish(balancer).map(|(balancer, _)| balancer)
+}
+
 fn refuse_too_long(source: &Source<'_>, text: &str) -> Result<(), Vec<Diagnostic>> {
     if text.len() <= MAX_TEXT_BYTES {
         return Ok(());
