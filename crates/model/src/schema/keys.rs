@@ -92,7 +92,7 @@ pub(crate) static ROOT: Table = Table {
             "load_balancers",
             Named(&LOAD_BALANCER),
             Required,
-            "Load balancers by name, at least one; a file that has `[store]` may leave them out. Those that `evenkeel apply` put into the store come on top.",
+            "Load balancers by name, at least one; a file that has `[store]` may leave them out. Those that `apply` put into the store come on top.",
         ),
     ]],
     rules: &[&[Rule::OneOf("load_balancers", "store")]],

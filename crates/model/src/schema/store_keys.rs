@@ -8,7 +8,7 @@ use super::{Form, Rule, Table};
 pub(crate) static STORE: Table = Table {
     id: "store",
     heading: "[store]",
-    about: "Where load balancers that `evenkeel apply` declares are kept, and operators' orders. Changes need a restart.",
+    about: "Where load balancers that `apply` declares are kept, and operators' orders. Changes need a restart.",
     keys: &[&[
         key(
             "kind",
