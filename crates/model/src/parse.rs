@@ -32,7 +32,7 @@ use std::sync::Arc;
 use crate::config::{Admin, Config, LoadBalancer, Name, Node, Observe, Secret, StoreConfig};
 use crate::diagnostic::{Diagnostic, Fault, Source};
 use crate::schema;
-pub use declared::{Declared, DeclaredText, REDACTED, check_declared, load_balancer_of, redact};
+pub use declared::{Declared, DeclaredText, REDACTED, check_declared, redact};
 pub use place::place;
 use section::{Findings, Section, narrow};
 use tree::Value;

@@ -7,7 +7,11 @@
 //! Who follows reads one small record and the objects that it lacks.
 //!
 //! - [`records`]: what stands in the store, and how states follow from it.
+//! - [`commands`]: what apply, delete, rollback, confirm and revert write, or why they are refused.
+//! - [`garbage`]: what nothing needs any more.
 //!
 //! Pure: no store, no clock. The shell reads, asks here what is to be written, and writes that.
 
+pub mod commands;
+pub mod garbage;
 pub mod records;

@@ -86,24 +86,6 @@ pub fn check_declared(
     })
 }
 
-/// Reads one load balancer from its JSON, as [`Declared::json`] has it.
-///
-/// # Errors
-/// As [`check_declared`].
-pub fn load_balancer_of(name: &Name, json: &str) -> Result<Arc<LoadBalancer>, Vec<Diagnostic>> {
-    let source = Source::new(name.as_str(), json);
-    refuse_too_long(&source, json)?;
-    let (root, errors) = tree::read_json(&source, json);
-    let mut findings = Findings::new(&source, errors);
-    let path = format!("load_balancers.{name}");
-    let section = root
-        .as_ref()
-        .and_then(|root| Section::open(&mut findings, root, path, &schema::LOAD_BALANCER));
-    let built = section.and_then(|section| load_balancer::load_balancer(&mut findings, name, &section));
-    let (built, _) = findings.finish(built)?;
-    Ok(Arc::new(built))
-}
-
 /// Puts [`REDACTED`] in the place of each secret.
 pub fn redact(json: &mut Json) {
     match json {
@@ -295,6 +277,7 @@ fn lost_secret() -> Fault {
 mod tests {
     #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
     use super::*;
+    use crate::parse::parse_balancer;
     use serde_json::json;
 
     fn nothing(_: &str) -> Option<Json> {
@@ -332,8 +315,8 @@ sticky = { cookie = "evk", secret = ["0123456789abcdef", "fedcba9876543210"] }
             })
         );
         assert_eq!(
-            load_balancer_of(name, &shop.json.to_string()).unwrap(),
-            shop.balancer
+            parse_balancer(name, &shop.json.to_string(), "x").unwrap(),
+            *shop.balancer
         );
         for text in [
             json!({"shop": shop.json}).to_string(),
