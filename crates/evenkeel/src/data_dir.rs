@@ -356,8 +356,8 @@ mod tests {
             expires: Some(Timestamp(9)),
         };
         Overrides {
-            backends: [(key(9001), drain), (key(9002), weight)].into(),
-            routes: [(route, weights)].into(),
+            backends: [(key(9001), drain), (key(9002), weight)].into_iter().collect(),
+            routes: [(route, weights)].into_iter().collect(),
         }
     }
 

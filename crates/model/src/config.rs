@@ -13,6 +13,7 @@ mod pages;
 mod rate_limit;
 mod retry;
 mod route;
+mod sharing;
 mod sticky;
 mod store;
 mod template;

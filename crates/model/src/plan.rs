@@ -94,7 +94,7 @@ pub fn foresee(current: &Snapshot, config: &Arc<Config>, now: Timestamp) -> Snap
             .ejections
             .extend(ejection.map(|e| (member.id.clone(), e)));
     }
-    for (key, order) in &current.routes {
+    for (key, order) in current.routes.iter() {
         overrides.routes.insert(key.clone(), (**order).clone());
     }
     let layers = Layers {

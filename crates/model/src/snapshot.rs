@@ -1,17 +1,24 @@
 //! The snapshot: an immutable view from which every request is served.
 //!
 //! A pure function of the three layers and of the snapshot before it: the previous one is what tells a backend
-//! that *returned* (and ramps up) from one that was always there, and it lends its parts where nothing changed,
-//! so that a change of one pool costs one pool.
+//! that *returned* (and ramps up) from one that was always there, and it lends its parts where nothing changed.
+//!
+//! Among a thousand load balancers a verdict is about one. So a snapshot remembers what each load balancer's pools
+//! were made of; where the next one is made of the same, and no time of it is over, they are taken as they are
+//! without a look at their backends.
+
+#[cfg(test)]
+mod incremental;
 
 use std::collections::BTreeMap;
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::config::{AllDown, Config, MAX_WEIGHT, Name, Pool};
+use crate::config::{AllDown, Config, LoadBalancer, MAX_WEIGHT, Name, Pool};
 use crate::state::{
-    BackendId, Ejection, Health, HealthState, Mode, Observed, Override, OverrideKey, Overrides, RouteKey,
-    RouteOrder, Timestamp,
+    BackendId, ByLoadBalancer, Ejection, Health, HealthState, Mode, Observed, Override, OverrideKey,
+    Overrides, RouteKey, RouteOrder, Timestamp,
 };
 
 /// Weights in effect are in hundredths of a configured weight, so that slow start has steps to climb.
@@ -21,7 +28,7 @@ pub const WEIGHT_SCALE: u32 = 100;
 const RAMP_STEPS: u32 = 10;
 
 /// What is served: config plus the state of every pool.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug)]
 pub struct Snapshot {
     /// Revision of the config: grows with each accepted change of it, not with health.
     pub revision: u64,
@@ -30,7 +37,42 @@ pub struct Snapshot {
     /// State of each pool of each load balancer.
     pub pools: BTreeMap<(Name, Name), Arc<PoolState>>,
     /// Orders in force for the weights of splits.
-    pub routes: BTreeMap<RouteKey, Arc<RouteOrder>>,
+    pub routes: ByLoadBalancer<RouteKey, Arc<RouteOrder>>,
+    /// Of what, by load balancer.
+    made_of: BTreeMap<Name, MadeOf>,
+    /// The first time at which that alone gives another snapshot.
+    next_change: Option<Timestamp>,
+}
+
+impl PartialEq for Snapshot {
+    /// Whether the same is served; of what it was made is no part of that.
+    fn eq(&self, other: &Self) -> bool {
+        let Self {
+            revision,
+            config,
+            pools,
+            routes,
+            made_of: _,
+            next_change: _,
+        } = self;
+        *revision == other.revision
+            && *config == other.config
+            && *pools == other.pools
+            && *routes == other.routes
+    }
+}
+
+impl Eq for Snapshot {}
+
+/// What the pools of a load balancer were made of.
+#[derive(Clone, Debug)]
+struct MadeOf {
+    config: Arc<LoadBalancer>,
+    orders: Option<Arc<BTreeMap<OverrideKey, Override>>>,
+    health: Option<Arc<BTreeMap<BackendId, HealthState>>>,
+    ejections: Option<Arc<BTreeMap<BackendId, Ejection>>>,
+    /// When the same would make something else.
+    until: Option<Timestamp>,
 }
 
 /// A pool with the state of its members.
@@ -146,49 +188,51 @@ pub struct Layers<'a> {
 }
 
 impl Snapshot {
-    /// Builds the snapshot in force at `now`. Parts that equal those of `previous` are shared with it.
+    /// Builds the snapshot in force at `now`. Parts that equal those of `previous` are shared with it; `now` is not
+    /// before the time of `previous`.
     pub fn build(layers: Layers<'_>, previous: Option<&Self>, now: Timestamp) -> Self {
         let mut pools = BTreeMap::new();
-        for (lb_name, lb) in &layers.config.load_balancers {
+        let mut made_of = BTreeMap::new();
+        for (name, lb) in &layers.config.load_balancers {
+            let mut of = MadeOf::new(layers, lb);
+            let before = previous.and_then(|p| Some((p, p.made_of.get(name)?)));
+            let same = before.filter(|(_, before)| of.is(before) && before.until.is_none_or(|at| at > now));
+            let known = |pool: &Name| previous.and_then(|p| p.pool(name, pool));
             for (pool_name, pool) in &lb.pools {
-                let key = (lb_name.clone(), pool_name.clone());
-                let before = previous.and_then(|p| p.pools.get(&key));
-                let built = build_pool(layers, lb_name, pool, before.map(Arc::as_ref), now);
-                let shared = before
-                    .filter(|b| ***b == built)
-                    .cloned()
-                    .unwrap_or_else(|| Arc::new(built));
-                pools.insert(key, shared);
+                let state = match known(pool_name) {
+                    Some(known) if same.is_some() => known.clone(),
+                    known => of.pool(name, pool, known, now),
+                };
+                pools.insert((name.clone(), pool_name.clone()), state);
             }
+            if let Some((_, before)) = same {
+                of.until = before.until;
+            }
+            made_of.insert(name.clone(), of);
         }
+        let routes = build_routes(layers, previous, now);
+        let ends = routes.values().filter_map(|order| order.expires);
+        let next_change = made_of.values().filter_map(|of| of.until).chain(ends).min();
         Self {
             revision: layers.revision,
             config: layers.config.clone(),
             pools,
-            routes: build_routes(layers, previous, now),
+            routes,
+            made_of,
+            next_change,
         }
     }
 
     /// When the same layers would next give another snapshot: an order or ejection that ends, a slow start that
     /// climbs. `None` when time alone changes nothing.
-    pub fn next_change(&self, now: Timestamp) -> Option<Timestamp> {
-        let members = self
-            .pools
-            .values()
-            .flat_map(|p| p.members.iter().map(move |m| (p, m)));
-        let of_routes = self.routes.values().filter_map(|order| order.expires);
-        members
-            .filter_map(|(pool, member)| next_member_change(pool, member, now))
-            .chain(of_routes)
-            .min()
+    pub fn next_change(&self) -> Option<Timestamp> {
+        self.next_change
     }
 
     /// Orders in force for the splits of a load balancer, by route.
     pub fn route_orders(&self, load_balancer: &Name) -> BTreeMap<Name, Arc<RouteOrder>> {
-        let own = self
-            .routes
-            .iter()
-            .filter(|(key, _)| key.load_balancer == *load_balancer);
+        let own = self.routes.part(load_balancer);
+        let own = own.into_iter().flat_map(|own| own.iter());
         own.map(|(key, order)| (key.route.clone(), order.clone()))
             .collect()
     }
@@ -203,7 +247,7 @@ fn build_routes(
     layers: Layers<'_>,
     previous: Option<&Snapshot>,
     now: Timestamp,
-) -> BTreeMap<RouteKey, Arc<RouteOrder>> {
+) -> ByLoadBalancer<RouteKey, Arc<RouteOrder>> {
     let in_force = |key: &RouteKey, order: &RouteOrder| {
         order.expires.is_none_or(|expires| expires > now)
             && key.split(layers.config).is_some_and(|split| order.fits(split))
@@ -222,8 +266,46 @@ fn build_routes(
         .collect()
 }
 
+impl MadeOf {
+    fn new(layers: Layers<'_>, lb: &Arc<LoadBalancer>) -> Self {
+        Self {
+            config: lb.clone(),
+            orders: layers.overrides.backends.part(&lb.name).cloned(),
+            health: layers.observed.health.part(&lb.name).cloned(),
+            ejections: layers.observed.ejections.part(&lb.name).cloned(),
+            until: None,
+        }
+    }
+
+    /// Whether both are made of the same. What is shared is not looked into.
+    fn is(&self, other: &Self) -> bool {
+        self.config == other.config
+            && self.orders == other.orders
+            && self.health == other.health
+            && self.ejections == other.ejections
+    }
+
+    /// Builds a pool; the state `before` when it is the same again.
+    fn pool(
+        &mut self,
+        load_balancer: &Name,
+        pool: &Arc<Pool>,
+        before: Option<&Arc<PoolState>>,
+        now: Timestamp,
+    ) -> Arc<PoolState> {
+        let built = build_pool(self, load_balancer, pool, before.map(Arc::as_ref), now);
+        let changes = built
+            .members
+            .iter()
+            .filter_map(|m| next_member_change(&built, m, now));
+        self.until = changes.chain(self.until).min();
+        let same = before.filter(|before| ***before == built).cloned();
+        same.unwrap_or_else(|| Arc::new(built))
+    }
+}
+
 fn build_pool(
-    layers: Layers<'_>,
+    of: &MadeOf,
     load_balancer: &Name,
     pool: &Arc<Pool>,
     before: Option<&PoolState>,
@@ -238,7 +320,7 @@ fn build_pool(
                 pool: pool.name.clone(),
                 address: backend.address,
             };
-            build_member(layers, id, backend.weight, pool, now)
+            build_member(of, id, backend.weight, pool, now)
         })
         .collect();
     let all_down = !members.iter().any(|m| m.eligibility == Eligibility::Eligible);
@@ -249,8 +331,11 @@ fn build_pool(
             }
         }
     }
+    let before = before.filter(|before| !before.all_down && !pool.slow_start.is_zero());
+    let known: Option<BTreeMap<SocketAddr, &Member>> =
+        before.map(|before| before.members.iter().map(|m| (m.id.address, m)).collect());
     for member in &mut members {
-        member.ramp_since = ramp_start(member, before, now).filter(|_| !pool.slow_start.is_zero());
+        member.ramp_since = known.as_ref().and_then(|known| ramp_start(member, known, now));
         member.effective_weight = effective_weight(member, pool.slow_start, now);
         if member.ramp_since.is_some_and(|s| now.since(s) >= pool.slow_start) {
             member.ramp_since = None;
@@ -264,15 +349,14 @@ fn build_pool(
     }
 }
 
-fn build_member(layers: Layers<'_>, id: BackendId, declared: u32, pool: &Pool, now: Timestamp) -> Member {
+fn build_member(of: &MadeOf, id: BackendId, declared: u32, pool: &Pool, now: Timestamp) -> Member {
     let key = OverrideKey {
         load_balancer: id.load_balancer.clone(),
         address: id.address,
     };
-    let order = layers
-        .overrides
-        .backends
-        .get(&key)
+    let orders = of.orders.as_ref();
+    let order = orders
+        .and_then(|orders| orders.get(&key))
         .filter(|o| o.expires.is_none_or(|e| e > now))
         .cloned();
     let unchecked = |reason: &str| HealthState {
@@ -281,18 +365,16 @@ fn build_member(layers: Layers<'_>, id: BackendId, declared: u32, pool: &Pool, n
         since: Timestamp(0),
     };
     let health = match &pool.health {
-        Some(_) => layers
-            .observed
+        Some(_) => of
             .health
-            .get(&id)
-            .cloned()
+            .as_ref()
+            .and_then(|health| health.get(&id).cloned())
             .unwrap_or_else(|| unchecked("not checked yet")),
         None => unchecked("no active check"),
     };
-    let ejection = layers
-        .observed
-        .ejections
-        .get(&id)
+    let ejections = of.ejections.as_ref();
+    let ejection = ejections
+        .and_then(|ejections| ejections.get(&id))
         .filter(|e| e.until > now && pool.passive.is_some())
         .cloned();
     let ordered = order.as_ref().and_then(|o| o.weight);
@@ -331,13 +413,13 @@ fn sessions_until(pool: &Pool, order: Option<&Override>) -> Option<Timestamp> {
 }
 
 /// A ramp starts when a member becomes eligible beside others that already were; a pool that starts or returns
-/// as a whole has nobody to lean on and takes full weight at once.
-fn ramp_start(member: &Member, before: Option<&PoolState>, now: Timestamp) -> Option<Timestamp> {
-    let before = before?;
-    if member.eligibility != Eligibility::Eligible || before.all_down {
+/// as a whole has nobody to lean on and takes full weight at once. `known` are the members of a pool that was not
+/// all down.
+fn ramp_start(member: &Member, known: &BTreeMap<SocketAddr, &Member>, now: Timestamp) -> Option<Timestamp> {
+    if member.eligibility != Eligibility::Eligible {
         return None;
     }
-    match before.members.iter().find(|m| m.id == member.id) {
+    match known.get(&member.id.address) {
         Some(known) if known.eligibility == Eligibility::Eligible => known.ramp_since,
         _ => Some(now),
     }

@@ -1,15 +1,16 @@
 //! The other two layers of truth: operators' orders ([`Override`]) and what was found ([`Observed`]).
 
+mod by_load_balancer;
 mod route;
 mod target;
 
-use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
 use crate::config::Name;
+pub use by_load_balancer::{ByLoadBalancer, OfLoadBalancer};
 pub use route::{RouteKey, RouteOrder, RouteWeights};
 pub use target::{Standing, Target};
 
@@ -43,6 +44,12 @@ pub struct BackendId {
     pub pool: Name,
     /// Backend.
     pub address: SocketAddr,
+}
+
+impl OfLoadBalancer for BackendId {
+    fn load_balancer(&self) -> &Name {
+        &self.load_balancer
+    }
 }
 
 impl std::fmt::Display for BackendId {
@@ -101,13 +108,27 @@ pub struct OverrideKey {
     pub address: SocketAddr,
 }
 
+impl OfLoadBalancer for OverrideKey {
+    fn load_balancer(&self) -> &Name {
+        &self.load_balancer
+    }
+}
+
 /// All orders in force.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Overrides {
     /// For backends.
-    pub backends: BTreeMap<OverrideKey, Override>,
+    pub backends: ByLoadBalancer<OverrideKey, Override>,
     /// For the weights of splits.
-    pub routes: BTreeMap<RouteKey, RouteOrder>,
+    pub routes: ByLoadBalancer<RouteKey, RouteOrder>,
+}
+
+impl Overrides {
+    /// The load balancers that there are orders for.
+    pub fn load_balancers(&self) -> impl Iterator<Item = &Name> {
+        let of_backends = self.backends.parts().map(|(name, _)| name);
+        of_backends.chain(self.routes.parts().map(|(name, _)| name))
+    }
 }
 
 /// An operator's order, as it arrives over the API.
@@ -217,7 +238,7 @@ pub struct CircuitMoved {
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Observed {
     /// Verdicts by backend.
-    pub health: BTreeMap<BackendId, HealthState>,
+    pub health: ByLoadBalancer<BackendId, HealthState>,
     /// Ejections by backend.
-    pub ejections: BTreeMap<BackendId, Ejection>,
+    pub ejections: ByLoadBalancer<BackendId, Ejection>,
 }

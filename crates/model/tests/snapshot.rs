@@ -154,7 +154,7 @@ fn a_check_or_ejection_that_is_switched_off_is_forgotten() {
     let snapshot = world.build(None, T0);
     assert_eq!(member(&snapshot, A).eligibility, Eligibility::Eligible);
     assert_eq!(member(&snapshot, B).eligibility, Eligibility::Eligible);
-    assert_eq!(snapshot.next_change(T0), None);
+    assert_eq!(snapshot.next_change(), None);
 }
 
 /// An ordered weight replaces the configured one, and a weight no config could have is held to the greatest.
@@ -193,7 +193,7 @@ fn a_backend_that_returns_climbs_in_steps_of_a_tenth() {
     snapshot = world.build(Some(&snapshot), after(10_000));
     assert_eq!(member(&snapshot, A).ramp_since, None);
     assert_eq!(member(&snapshot, A).effective_weight, 100);
-    assert_eq!(snapshot.next_change(after(10_000)), None);
+    assert_eq!(snapshot.next_change(), None);
 }
 
 /// Whatever took it out: a drain, an ejection or a weight of nothing, it climbs when it returns.
@@ -262,7 +262,7 @@ fn without_slow_start_a_return_is_whole_at_once() {
     world.health(A, Health::Up);
     let back = world.build(Some(&before), after(1));
     assert_eq!(member(&back, A).effective_weight, 100);
-    assert_eq!(back.next_change(after(1)), None);
+    assert_eq!(back.next_change(), None);
 }
 
 // ---- a pool that is all down ----
@@ -320,7 +320,7 @@ fn an_order_ends_when_it_says() {
     let mut world = World::new(&[A, B], "");
     world.order(A, Mode::Drain, None, Some(after(600_000)));
     let drained = world.build(None, T0);
-    assert_eq!(drained.next_change(T0), Some(after(600_000)));
+    assert_eq!(drained.next_change(), Some(after(600_000)));
     let still = world.build(Some(&drained), after(599_999));
     assert_eq!(member(&still, A).eligibility, Eligibility::Draining);
     let over = world.build(Some(&still), after(600_000));
@@ -334,7 +334,7 @@ fn the_next_change_is_the_nearest() {
     let mut world = World::new(&[A, B, C], "");
     world.order(A, Mode::Drain, None, Some(after(9_000)));
     world.eject(B, after(4_000));
-    assert_eq!(world.build(None, T0).next_change(T0), Some(after(4_000)));
+    assert_eq!(world.build(None, T0).next_change(), Some(after(4_000)));
 }
 
 /// A drained backend keeps the sessions that it has up to the pool's deadline after the order, and the snapshot
@@ -347,10 +347,10 @@ fn a_drained_backend_keeps_its_sessions_up_to_a_deadline() {
     assert!(member(&drained, A).keeps_sessions && member(&drained, A).is_used());
     assert_eq!(member(&drained, A).effective_weight, 0);
     assert!(!member(&drained, B).keeps_sessions);
-    assert_eq!(drained.next_change(T0), Some(after(300_000)));
+    assert_eq!(drained.next_change(), Some(after(300_000)));
     let over = world.build(Some(&drained), after(300_000));
     assert!(!member(&over, A).is_used());
-    assert_eq!(over.next_change(after(300_000)), None);
+    assert_eq!(over.next_change(), None);
 }
 
 /// One that is down, ejected or in maintenance keeps none; nor does one whose pool has no sessions, or no time for
@@ -463,7 +463,7 @@ proptest! {
         let mut snapshot = world.build(Some(&earlier), after(start));
         let mut now = after(start);
         for _ in 0..12 {
-            let Some(next) = snapshot.next_change(now) else {
+            let Some(next) = snapshot.next_change() else {
                 let far = world.build(Some(&snapshot), now.plus(Duration::from_secs(86_400)));
                 prop_assert!(Arc::ptr_eq(pool(&snapshot), pool(&far)));
                 break;

@@ -167,7 +167,7 @@ impl World {
             observed: &self.observed,
         };
         self.snapshot = Snapshot::build(layers, Some(&self.snapshot), now);
-        self.due = self.snapshot.next_change(now);
+        self.due = self.snapshot.next_change();
         let state = self
             .snapshot
             .pool(&name("shop"), &name("default"))

@@ -19,12 +19,13 @@ use dataplane::CertificateNews;
 use model::config::{Config, HealthCheck, MAX_SPLIT_WEIGHT, MAX_WEIGHT, Name};
 use model::snapshot::{Layers, Snapshot};
 use model::state::{
-    BackendId, CircuitMoved, Ejected, Ejection, Health, HealthState, Mode, Observed, Order, OrderAction,
-    Override, OverrideKey, Overrides, RouteKey, RouteOrder, RouteWeights, Timestamp, Verdict,
+    BackendId, ByLoadBalancer, CircuitMoved, Ejected, Ejection, Health, HealthState, Mode, Observed, Order,
+    OrderAction, Override, OverrideKey, Overrides, RouteKey, RouteOrder, RouteWeights, Timestamp, Verdict,
 };
 use model::status::{ConfigStatus, Event, ListenerStatus, MAX_EVENTS, ReloadStatus};
 use orchestrator::acme::AcmeEvent;
 
+use super::backends::{Known, Probed};
 use super::changes::{self, Kind};
 use super::view::{Counts, Reloads, View};
 
@@ -105,11 +106,11 @@ pub(crate) struct Core {
     overrides: Overrides,
     observed: Observed,
     snapshot: Arc<Snapshot>,
-    probed: BTreeMap<BackendId, Arc<HealthCheck>>,
+    probed: BTreeMap<(Name, Name), Arc<Probed>>,
     open_listeners: BTreeSet<(Name, Name, SocketAddr)>,
     failed_listeners: BTreeMap<(Name, Name, SocketAddr), String>,
     listener_retry: Option<Timestamp>,
-    counts: Arc<BTreeMap<BackendId, Counts>>,
+    counts: Arc<ByLoadBalancer<BackendId, Counts>>,
     events: VecDeque<Arc<Event>>,
 }
 
@@ -152,7 +153,8 @@ impl Core {
         };
         let mut effects = Vec::new();
         let lapsed = core.drop_lapsed_orders(now, &mut effects);
-        if core.forget_unknown_backends(now, &mut effects) || lapsed {
+        let all: BTreeSet<Name> = core.overrides.load_balancers().cloned().collect();
+        if core.forget_unknown_backends(now, &all, &mut effects) || lapsed {
             effects.push(Effect::Store(core.overrides.clone()));
         }
         for change in changes::between(None, &core.snapshot) {
@@ -211,12 +213,11 @@ impl Core {
     }
 
     /// When [`Input::Time`] must be given next.
-    pub(crate) fn deadline(&self, now: Timestamp) -> Option<Timestamp> {
-        let listener_retry = self.listener_retry;
+    pub(crate) fn deadline(&self) -> Option<Timestamp> {
         self.snapshot
-            .next_change(now)
+            .next_change()
             .into_iter()
-            .chain(listener_retry)
+            .chain(self.listener_retry)
             .min()
     }
 
@@ -337,21 +338,19 @@ impl Core {
     fn take_verdicts(&mut self, now: Timestamp, verdicts: Vec<Verdict>, effects: &mut Vec<Effect>) {
         for verdict in verdicts {
             // A verdict may cross a reload that removed the backend or its check.
-            if !self.probed.contains_key(&verdict.backend) {
+            if !self.is_probed(&verdict.backend) {
                 continue;
             }
             let old = self.observed.health.get(&verdict.backend);
             let changed = old.map_or(Health::Unchecked, |o| o.health) != verdict.health;
             let since = old.filter(|_| !changed).map_or(now, |o| o.since);
             if changed {
-                let counts = Arc::make_mut(&mut self.counts)
-                    .entry(verdict.backend.clone())
-                    .or_default();
-                match verdict.health {
+                self.count(&verdict.backend, |counts| match verdict.health {
                     Health::Up => counts.to_up += 1,
                     Health::Down => counts.to_down += 1,
                     Health::Unchecked => {}
-                }
+                });
+                let old = self.observed.health.get(&verdict.backend);
                 self.record(now, changes::verdict(&verdict, old.cloned(), now), effects);
             }
             let state = HealthState {
@@ -367,10 +366,7 @@ impl Core {
         if !self.has_backend(&ejected.backend) {
             return;
         }
-        let counts = Arc::make_mut(&mut self.counts)
-            .entry(ejected.backend.clone())
-            .or_default();
-        counts.ejections += 1;
+        self.count(&ejected.backend, |counts| counts.ejections += 1);
         self.record(now, changes::ejected(&ejected), effects);
         let ejection = Ejection {
             reason: ejected.reason,
@@ -382,6 +378,9 @@ impl Core {
 
     fn take_config(&mut self, now: Timestamp, config: Arc<Config>, effects: &mut Vec<Effect>) {
         self.reloads.ok += 1;
+        // What is equal is the same from here on, so that nobody has to look into it again.
+        let config = Arc::new(Arc::unwrap_or_clone(config).sharing(&self.config));
+        let touched = config.touched(&self.config);
         let mut messages = if *config == *self.config {
             vec!["nothing changed".to_owned()]
         } else {
@@ -399,7 +398,7 @@ impl Core {
             ok: true,
             messages,
         });
-        if self.forget_unknown_backends(now, effects) {
+        if self.forget_unknown_backends(now, &touched, effects) {
             effects.push(Effect::Store(self.overrides.clone()));
         }
     }
@@ -468,46 +467,50 @@ impl Core {
     /// Removes orders whose time is over; says whether there were any.
     fn drop_lapsed_orders(&mut self, now: Timestamp, effects: &mut Vec<Effect>) -> bool {
         let over = |expires: Option<Timestamp>| expires.is_some_and(|at| at <= now);
-        let lapsed = take_out(&mut self.overrides.backends, |_, o| over(o.expires));
+        let lapsed = self.overrides.backends.take_out(|_, o| over(o.expires));
         for (key, order) in &lapsed {
             self.record(now, changes::lapsed(key, order), effects);
         }
-        let of_routes = take_out(&mut self.overrides.routes, |_, o| over(o.expires));
+        let of_routes = self.overrides.routes.take_out(|_, o| over(o.expires));
         for (key, order) in &of_routes {
             self.record(now, changes::weights_lapsed(key, order), effects);
         }
         !(lapsed.is_empty() && of_routes.is_empty())
     }
 
-    /// Forgets what concerns backends that the config no longer has; says whether that were orders too.
-    fn forget_unknown_backends(&mut self, now: Timestamp, effects: &mut Vec<Effect>) -> bool {
+    /// Forgets what concerns backends that the config of these load balancers no longer has; says whether that were
+    /// orders too.
+    fn forget_unknown_backends(
+        &mut self,
+        now: Timestamp,
+        load_balancers: &BTreeSet<Name>,
+        effects: &mut Vec<Effect>,
+    ) -> bool {
         let config = self.config.clone();
-        let known = |id: &BackendId| pool_has(&config, &id.load_balancer, &id.pool, id.address);
-        self.observed
-            .health
-            .retain(|id, _| known(id) && has_check(&config, id));
-        self.observed.ejections.retain(|id, _| known(id));
-        if self.counts.keys().any(|id| !known(id)) {
-            Arc::make_mut(&mut self.counts).retain(|id, _| known(id));
+        let mut orders = false;
+        for name in load_balancers {
+            let known = Known::of(config.load_balancers.get(name).map(Arc::as_ref));
+            let health = &mut self.observed.health;
+            health.take_out_of(name, |id, _| !known.is_checked(id));
+            let ejections = &mut self.observed.ejections;
+            ejections.take_out_of(name, |id, _| !known.has(id));
+            if self.counts.part(name).is_some() {
+                Arc::make_mut(&mut self.counts).take_out_of(name, |id, _| !known.has(id));
+            }
+            let of_backends = &mut self.overrides.backends;
+            let gone = of_backends.take_out_of(name, |key, _| !known.has_anywhere(key.address));
+            for (key, order) in &gone {
+                self.record(now, changes::orphaned(key, order), effects);
+            }
+            let fits = |key: &RouteKey, order: &RouteOrder| key.split(&config).is_some_and(|s| order.fits(s));
+            let of_routes = &mut self.overrides.routes;
+            let of_routes = of_routes.take_out_of(name, |key, order| !fits(key, order));
+            for (key, order) in &of_routes {
+                self.record(now, changes::weights_orphaned(key, order), effects);
+            }
+            orders |= !(gone.is_empty() && of_routes.is_empty());
         }
-        let gone = take_out(&mut self.overrides.backends, |key, _| {
-            let lb = config.load_balancers.get(&key.load_balancer);
-            !lb.is_some_and(|lb| {
-                lb.pools
-                    .keys()
-                    .any(|pool| pool_has(&config, &lb.name, pool, key.address))
-            })
-        });
-        for (key, order) in &gone {
-            self.record(now, changes::orphaned(key, order), effects);
-        }
-        let of_routes = take_out(&mut self.overrides.routes, |key, order| {
-            !key.split(&config).is_some_and(|split| order.fits(split))
-        });
-        for (key, order) in &of_routes {
-            self.record(now, changes::weights_orphaned(key, order), effects);
-        }
-        !(gone.is_empty() && of_routes.is_empty())
+        orders
     }
 
     fn rebuild(&mut self, now: Timestamp, effects: &mut Vec<Effect>) {
@@ -543,19 +546,37 @@ impl Core {
 
     /// Backends in maintenance are not checked, nor those of pools without a check.
     fn update_probes(&mut self, effects: &mut Vec<Effect>) {
-        let mut wanted = BTreeMap::new();
-        for pool in self.snapshot.pools.values() {
-            let Some(check) = &pool.config.health else {
-                continue;
+        let before = std::mem::take(&mut self.probed);
+        let mut changed = false;
+        let mut met = 0;
+        for (key, pool) in &self.snapshot.pools {
+            let known = before.get(key);
+            let probed = match known.filter(|known| Arc::ptr_eq(&known.pool, pool)) {
+                Some(same) => Some(same.clone()),
+                None => Probed::of(pool, known.map(Arc::as_ref)).map(Arc::new),
             };
-            let check = Arc::new(check.clone());
-            let members = pool.members.iter().filter(|m| m.mode() != Mode::Maintenance);
-            wanted.extend(members.map(|m| (m.id.clone(), check.clone())));
+            changed |= !Probed::agree(known, probed.as_ref());
+            met += usize::from(known.is_some());
+            self.probed.extend(probed.map(|probed| (key.clone(), probed)));
         }
-        if wanted != self.probed {
-            self.probed.clone_from(&wanted);
-            effects.push(Effect::Probe(wanted.into_iter().collect()));
+        // Those that were not met are of pools that are gone.
+        changed |= met < before.len();
+        if changed {
+            let targets = self.probed.values().flat_map(|probed| probed.targets());
+            effects.push(Effect::Probe(targets.collect()));
         }
+    }
+
+    fn is_probed(&self, id: &BackendId) -> bool {
+        let key = (id.load_balancer.clone(), id.pool.clone());
+        let probed = self.probed.get(&key);
+        probed.is_some_and(|probed| probed.addresses.contains(&id.address))
+    }
+
+    fn count(&mut self, id: &BackendId, count: impl FnOnce(&mut Counts)) {
+        let mut counts = self.counts.get(id).copied().unwrap_or_default();
+        count(&mut counts);
+        Arc::make_mut(&mut self.counts).insert(id.clone(), counts);
     }
 
     fn has_backend(&self, id: &BackendId) -> bool {
@@ -595,18 +616,4 @@ impl Core {
 fn pool_has(config: &Config, lb: &Name, pool: &Name, address: SocketAddr) -> bool {
     let pool = config.load_balancers.get(lb).and_then(|lb| lb.pools.get(pool));
     pool.is_some_and(|pool| pool.backends.iter().any(|b| b.address == address))
-}
-
-fn has_check(config: &Config, id: &BackendId) -> bool {
-    let lb = config.load_balancers.get(&id.load_balancer);
-    let pool = lb.and_then(|lb| lb.pools.get(&id.pool));
-    pool.is_some_and(|pool| pool.health.is_some())
-}
-
-fn take_out<K: Ord, V>(orders: &mut BTreeMap<K, V>, which: impl Fn(&K, &V) -> bool) -> BTreeMap<K, V> {
-    let (out, kept) = std::mem::take(orders)
-        .into_iter()
-        .partition(|(key, order)| which(key, order));
-    *orders = kept;
-    out
 }

@@ -4,12 +4,15 @@
 //! over bounded channels: orders, configs, verdicts, events of the data plane; and the time, when the core has a
 //! deadline. Nothing that serves requests ever waits for this task.
 
+mod backends;
 mod changes;
 mod core;
 #[cfg(test)]
 pub(crate) mod fixture;
 #[cfg(test)]
 mod route_storm;
+#[cfg(test)]
+mod scale;
 #[cfg(test)]
 mod simulation;
 mod view;
@@ -103,7 +106,7 @@ impl Hub {
         let mut geoip = tokio::time::interval(GEOIP_POLL);
         geoip.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
-            let deadline = self.core.deadline(now());
+            let deadline = self.core.deadline();
             let nap = deadline.map_or(MAX_SLEEP, |at| at.since(now()).min(MAX_SLEEP));
             tokio::select! {
                 order = inputs.orders.recv() => match order {

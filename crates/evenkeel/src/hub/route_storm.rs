@@ -138,7 +138,7 @@ impl World {
 
     fn pass(&mut self, time: Duration) {
         let end = self.now.plus(time);
-        while let Some(at) = self.core.deadline(self.now).filter(|at| *at <= end) {
+        while let Some(at) = self.core.deadline().filter(|at| *at <= end) {
             self.now = at;
             self.give(Input::Time);
         }

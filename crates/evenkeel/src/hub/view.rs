@@ -1,12 +1,12 @@
 //! What the hub shows to others: a consistent copy of its state, replaced after each input, so that no reader
 //! (API, metrics, the demo's table) ever makes the hub wait.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::VecDeque;
 use std::sync::Arc;
 
 use model::config::{LoadBalancer, Name, Pool, RouteTarget, SplitPart};
 use model::snapshot::{Member, PoolState, Snapshot, WEIGHT_SCALE};
-use model::state::{BackendId, RouteOrder, Timestamp};
+use model::state::{BackendId, ByLoadBalancer, RouteOrder, Timestamp};
 use model::status::{
     BackendLive, BackendStatus, ConfigStatus, Event, ListenerStatus, LoadBalancerStatus, MAX_ROUTES_SHOWN,
     PoolLive, PoolStatus, RouteStatus, SplitPartStatus, SplitStatus, Status,
@@ -22,7 +22,7 @@ pub(crate) struct View {
     /// Reloads since start.
     pub(crate) reloads: Reloads,
     /// What was counted about each backend.
-    pub(crate) counts: Arc<BTreeMap<BackendId, Counts>>,
+    pub(crate) counts: Arc<ByLoadBalancer<BackendId, Counts>>,
     /// The last events, oldest first.
     pub(crate) events: VecDeque<Arc<Event>>,
 }

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use super::Timestamp;
+use super::{OfLoadBalancer, Timestamp};
 use crate::config::{Config, Name, RouteTarget, Split};
 
 /// A route of a load balancer.
@@ -15,6 +15,12 @@ pub struct RouteKey {
     pub load_balancer: Name,
     /// Route.
     pub route: Name,
+}
+
+impl OfLoadBalancer for RouteKey {
+    fn load_balancer(&self) -> &Name {
+        &self.load_balancer
+    }
 }
 
 impl RouteKey {

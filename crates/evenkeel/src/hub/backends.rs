@@ -1,0 +1,84 @@
+//! Which backends there are, and which of them are checked: made anew for what a change touched, and for nothing
+//! else.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use model::config::{HealthCheck, LoadBalancer, Name, Pool};
+use model::snapshot::PoolState;
+use model::state::{BackendId, Mode};
+
+/// What of a pool is checked, and the state of the pool from which that follows.
+#[derive(Debug)]
+pub(super) struct Probed {
+    pub(super) pool: Arc<PoolState>,
+    pub(super) check: Arc<HealthCheck>,
+    pub(super) addresses: BTreeSet<SocketAddr>,
+}
+
+/// The backends of a load balancer.
+pub(super) struct Known {
+    /// By pool, with whether it has a check.
+    pools: BTreeMap<Name, (bool, BTreeSet<SocketAddr>)>,
+}
+
+impl Known {
+    pub(super) fn of(lb: Option<&LoadBalancer>) -> Self {
+        let pools = lb.into_iter().flat_map(|lb| lb.pools.values());
+        let addresses = |pool: &Pool| pool.backends.iter().map(|b| b.address).collect();
+        Self {
+            pools: pools
+                .map(|pool| (pool.name.clone(), (pool.health.is_some(), addresses(pool))))
+                .collect(),
+        }
+    }
+
+    pub(super) fn has(&self, id: &BackendId) -> bool {
+        let pool = self.pools.get(&id.pool);
+        pool.is_some_and(|(_, addresses)| addresses.contains(&id.address))
+    }
+
+    pub(super) fn is_checked(&self, id: &BackendId) -> bool {
+        self.has(id) && self.pools.get(&id.pool).is_some_and(|(check, _)| *check)
+    }
+
+    pub(super) fn has_anywhere(&self, address: SocketAddr) -> bool {
+        self.pools
+            .values()
+            .any(|(_, addresses)| addresses.contains(&address))
+    }
+}
+
+impl Probed {
+    /// What is checked of a pool; nothing without a check. The same check as before is shared.
+    pub(super) fn of(pool: &Arc<PoolState>, before: Option<&Self>) -> Option<Self> {
+        let check = pool.config.health.as_ref()?;
+        let same = before.filter(|before| *before.check == *check);
+        let members = pool.members.iter().filter(|m| m.mode() != Mode::Maintenance);
+        Some(Self {
+            pool: pool.clone(),
+            check: same.map_or_else(|| Arc::new(check.clone()), |before| before.check.clone()),
+            addresses: members.map(|m| m.id.address).collect(),
+        })
+    }
+
+    /// Whether the same is checked.
+    pub(super) fn agree(a: Option<&Arc<Self>>, b: Option<&Arc<Self>>) -> bool {
+        match (a, b) {
+            (Some(a), Some(b)) => a.check == b.check && a.addresses == b.addresses,
+            (a, b) => a.is_none() && b.is_none(),
+        }
+    }
+
+    pub(super) fn targets(&self) -> impl Iterator<Item = (BackendId, Arc<HealthCheck>)> {
+        self.addresses.iter().map(|address| {
+            let id = BackendId {
+                load_balancer: self.pool.load_balancer.clone(),
+                pool: self.pool.config.name.clone(),
+                address: *address,
+            };
+            (id, self.check.clone())
+        })
+    }
+}
