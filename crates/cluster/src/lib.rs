@@ -8,6 +8,8 @@
 
 #![forbid(unsafe_code)]
 
+pub mod checks;
+pub mod member;
 mod open;
 mod space;
 

@@ -11,6 +11,7 @@
 
 pub mod acme;
 pub mod calendar;
+pub mod cluster;
 pub mod config;
 pub mod diagnostic;
 pub mod diff;

@@ -186,6 +186,8 @@ pub struct Verdict {
     pub health: Health,
     /// Why, in words: `connection refused`, `status 503`, `timeout after 1s`, `body lacks "ok"`.
     pub reason: String,
+    /// The [`Target::life`] of the check that found it.
+    pub life: u64,
 }
 
 /// The last verdict on a backend, with its time.

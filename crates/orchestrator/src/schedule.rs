@@ -178,6 +178,7 @@ impl Check {
             backend: backend.clone(),
             health: self.machine.health(),
             reason: self.machine.reason().to_owned(),
+            life: self.what.life,
         }
     }
 }

@@ -38,6 +38,7 @@ pub mod board;
 pub mod member;
 pub mod plan;
 pub mod records;
+pub mod roster;
 pub mod spread;
 pub mod view;
 

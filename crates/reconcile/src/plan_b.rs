@@ -104,6 +104,11 @@ impl PlanB {
         }
     }
 
+    /// Another time for the slowest check: the config has changed.
+    pub fn set_settle(&mut self, settle_ms: u64) {
+        self.settle_ms = settle_ms;
+    }
+
     /// Where it stands.
     pub fn phase(&self) -> Phase {
         self.phase

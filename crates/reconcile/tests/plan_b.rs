@@ -176,11 +176,50 @@ fn own_verdicts_count_when_they_are_preferred_and_there() {
         backend: backend.clone(),
         health: Health::Down,
         reason: "own".to_owned(),
+        life: 0,
     });
     assert_eq!(source(&board, Source::Own), Some(Source::Own));
     assert_eq!(source(&board, Source::Orchestrator), Some(Source::Orchestrator));
     board.forget_own();
     assert_eq!(source(&board, Source::Own), Some(Source::Orchestrator));
-    board.keep(&[].into());
-    assert_eq!(source(&board, Source::Own), None);
+    board.own(Verdict {
+        backend: backend.clone(),
+        health: Health::Down,
+        reason: "own".to_owned(),
+        life: 0,
+    });
+    board.keep(|_| false);
+    assert_eq!(
+        source(&board, Source::Own),
+        Some(Source::Orchestrator),
+        "it stands"
+    );
+}
+
+/// Scenario: everything is listed anew: what is gone is gone, what differs is told, and a store that went back to
+/// older revisions and epochs is believed.
+#[test]
+fn a_list_takes_the_place_of_all_that_was_known() {
+    let (mut board, one) = (Board::default(), backend());
+    let of = |port| BackendId {
+        address: ([10, 9, 9, 9], port).into(),
+        ..backend()
+    };
+    let (two, three) = (of(2), of(3));
+    for backend in [&one, &two, &three] {
+        board.store(backend, 10, Some(verdict(Health::Up, 5)));
+    }
+    let listed = vec![
+        (one.clone(), 3, verdict(Health::Down, 2)),
+        (two.clone(), 10, verdict(Health::Up, 5)),
+    ];
+    let mut changed = board.list(4, listed);
+    changed.sort();
+    let mut expected = vec![one.clone(), three.clone()];
+    expected.sort();
+    assert_eq!(changed, expected);
+    assert_eq!(board.stored(&one).unwrap().health, Health::Down);
+    assert!(board.stored(&three).is_none());
+    assert_eq!(board.store(&one, 5, Some(verdict(Health::Up, 2))), Taken::New);
+    assert_eq!(board.store(&three, 4, Some(verdict(Health::Up, 1))), Taken::Old);
 }

@@ -82,6 +82,7 @@ fn examples() -> Vec<(Key, Value, &'static str, &'static str)> {
 fn records_are_read_as_they_are_written() {
     for (key, value, path, json) in examples() {
         assert_eq!(key.path(), path);
+        assert_eq!(Key::parse(path).as_ref(), Some(&key));
         assert_eq!(serde_json::to_string(&value).unwrap(), json);
         assert_eq!(key.read(json.as_bytes()).unwrap(), value);
     }
@@ -104,4 +105,30 @@ fn what_does_not_belong_under_a_key_is_refused() {
         assert!(key.read(b"").is_err());
         assert!(key.read(br#"{"name":"no good/name"}"#).is_err());
     }
+}
+
+/// Scenario: keys under the same prefixes that are nobody's of the cluster.
+#[test]
+fn other_paths_are_no_keys_of_the_cluster() {
+    let others = [
+        "",
+        "leader/",
+        "leaders",
+        "assign",
+        "assign/",
+        "assign/a/b",
+        "workers/no good",
+        "verdicts/shop/web",
+        "verdicts/shop/web/here",
+        "verdicts/shop/web/10.0.0.1:80/more",
+        "orders/backends/shop/10.0.0.1:80",
+    ];
+    for path in others {
+        assert_eq!(Key::parse(path), None, "{path}");
+    }
+    let ipv6 = Key::Verdict(BackendId {
+        address: "[2001:db8::1]:8080".parse().unwrap(),
+        ..backend()
+    });
+    assert_eq!(Key::parse(&ipv6.path()), Some(ipv6));
 }

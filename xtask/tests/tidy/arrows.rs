@@ -63,7 +63,7 @@ const ARROWS: &[(&str, &[&str])] = &[
 const ARROWS_OF_TESTS: &[(&str, &[&str])] = &[
     ("xtask", &["evenkeel-model"]),
     ("evenkeel-store", &["evenkeel-peers"]),
-    ("evenkeel-cluster", &["evenkeel-peers"]),
+    ("evenkeel-cluster", &["evenkeel-orchestrator", "evenkeel-peers"]),
     ("evenkeel", &["evenkeel-peers"]),
 ];
 

@@ -83,6 +83,7 @@ impl World {
             backend: id(port),
             health,
             reason: reason.into(),
+            life: 0,
         }]));
     }
 

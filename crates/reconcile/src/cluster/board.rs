@@ -4,9 +4,9 @@
 //! that is older than what is known, or of an earlier epoch, is refused. Both kinds are kept side by side, and
 //! [`PlanB`](crate::plan_b::PlanB) says which counts.
 //!
-//! At most one entry of each kind per backend; [`Board::keep`] forgets those that are no longer wanted.
+//! At most one entry of each kind per backend; [`Board::keep`] forgets what is neither wanted nor in the store.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
 use model::state::{BackendId, Health, Verdict};
 
@@ -99,11 +99,38 @@ impl Board {
         self.own.clear();
     }
 
-    /// Forgets all backends but these.
-    pub fn keep(&mut self, wanted: &BTreeSet<BackendId>) {
-        self.stored.retain(|backend, _| wanted.contains(backend));
-        self.own.retain(|backend, _| wanted.contains(backend));
-        self.epochs.retain(|backend, _| wanted.contains(backend));
+    /// Takes all that stands in the store at `revision` in place of what was known, also when the store went back;
+    /// the backends of which something else stands now.
+    pub fn list(
+        &mut self,
+        revision: Revision,
+        entries: Vec<(BackendId, Revision, VerdictRecord)>,
+    ) -> Vec<BackendId> {
+        let before = std::mem::take(&mut self.stored);
+        self.epochs.clear();
+        let gone = before.keys().map(|backend| (backend.clone(), (revision, None)));
+        self.stored = gone.collect();
+        for (backend, changed, verdict) in entries {
+            self.epochs.insert(backend.clone(), verdict.epoch);
+            self.stored.insert(backend, (changed, Some(verdict)));
+        }
+        let differs = |backend: &&BackendId| verdict(&before, backend) != verdict(&self.stored, backend);
+        self.stored.keys().filter(differs).cloned().collect()
+    }
+
+    /// What stands in the store.
+    pub fn stored(&self, backend: &BackendId) -> Option<&VerdictRecord> {
+        self.stored.get(backend)?.1.as_ref()
+    }
+
+    /// Forgets what is known of others than these, but for what stands in the store: that may be of backends that
+    /// are wanted soon.
+    pub fn keep(&mut self, wanted: impl Fn(&BackendId) -> bool) {
+        self.own.retain(|backend, _| wanted(backend));
+        self.stored
+            .retain(|backend, (_, verdict)| verdict.is_some() || wanted(backend));
+        let stored = &self.stored;
+        self.epochs.retain(|backend, _| stored.contains_key(backend));
     }
 
     /// What is believed of a backend, when `preferred` counts first. Until an own check has had its first result the
@@ -127,4 +154,11 @@ impl Board {
             })
         })
     }
+}
+
+fn verdict<'a>(
+    known: &'a BTreeMap<BackendId, (Revision, Option<VerdictRecord>)>,
+    backend: &BackendId,
+) -> Option<&'a VerdictRecord> {
+    known.get(backend)?.1.as_ref()
 }

@@ -270,6 +270,11 @@ impl Member {
         self.session.may_act(now) && self.running.contains(&slot)
     }
 
+    /// No check may begin from then on, as far as is known now.
+    pub fn acts_until(&self) -> u64 {
+        self.session.until()
+    }
+
     /// Its name in the store.
     pub fn name(&self) -> &Name {
         &self.name

@@ -47,6 +47,28 @@ impl Key {
         }
     }
 
+    /// The key of a path below the store's prefix; none that is not of the cluster's.
+    pub fn parse(path: &str) -> Option<Self> {
+        let Some((head, rest)) = path.split_once('/') else {
+            return (path == "leader").then_some(Self::Leader);
+        };
+        match (head, rest) {
+            ("assign", "head") => Some(Self::Round),
+            ("assign", name) => Some(Self::Assignment(Name::parse(name).ok()?)),
+            ("workers", name) => Some(Self::Worker(Name::parse(name).ok()?)),
+            ("verdicts", rest) => {
+                let mut parts = rest.splitn(3, '/');
+                let mut next = || parts.next();
+                Some(Self::Verdict(BackendId {
+                    load_balancer: Name::parse(next()?).ok()?,
+                    pool: Name::parse(next()?).ok()?,
+                    address: next()?.parse().ok()?,
+                }))
+            }
+            _ => None,
+        }
+    }
+
     /// What stands under this key. Fields that this version does not know are passed over.
     ///
     /// # Errors
@@ -76,6 +98,8 @@ pub enum Value {
     Round(Round),
     /// Under [`Key::Worker`].
     Worker(WorkerRecord),
+    /// Under any key: what this version cannot read. It counts for nothing, and is only ever replaced.
+    Foreign,
 }
 
 /// Who leads.

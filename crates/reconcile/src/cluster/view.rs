@@ -134,25 +134,25 @@ impl View {
     }
 
     fn set(&mut self, key: Key, revision: Revision, value: Option<Value>) {
+        // What another version wrote and this one does not understand counts for nothing here.
         match (key, value) {
             (Key::Leader, Some(Value::Leader(value))) => self.leader = Some(Entry { revision, value }),
-            (Key::Leader, None) => self.leader = None,
+            (Key::Leader, _) => self.leader = None,
             (Key::Round, Some(Value::Round(value))) => self.round = Some(Entry { revision, value }),
-            (Key::Round, None) => self.round = None,
+            (Key::Round, _) => self.round = None,
             (Key::Worker(name), Some(Value::Worker(value))) => {
                 self.workers.insert(name, Entry { revision, value });
             }
-            (Key::Worker(name), None) => {
+            (Key::Worker(name), _) => {
                 self.workers.remove(&name);
             }
             (Key::Assignment(name), Some(Value::Assignment(value))) => {
                 self.assignments.insert(name, Entry { revision, value });
             }
-            (Key::Assignment(name), None) => {
+            (Key::Assignment(name), _) => {
                 self.assignments.remove(&name);
             }
-            // What another version wrote and this one does not understand counts for nothing here.
-            _ => {}
+            (Key::Verdict(_), _) => {}
         }
     }
 }

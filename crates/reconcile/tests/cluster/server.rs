@@ -108,6 +108,7 @@ impl Server {
                     backend: backend.clone(),
                     health,
                     reason: String::new(),
+                    life: 0,
                 });
             }
         }

@@ -43,7 +43,15 @@ impl Session {
     }
 
     pub(super) fn may_act(&self, now: u64) -> bool {
-        matches!(self, Self::Held { until, .. } if now < *until)
+        now < self.until()
+    }
+
+    /// Nothing is done by it from then on.
+    pub(super) fn until(&self) -> u64 {
+        match self {
+            Self::Held { until, .. } => *until,
+            _ => 0,
+        }
     }
 
     pub(super) fn wake_at(&self) -> u64 {

@@ -1,0 +1,139 @@
+//! Several share the checks: each backend is asked once, by whomever, and all hear of it.
+
+use std::time::{Duration, Instant};
+
+use model::state::Health::{Down, Up};
+use peers::{Etcd, wait_until};
+
+use crate::backend::{Backend, least_interval};
+use crate::node::{Does, Node, is_shared_out, may_check, wanted};
+use crate::watcher::Watcher;
+
+/// How long probes are counted.
+const COUNTED: Duration = Duration::from_secs(4);
+
+/// Probes of all backends within a while that begins now, at which nothing moves. None is asked more often than
+/// its check says, whoever asks.
+fn count(backends: &[Backend]) -> usize {
+    let begin = Instant::now();
+    let last = wait_until("probes are counted", || {
+        (begin.elapsed() >= COUNTED).then(Instant::now)
+    });
+    let asked: Vec<Vec<Instant>> = backends
+        .iter()
+        .map(|backend| backend.asked_since(begin))
+        .collect();
+    let most = (last - begin).div_duration_f64(least_interval()) as usize + 1;
+    for times in &asked {
+        assert!(times.len() <= most, "{} probes, {most} at most", times.len());
+        for pair in times.windows(2) {
+            let gap = pair[1] - pair[0];
+            // A millisecond for times that are kept in whole ones.
+            assert!(gap + Duration::from_millis(1) >= least_interval(), "{gap:?}");
+        }
+    }
+    asked.iter().map(Vec::len).sum()
+}
+
+/// Five LB servers that want the same for two load balancers, and one orchestrator; then three. A backend is asked
+/// as often by three as by one, each address by exactly one of them; a backend that falls ill is so for all.
+#[test]
+fn three_orchestrators_ask_as_often_as_one() {
+    let etcd = Etcd::start(1);
+    let backends = Backend::many(12);
+    let wanted = wanted(&["shop", "blog"], &backends);
+    let start = |name: &str, does| Node::start(etcd.endpoints(), name, does, wanted.clone());
+    let mut orchestrators = vec![start("o1", Does::Orchestrate)];
+    let servers: Vec<Node> = (1..=5).map(|n| start(&format!("lb{n}"), Does::Balance)).collect();
+    let believe = |backend: &Backend, health| {
+        let ids = ["shop", "blog"].map(|lb| backend.id(lb));
+        ids.iter().all(|id| {
+            let belief = |node: &Node| node.belief(id).map(|verdict| verdict.health);
+            servers.iter().all(|node| belief(node) == Some(health))
+        })
+    };
+    wait_until("all believe that all are up", || {
+        backends.iter().all(|backend| believe(backend, Up)).then_some(())
+    });
+    let by_one = count(&backends);
+
+    orchestrators.push(start("o2", Does::Orchestrate));
+    orchestrators.push(start("o3", Does::Orchestrate));
+    let leaves = orchestrators.iter().map(|node| node.leave.clone()).collect();
+    let addresses = backends.iter().map(|backend| backend.address).collect();
+    let watcher = Watcher::start(leaves, addresses);
+    let begun = Instant::now();
+    wait_until("three share the work", || {
+        let shares = orchestrators
+            .iter()
+            .map(|node| node.status.borrow().own.as_ref().map_or(0, |own| own.slots));
+        let balanced = shares.into_iter().all(|slots| slots > 150);
+        (balanced && is_shared_out(&orchestrators, 3)).then_some(())
+    });
+    println!("two more took their shares within {:?}", begun.elapsed());
+    // What moves last moves now: a backend that changes hands begins a new interval.
+    wait_until("nothing moves any more", || {
+        let before: Vec<_> = orchestrators
+            .iter()
+            .map(|node| node.status.borrow().clone())
+            .collect();
+        let until = Instant::now() + Duration::from_secs(1);
+        wait_until("a second is over", || (Instant::now() >= until).then_some(()));
+        let after: Vec<_> = orchestrators
+            .iter()
+            .map(|node| node.status.borrow().clone())
+            .collect();
+        let slots = |all: &[model::cluster::OrchestratorsStatus]| -> Vec<_> {
+            all.iter().map(|status| status.orchestrators.clone()).collect()
+        };
+        (slots(&before) == slots(&after)).then_some(())
+    });
+    let by_three = count(&backends);
+    println!(
+        "{by_one} probes by one orchestrator, {by_three} by three, with five LB servers, in {COUNTED:?} each"
+    );
+    for backend in &backends {
+        let owners = orchestrators
+            .iter()
+            .filter(|node| may_check(node, backend.address));
+        assert_eq!(owners.count(), 1);
+    }
+
+    let ill = Instant::now();
+    backends[0].is_well(false);
+    wait_until("all believe that it is ill", || {
+        believe(&backends[0], Down).then_some(())
+    });
+    println!("an ill backend was out everywhere within {:?}", ill.elapsed());
+    assert!(backends[1..].iter().all(|backend| believe(backend, Up)));
+    watcher.end();
+}
+
+/// One of two stops in order: the other has its checks at once, without waiting for a lease.
+#[test]
+fn who_stops_in_order_keeps_nobody_waiting() {
+    let etcd = Etcd::start(1);
+    let backends = Backend::many(8);
+    let wanted = wanted(&["shop"], &backends);
+    let start = |name| Node::start(etcd.endpoints(), name, Does::Orchestrate, wanted.clone());
+    let mut nodes = vec![start("a"), start("b")];
+    wait_until("both work", || is_shared_out(&nodes, 2).then_some(()));
+    let stays = nodes.pop().unwrap();
+    let goes = nodes.pop().unwrap();
+    let stopped = Instant::now();
+    goes.stop();
+    let leads_at = wait_until("the other leads", || stays.leads().then(Instant::now));
+    let nodes = [stays];
+    wait_until("it has everything", || is_shared_out(&nodes, 1).then_some(()));
+    let all = backends
+        .iter()
+        .all(|backend| may_check(&nodes[0], backend.address));
+    assert!(all);
+    println!(
+        "after an orderly stop: another leads after {:?}, has everything after {:?}",
+        leads_at - stopped,
+        stopped.elapsed()
+    );
+    // One lease more than it takes, for a slow machine.
+    assert!(stopped.elapsed() < Duration::from_secs(5));
+}
