@@ -1,42 +1,61 @@
-//! Who may ask: token, or local and not from a foreign web page.
+//! Who may do what: every request passes here before its route.
 //!
-//! With a token every request must carry it. Without one the API listens on loopback only, where the danger is
-//! the operator's own browser: any web page can make it send requests to `127.0.0.1`. Two checks stop that. The
-//! `Host` must be an IP address or `localhost`, so that a foreign name that resolves to loopback (DNS rebinding)
+//! Where a login is configured, every request needs one. Without one the API listens on loopback only, where the
+//! danger is the operator's own browser: any web page can make it send requests to `127.0.0.1`. Two checks stop that.
+//! The `Host` must be an IP address or `localhost`, so that a foreign name that resolves to loopback (DNS rebinding)
 //! is refused; and a request with an `Origin` must come from the API's own origin.
+//!
+//! What somebody may do is his role's, and each route says which is the least that it needs (`routes::table`).
 
-use std::hint::black_box;
 use std::net::IpAddr;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
 
 use axum::extract::{Request, State};
 use axum::http::{HeaderMap, HeaderValue, header};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
+use model::config::{Admin, AdminRole};
 
 use crate::Console;
+use crate::failed_logins::FailedLogins;
 use crate::limits::REQUEST_TIMEOUT;
+use crate::login::{self, Caller, Failure, Peer};
 use crate::problem::{Kind, Problem};
 
 /// Paths that anyone may ask, for the probes of whatever supervises the process. They tell one bit.
 const OPEN_PATHS: [&str; 2] = ["/livez", "/readyz"];
 
-/// Stands before every route: access, time limit, and the fields that every response carries.
-pub(crate) async fn guard(State(console): State<Arc<Console>>, request: Request, next: Next) -> Response {
-    let open = OPEN_PATHS.contains(&request.uri().path());
-    let refused = if open {
-        None
-    } else {
-        refusal(&console, request.headers())
-    };
-    let mut response = match refused {
-        Some(problem) => problem.into_response(),
-        None => tokio::time::timeout(REQUEST_TIMEOUT, next.run(request))
-            .await
-            .unwrap_or_else(|_| {
-                let detail = format!("not complete within {REQUEST_TIMEOUT:?}");
-                Problem::new(Kind::RequestTimeout, detail).into_response()
-            }),
+/// The metrics' path, which may be open too.
+const METRICS: &str = "/metrics";
+
+/// The least that a route needs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Need {
+    /// Nothing.
+    Open,
+    /// This role, or one above it.
+    Role(AdminRole),
+}
+
+/// What stands before the routes.
+pub(crate) struct Guard {
+    pub(crate) console: Arc<Console>,
+    /// Whether only this machine can reach it.
+    on_loopback: bool,
+    failed: Mutex<FailedLogins>,
+    /// What the times of `failed` count from.
+    started: Instant,
+}
+
+/// Stands before everything: who asks, and the fields that every response carries.
+pub(crate) async fn guard(State(guard): State<Arc<Guard>>, mut request: Request, next: Next) -> Response {
+    let mut response = match guard.admit(&request) {
+        Ok(caller) => {
+            request.extensions_mut().insert(caller);
+            next.run(request).await
+        }
+        Err(problem) => problem.into_response(),
     };
     let headers = response.headers_mut();
     headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
@@ -47,55 +66,144 @@ pub(crate) async fn guard(State(console): State<Arc<Console>>, request: Request,
     response
 }
 
-fn refusal(console: &Console, headers: &HeaderMap) -> Option<Problem> {
-    match &console.token {
-        Some(token) => token_refusal(token.expose(), headers),
-        None => local_refusal(headers),
+/// Stands before a route: whether the caller's role is enough, and the time limit.
+pub(crate) async fn authorise(
+    State((guard, need)): State<(Arc<Guard>, Need)>,
+    request: Request,
+    next: Next,
+) -> Response {
+    let caller = request.extensions().get::<Caller>();
+    let role = caller.map(|caller| caller.role);
+    if let Need::Role(least) = need
+        && role.is_none_or(|role| role < least)
+    {
+        guard.console.counters.deny(least);
+        return denied(least, caller).into_response();
     }
-}
-
-fn token_refusal(token: &str, headers: &HeaderMap) -> Option<Problem> {
-    let given = headers
-        .get(header::AUTHORIZATION)
-        .and_then(|value| bearer(value.as_bytes()));
-    let detail = match given {
-        Some(given) if same(given, token.as_bytes()) => return None,
-        Some(_) => "the token is wrong",
-        None => "send `Authorization: Bearer TOKEN` with the token of `[admin]`",
-    };
-    Some(Problem::new(Kind::Unauthorized, detail))
-}
-
-fn local_refusal(headers: &HeaderMap) -> Option<Problem> {
-    let host = headers.get(header::HOST).map(HeaderValue::as_bytes);
-    if host.is_some_and(|host| !is_local(host)) {
-        let detail = "without a token use an IP address or `localhost` as the host, or set `admin.token`";
-        return Some(Problem::new(Kind::HostNotAllowed, detail));
-    }
-    let origin = headers.get(header::ORIGIN)?.as_bytes();
-    let own = host.is_some_and(|host| origin.strip_prefix(b"http://") == Some(host));
-    (!own).then(|| {
-        let detail = "the request comes from another web page; set `admin.token` to allow such clients";
-        Problem::new(Kind::CrossOrigin, detail)
+    let answer = tokio::time::timeout(REQUEST_TIMEOUT, next.run(request)).await;
+    answer.unwrap_or_else(|_| {
+        let detail = format!("not complete within {REQUEST_TIMEOUT:?}");
+        Problem::new(Kind::RequestTimeout, detail).into_response()
     })
 }
 
-/// The token in an `Authorization` value; the scheme's case does not matter (RFC 9110 section 11.1).
-fn bearer(value: &[u8]) -> Option<&[u8]> {
-    let (scheme, token) = value.split_at_checked(7)?;
-    scheme
-        .eq_ignore_ascii_case(b"Bearer ")
-        .then(|| token.trim_ascii())
+fn denied(least: AdminRole, caller: Option<&Caller>) -> Problem {
+    let kind = match least {
+        AdminRole::Admin => Kind::NeedsAdmin,
+        _ => Kind::NeedsOperator,
+    };
+    let detail = match caller {
+        Some(caller) => format!(
+            "this needs the role `{}`; `{}` has the role `{}`",
+            least.as_str(),
+            caller.login.name(),
+            caller.role.as_str()
+        ),
+        None => format!("this needs the role `{}`", least.as_str()),
+    };
+    Problem::new(kind, detail)
 }
 
-/// Whether two secrets are equal, in a time that depends on their lengths only.
-fn same(given: &[u8], expected: &[u8]) -> bool {
-    given.len() == expected.len()
-        && given
-            .iter()
-            .zip(expected)
-            .fold(0, |differing, (a, b)| black_box(differing | (a ^ b)))
-            == 0
+impl Guard {
+    /// `on_loopback`: only this machine can reach the API.
+    pub(crate) fn new(console: Arc<Console>, on_loopback: bool) -> Self {
+        Self {
+            console,
+            on_loopback,
+            failed: Mutex::default(),
+            started: Instant::now(),
+        }
+    }
+
+    /// Who sends the request, or why he is not let in.
+    fn admit(&self, request: &Request) -> Result<Caller, Problem> {
+        let config = (self.console.config)();
+        let admin = &config.admin;
+        let path = request.uri().path();
+        if OPEN_PATHS.contains(&path) || (path == METRICS && admin.open_metrics) {
+            return Ok(Caller::anybody());
+        }
+        let wants_login = self.console.token.is_some() || admin.wants_credentials();
+        if !wants_login && self.on_loopback {
+            let own = if self.console.tls.is_some() {
+                "https"
+            } else {
+                "http"
+            };
+            return local_refusal(request.headers(), own).map_or_else(|| Ok(Caller::local()), Err);
+        }
+        self.log_in(request, admin)
+    }
+
+    fn log_in(&self, request: &Request, admin: &Admin) -> Result<Caller, Problem> {
+        let (headers, peer) = (request.headers(), request.extensions().get::<Peer>());
+        let now = self.started.elapsed();
+        let wait = peer.and_then(|peer| self.failed().wait(peer.address.ip(), now));
+        let counters = &self.console.counters;
+        if let Some(wait) = wait
+            && login::could_be_guessed(headers)
+        {
+            counters.limit();
+            return Err(too_many(wait));
+        }
+        let certificate = peer.and_then(|peer| peer.certificate.as_deref());
+        let failure = match login::identify(self.console.token.as_ref(), admin, headers, certificate) {
+            Ok(caller) => return Ok(caller),
+            Err(failure) => failure,
+        };
+        // Saying nothing is no attempt to guess.
+        if failure == Failure::NoCredential {
+            counters.fail(failure);
+        } else if let Some(wait) = wait {
+            counters.limit();
+            return Err(too_many(wait));
+        } else {
+            counters.fail(failure);
+            if let Some(peer) = peer {
+                self.failed().fail(peer.address.ip(), now);
+            }
+        }
+        Err(refused(failure, admin))
+    }
+
+    fn failed(&self) -> MutexGuard<'_, FailedLogins> {
+        self.failed.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+fn too_many(wait: Duration) -> Problem {
+    let seconds = wait.as_secs().saturating_add(1);
+    let detail = format!(
+        "logins from this address have failed too often: the next is looked at in {seconds} s; tokens made by `evenkeel token create` and client certificates are taken all the while"
+    );
+    Problem::new(Kind::TooManyFailures, detail).retry_after(seconds)
+}
+
+fn refused(failure: Failure, admin: &Admin) -> Problem {
+    let detail = match failure {
+        Failure::WrongToken => "the token is wrong",
+        Failure::UnknownCertificate => {
+            "the certificate is valid, but `[[admin.certificates]]` does not list it"
+        }
+        Failure::NoCredential if admin.certificates.is_empty() => "send `Authorization: Bearer TOKEN`",
+        Failure::NoCredential => "send `Authorization: Bearer TOKEN`, or show a client certificate",
+    };
+    Problem::new(Kind::Unauthorized, detail)
+}
+
+fn local_refusal(headers: &HeaderMap, scheme: &str) -> Option<Problem> {
+    let host = headers.get(header::HOST).map(HeaderValue::as_bytes);
+    if host.is_some_and(|host| !is_local(host)) {
+        let detail = "without a token use an IP address or `localhost` as the host, or configure a token";
+        return Some(Problem::new(Kind::HostNotAllowed, detail));
+    }
+    let origin = headers.get(header::ORIGIN)?.as_bytes();
+    let after_scheme = origin.strip_prefix(scheme.as_bytes());
+    let own = host.is_some_and(|host| after_scheme.and_then(|rest| rest.strip_prefix(b"://")) == Some(host));
+    (!own).then(|| {
+        let detail = "the request comes from another web page; configure a token to allow such clients";
+        Problem::new(Kind::CrossOrigin, detail)
+    })
 }
 
 /// Whether a `Host` value names this machine without asking DNS.
@@ -114,23 +222,6 @@ fn is_local(host: &[u8]) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn secrets_are_compared_whole() {
-        assert!(same(b"hunter2", b"hunter2"));
-        for other in ["", "hunter", "hunter22", "Hunter2", "hunter3"] {
-            assert!(!same(other.as_bytes(), b"hunter2"), "{other}");
-        }
-    }
-
-    #[test]
-    fn the_bearer_scheme_is_found_in_any_case() {
-        assert_eq!(bearer(b"Bearer abc"), Some(&b"abc"[..]));
-        assert_eq!(bearer(b"bearer  abc"), Some(&b"abc"[..]));
-        for other in ["", "Bearer", "Basic abc", "abc"] {
-            assert_eq!(bearer(other.as_bytes()), None, "{other}");
-        }
-    }
 
     #[test]
     fn local_names_need_no_resolver() {

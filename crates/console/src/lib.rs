@@ -7,23 +7,30 @@
 //! Every error is a problem document (RFC 9457) with a stable `reason`; `openapi.json` in this crate is the
 //! contract, and a test holds it to the routes and to real responses.
 //!
+//! Who asks is known by a token, a client certificate, or by being on this machine where no login is configured;
+//! each route says the least role that it needs (`routes::table`).
+//!
 //! Bounds (all in [`limits`]): connections, header bytes and time, body bytes, time of a request, age of a
 //! connection.
 
 mod access;
+mod counters;
+mod failed_logins;
 pub mod limits;
+mod login;
 mod order;
 mod problem;
 mod requests;
 mod routes;
 mod server;
+mod tls_port;
 mod weights;
 
 use std::net::SocketAddr;
 use std::pin::Pin;
 use std::sync::Arc;
 
-use model::config::{MAX_SPLIT_WEIGHT, MAX_WEIGHT, Name, Secret};
+use model::config::{Config, MAX_SPLIT_WEIGHT, MAX_WEIGHT, Name, Secret};
 use model::explain::{ExplainQuery, Explanation};
 use model::plan::{Plan, PlanQuery};
 use model::record::{RecordQuery, RequestRecord};
@@ -32,7 +39,9 @@ use model::status::{ReloadStatus, Status};
 use prometheus_client::registry::Registry;
 use tokio::sync::{mpsc, oneshot};
 
+pub use counters::Counters;
 pub use server::serve;
+pub use tls_port::TlsPort;
 
 /// Answers where a request would go, or says in words why the question makes no sense.
 pub type Explain = dyn Fn(&ExplainQuery) -> Result<Explanation, String> + Send + Sync;
@@ -47,8 +56,14 @@ pub type Foresee =
 
 /// What the API shows and whom it asks. The closures are called on the serving thread: they must not block.
 pub struct Console {
-    /// Bearer token that every request but `/livez` and `/readyz` must carry, when set.
+    /// The bearer token of `[admin]`, with the role `admin`.
     pub token: Option<Secret>,
+    /// The config in force: its `admin` says who else may do what.
+    pub config: Arc<dyn Fn() -> Arc<Config> + Send + Sync>,
+    /// TLS; `None` in the clear.
+    pub tls: Option<Arc<TlsPort>>,
+    /// What is counted about who asks.
+    pub counters: Arc<Counters>,
     /// State of the process now.
     pub status: Arc<dyn Fn() -> Status + Send + Sync>,
     /// Whether every listener is open.

@@ -16,6 +16,12 @@ pub const MAX_CONFIG_BODY_BYTES: usize = 32 * 1024 * 1024;
 pub const MAX_CONFIGS_AT_ONCE: usize = 2;
 /// Time to send the header of a request, and time that a connection may be idle. Then it closes.
 pub const HEADER_TIMEOUT: Duration = Duration::from_secs(10);
+/// Time to make a TLS handshake. Then the connection closes.
+pub const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(5);
+/// Bytes read, and forgotten, of a client that speaks in the clear where TLS is spoken.
+pub const MAX_DRAINED_BYTES: u64 = 64 * 1024;
+/// How often the files of `admin.tls` are looked at.
+pub const TLS_FILES_POLL: Duration = Duration::from_secs(1);
 /// Time from the header of a request to its response, the sending of its body included. Then 408.
 pub const REQUEST_TIMEOUT: Duration = Duration::from_secs(15);
 /// Time that the owner of the state has to answer an order or a reload. Then 503.
@@ -26,6 +32,8 @@ pub const MAX_CONNECTION_AGE: Duration = Duration::from_secs(300);
 pub const CLOSE_GRACE: Duration = Duration::from_secs(5);
 /// Pause after a failed accept, so that a lack of file descriptors does not become a busy loop.
 pub const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+/// Sources of failed logins that are told apart; all others share one bucket.
+pub const MAX_LOGIN_SOURCES: usize = 4096;
 /// Characters of the name in `by`.
 pub const MAX_BY_CHARS: usize = 64;
 /// Longest that an order may last; longer ones should have no end at all.

@@ -11,10 +11,14 @@ use model::units::{format_duration, parse_duration};
 use serde::Deserialize;
 
 use crate::limits::{MAX_BY_CHARS, MAX_LASTS};
+use crate::login::Login;
 use crate::problem::{Kind, Problem};
 
 /// Who gave an order that does not say.
 const DEFAULT_BY: &str = "api";
+
+/// Between who gave an order and the login by which it came.
+const VIA: &str = " via ";
 
 /// The body of an order.
 #[derive(Debug, Deserialize)]
@@ -38,7 +42,7 @@ enum Action {
 
 impl OrderBody {
     /// The order meant, for the backend `key`.
-    pub(crate) fn into_order(self, key: OverrideKey) -> Result<Order, Problem> {
+    pub(crate) fn into_order(self, key: OverrideKey, login: &Login) -> Result<Order, Problem> {
         let refuse = |detail: String| Problem::new(Kind::BadOrder, detail);
         let action = match (self.action, self.weight) {
             (Action::Weight, Some(weight)) if weight <= MAX_WEIGHT => OrderAction::Weight(weight),
@@ -55,7 +59,7 @@ impl OrderBody {
             (Action::Ready, None) => OrderAction::Mode(Mode::Ready),
             (Action::Maintenance, None) => OrderAction::Mode(Mode::Maintenance),
         };
-        let by = signed_by(self.by)?;
+        let by = signed_by(self.by, login)?;
         if self.lasts.is_some() && self.action == Action::Ready {
             return Err(refuse(
                 "`ready` ends an order and cannot itself lapse: leave `for` out".to_owned(),
@@ -84,7 +88,7 @@ pub(crate) struct WeightsBody {
 
 impl WeightsBody {
     /// The order meant, for the route `key`.
-    pub(crate) fn into_order(self, key: RouteKey) -> Result<RouteWeights, Problem> {
+    pub(crate) fn into_order(self, key: RouteKey, login: &Login) -> Result<RouteWeights, Problem> {
         let refuse = |detail: String| Problem::new(Kind::BadOrder, detail);
         if self.lasts.is_some() && self.weights.is_none() {
             return Err(refuse(
@@ -95,14 +99,27 @@ impl WeightsBody {
             key,
             weights: self.weights,
             lasts: self.lasts.as_deref().map(lasting).transpose().map_err(refuse)?,
-            by: signed_by(self.by)?,
+            by: signed_by(self.by, login)?,
         })
     }
 }
 
-/// Who gives an order.
-fn signed_by(by: Option<String>) -> Result<String, Problem> {
-    let by = by.unwrap_or_else(|| DEFAULT_BY.to_owned());
+/// Who gives an order: who the request says, and by which login that came. The second cannot be chosen by whoever
+/// sends the request, so the first may not look like it.
+pub(crate) fn signed_by(by: Option<String>, login: &Login) -> Result<String, Problem> {
+    let by = by.map(valid_by).transpose()?;
+    Ok(match (login, by) {
+        (Login::Local, by) => by.unwrap_or_else(|| DEFAULT_BY.to_owned()),
+        (login, Some(by)) if by != login.name() => format!("{by}{VIA}{}", login.name()),
+        (login, _) => login.name(),
+    })
+}
+
+fn valid_by(by: String) -> Result<String, Problem> {
+    if by.contains(VIA) {
+        let detail = format!("`by` names somebody; how he came is told by his login: leave `{VIA}` out");
+        return Err(Problem::new(Kind::BadOrder, detail));
+    }
     if by.is_empty() || by.chars().count() > MAX_BY_CHARS || by.chars().any(char::is_control) {
         let detail = format!("`by` is 1 to {MAX_BY_CHARS} characters without control characters");
         return Err(Problem::new(Kind::BadOrder, detail));

@@ -28,7 +28,10 @@ macro_rules! kinds {
 kinds! {
     BadJson "bad_json" BAD_REQUEST "The body is not the JSON expected";
     BadAddress "bad_address" BAD_REQUEST "Not an IP address and port";
-    Unauthorized "unauthorized" UNAUTHORIZED "A valid token is needed";
+    PlainHttp "plain_http" BAD_REQUEST "The admin API speaks TLS here";
+    Unauthorized "unauthorized" UNAUTHORIZED "A valid login is needed";
+    NeedsOperator "needs_operator" FORBIDDEN "The role operator is needed";
+    NeedsAdmin "needs_admin" FORBIDDEN "The role admin is needed";
     HostNotAllowed "host_not_allowed" FORBIDDEN "Without a token only local names are served";
     CrossOrigin "cross_origin" FORBIDDEN "Without a token no other web page may ask";
     NotFound "not_found" NOT_FOUND "No such path";
@@ -40,6 +43,7 @@ kinds! {
     RequestTimeout "request_timeout" REQUEST_TIMEOUT "The request took too long";
     BodyTooLarge "body_too_large" PAYLOAD_TOO_LARGE "The body is too large";
     UnsupportedMediaType "unsupported_media_type" UNSUPPORTED_MEDIA_TYPE "The body must be JSON";
+    TooManyFailures "too_many_failures" TOO_MANY_REQUESTS "Too many failed logins from this address";
     BadOrder "bad_order" UNPROCESSABLE_ENTITY "The order makes no sense";
     BadQuery "bad_query" UNPROCESSABLE_ENTITY "The question makes no sense";
     BadConfig "bad_config" UNPROCESSABLE_ENTITY "The config has errors";
@@ -56,6 +60,8 @@ pub(crate) struct Problem {
     kind: Kind,
     detail: String,
     errors: Vec<String>,
+    /// In seconds.
+    retry_after: Option<u64>,
 }
 
 /// A problem as it is sent.
@@ -76,6 +82,7 @@ impl Problem {
             kind,
             detail: detail.into(),
             errors: Vec::new(),
+            retry_after: None,
         }
     }
 
@@ -83,22 +90,42 @@ impl Problem {
     pub(crate) fn with_errors(self, errors: Vec<String>) -> Self {
         Self { errors, ..self }
     }
+
+    /// Adds when it is worth trying again, in seconds.
+    pub(crate) fn retry_after(self, seconds: u64) -> Self {
+        Self {
+            retry_after: Some(seconds),
+            ..self
+        }
+    }
+}
+
+impl Problem {
+    fn document(&self) -> Document<'_> {
+        Document {
+            r#type: format!("urn:evenkeel:problem:{}", self.kind.reason()),
+            title: self.kind.title(),
+            status: self.kind.status().as_u16(),
+            detail: &self.detail,
+            reason: self.kind.reason(),
+            errors: &self.errors,
+        }
+    }
+
+    /// As it is sent, for where there is no request to answer.
+    pub(crate) fn to_json(&self) -> Vec<u8> {
+        serde_json::to_vec(&self.document()).unwrap_or_default()
+    }
 }
 
 impl IntoResponse for Problem {
     fn into_response(self) -> Response {
-        let status = self.kind.status();
-        let document = Document {
-            r#type: format!("urn:evenkeel:problem:{}", self.kind.reason()),
-            title: self.kind.title(),
-            status: status.as_u16(),
-            detail: &self.detail,
-            reason: self.kind.reason(),
-            errors: &self.errors,
-        };
-        let mut response = (status, Json(document)).into_response();
+        let mut response = (self.kind.status(), Json(self.document())).into_response();
         let media_type = HeaderValue::from_static("application/problem+json");
         response.headers_mut().insert(header::CONTENT_TYPE, media_type);
+        if let Some(seconds) = self.retry_after {
+            response.headers_mut().insert(header::RETRY_AFTER, seconds.into());
+        }
         if self.kind == Kind::Unauthorized {
             let challenge = HeaderValue::from_static("Bearer realm=\"evenkeel\"");
             response.headers_mut().insert(header::WWW_AUTHENTICATE, challenge);

@@ -2,7 +2,6 @@
 
 use std::sync::Arc;
 
-use axum::Json;
 use axum::Router;
 use axum::extract::rejection::{JsonRejection, PathRejection};
 use axum::extract::{DefaultBodyLimit, FromRequest, Path, Request, State};
@@ -10,7 +9,8 @@ use axum::http::{Method, Uri, header};
 use axum::middleware;
 use axum::response::{IntoResponse, Response};
 use axum::routing::{MethodRouter, get, post};
-use model::config::Name;
+use axum::{Extension, Json};
+use model::config::{AdminRole, Name};
 use model::explain::{ExplainQuery, Explanation};
 use model::plan::{Plan, PlanQuery};
 use model::state::{Override, OverrideKey};
@@ -18,7 +18,9 @@ use model::status::{Event, ReloadStatus, Status};
 use serde::Serialize;
 use tokio::sync::{Semaphore, mpsc, oneshot};
 
+use crate::access::{Guard, Need};
 use crate::limits::{ANSWER_TIMEOUT, MAX_BODY_BYTES, MAX_CONFIG_BODY_BYTES, MAX_CONFIGS_AT_ONCE};
+use crate::login::Caller;
 use crate::order::{OrderBody, json_problem};
 use crate::problem::{Kind, Problem};
 use crate::{Console, OrderError, OrderRequest, ReloadRequest, access, requests, weights};
@@ -34,45 +36,55 @@ static CONFIGS: Semaphore = Semaphore::const_new(MAX_CONFIGS_AT_ONCE);
 
 type Shared = State<Arc<Console>>;
 
-/// Every route: method, path, handler.
-fn table() -> Vec<(Method, &'static str, MethodRouter<Arc<Console>>)> {
+/// Every route: method, path, the least that it needs, handler. `openapi.json` tells the same as `x-role`.
+fn table() -> Vec<(Method, &'static str, Need, MethodRouter<Arc<Console>>)> {
+    let viewer = Need::Role(AdminRole::Viewer);
+    let operator = Need::Role(AdminRole::Operator);
     let backend_order = "/api/v1/load-balancers/{lb}/backends/{address}/order";
     vec![
-        (Method::GET, "/livez", get(livez)),
-        (Method::GET, "/readyz", get(readyz)),
-        (Method::GET, "/metrics", get(metrics)),
-        (Method::GET, "/api/v1/status", get(status)),
-        (Method::GET, "/api/v1/events", get(events)),
-        (Method::GET, "/api/v1/config", get(config)),
-        (Method::GET, "/api/v1/openapi.json", get(openapi)),
-        (Method::POST, "/api/v1/explain", post(explain)),
+        (Method::GET, "/livez", Need::Open, get(livez)),
+        (Method::GET, "/readyz", Need::Open, get(readyz)),
+        (Method::GET, "/metrics", viewer, get(metrics)),
+        (Method::GET, "/api/v1/status", viewer, get(status)),
+        (Method::GET, "/api/v1/events", viewer, get(events)),
+        (Method::GET, "/api/v1/config", viewer, get(config)),
+        (Method::GET, "/api/v1/openapi.json", viewer, get(openapi)),
+        (Method::POST, "/api/v1/explain", viewer, post(explain)),
         (
             Method::POST,
             "/api/v1/plan",
+            viewer,
             post(plan).layer(DefaultBodyLimit::max(MAX_CONFIG_BODY_BYTES)),
         ),
-        (Method::GET, "/api/v1/requests", get(requests::last)),
-        (Method::GET, "/api/v1/requests/{id}", get(requests::by_id)),
-        (Method::POST, "/api/v1/reload", post(reload)),
-        (Method::POST, backend_order, post(order)),
+        (Method::GET, "/api/v1/requests", viewer, get(requests::last)),
+        (Method::GET, "/api/v1/requests/{id}", viewer, get(requests::by_id)),
+        (Method::POST, "/api/v1/reload", operator, post(reload)),
+        (Method::POST, backend_order, operator, post(order)),
         (
             Method::POST,
             "/api/v1/load-balancers/{lb}/routes/{route}/weights",
+            operator,
             post(weights::order),
         ),
     ]
 }
 
-pub(crate) fn router(console: Arc<Console>) -> Router {
+/// `on_loopback`: only this machine can reach it.
+pub(crate) fn router(console: Arc<Console>, on_loopback: bool) -> Router {
+    let guard = Arc::new(Guard::new(console.clone(), on_loopback));
     table()
         .into_iter()
-        .fold(Router::new(), |router, (_, path, handler)| {
-            router.route(path, handler)
+        .fold(Router::new(), |router, (_, path, need, handler)| {
+            let state = (guard.clone(), need);
+            router.route(
+                path,
+                handler.route_layer(middleware::from_fn_with_state(state, access::authorise)),
+            )
         })
         .method_not_allowed_fallback(method_not_allowed)
         .fallback(not_found)
         .layer(DefaultBodyLimit::max(MAX_BODY_BYTES))
-        .layer(middleware::from_fn_with_state(console.clone(), access::guard))
+        .layer(middleware::from_fn_with_state(guard, access::guard))
         .with_state(console)
 }
 
@@ -163,6 +175,7 @@ struct Ordered {
 
 async fn order(
     State(console): Shared,
+    Extension(caller): Extension<Caller>,
     path: Result<Path<(String, String)>, PathRejection>,
     body: Result<Json<OrderBody>, JsonRejection>,
 ) -> Result<Json<Ordered>, Problem> {
@@ -179,7 +192,7 @@ async fn order(
         address,
     };
     let Json(body) = body.map_err(|rejection| json_problem(&rejection, MAX_BODY_BYTES))?;
-    let order = body.into_order(key.clone())?;
+    let order = body.into_order(key.clone(), &caller.login)?;
     let standing = ask(&console.orders, |reply| OrderRequest { order, reply })
         .await?
         .map_err(|error| order_problem(&error))?;
@@ -247,22 +260,30 @@ mod tests {
 
     use super::*;
 
-    /// Neither an undocumented route nor a documented one that is not there.
+    /// Neither an undocumented route nor a documented one that is not there, and each with the role that it needs.
     #[test]
     fn the_routes_are_those_of_the_openapi_document() {
         let document: serde_json::Value = serde_json::from_str(OPENAPI).unwrap();
-        let documented: BTreeSet<(String, String)> = document["paths"]
+        let documented: BTreeSet<(String, String, String)> = document["paths"]
             .as_object()
             .unwrap()
             .iter()
             .flat_map(|(path, operations)| {
-                let methods = operations.as_object().unwrap().keys();
-                methods.map(|method| (method.to_uppercase(), path.clone()))
+                operations.as_object().unwrap().iter().map(|(method, operation)| {
+                    let role = operation["x-role"].as_str().unwrap_or("none is told");
+                    (method.to_uppercase(), path.clone(), role.to_owned())
+                })
             })
             .collect();
-        let routed: BTreeSet<(String, String)> = table()
+        let routed: BTreeSet<(String, String, String)> = table()
             .into_iter()
-            .map(|(method, path, _)| (method.to_string(), path.to_owned()))
+            .map(|(method, path, need, _)| {
+                let role = match need {
+                    Need::Open => "none",
+                    Need::Role(role) => role.as_str(),
+                };
+                (method.to_string(), path.to_owned(), role.to_owned())
+            })
             .collect();
         assert_eq!(routed, documented);
     }

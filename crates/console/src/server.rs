@@ -2,13 +2,17 @@
 //!
 //! Own loop over hyper rather than `axum::serve`, which has no limit on connections and no time limit on headers.
 
+use std::net::SocketAddr;
 use std::pin::pin;
 use std::sync::Arc;
 
 use axum::Router;
+use hyper::body::Incoming;
 use hyper::server::conn::http1;
+use hyper::service::{Service, service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
@@ -17,13 +21,36 @@ use crate::limits::{
     ACCEPT_PAUSE, CLOSE_GRACE, HEADER_TIMEOUT, MAX_CONNECTION_AGE, MAX_CONNECTIONS, MAX_HEADER_BYTES,
     MAX_HEADER_FIELDS,
 };
-use crate::{Console, routes};
+use crate::login::Peer;
+use crate::{Console, Counters, TlsPort, routes};
+
+/// What each connection is served with.
+#[derive(Clone)]
+struct Serving {
+    router: Router,
+    tls: Option<Arc<TlsPort>>,
+    counters: Arc<Counters>,
+    stopping: watch::Receiver<bool>,
+}
 
 /// Serves the API until `shutdown` is ready; then stops accepting, lets running requests finish within
 /// [`CLOSE_GRACE`] and returns.
 pub async fn serve(listener: TcpListener, console: Console, shutdown: impl Future<Output = ()>) {
-    let router = routes::router(Arc::new(console));
+    // An address that cannot be told is not taken for a harmless one.
+    let on_loopback = listener
+        .local_addr()
+        .is_ok_and(|at| at.ip().to_canonical().is_loopback());
     let (stop, stopping) = watch::channel(false);
+    let mut following = JoinSet::new();
+    if let Some(tls) = &console.tls {
+        following.spawn(tls.clone().follow());
+    }
+    let serving = Serving {
+        tls: console.tls.clone(),
+        counters: console.counters.clone(),
+        router: routes::router(Arc::new(console), on_loopback),
+        stopping,
+    };
     let mut connections = JoinSet::new();
     let mut shutdown = pin!(shutdown);
     loop {
@@ -32,8 +59,8 @@ pub async fn serve(listener: TcpListener, console: Console, shutdown: impl Futur
             () = &mut shutdown => break,
             Some(_) = connections.join_next() => {}
             accepted = listener.accept(), if connections.len() < MAX_CONNECTIONS => match accepted {
-                Ok((stream, _)) => {
-                    connections.spawn(connection(stream, router.clone(), stopping.clone()));
+                Ok((stream, from)) => {
+                    connections.spawn(connection(stream, from, serving.clone()));
                 }
                 Err(error) => {
                     tracing::warn!(%error, "the admin API could not accept a connection");
@@ -47,20 +74,40 @@ pub async fn serve(listener: TcpListener, console: Console, shutdown: impl Futur
     while connections.join_next().await.is_some() {}
 }
 
-async fn connection(stream: TcpStream, router: Router, mut stopping: watch::Receiver<bool>) {
+async fn connection(stream: TcpStream, address: SocketAddr, mut serving: Serving) {
     // Only costs latency when it fails.
     let _ = stream.set_nodelay(true);
+    let Some(tls) = serving.tls.take() else {
+        let certificate = None;
+        return exchange(stream, Peer { address, certificate }, serving).await;
+    };
+    let accepted = tokio::select! {
+        accepted = tls.accept(stream) => accepted,
+        _ = serving.stopping.wait_for(|stopping| *stopping) => return,
+    };
+    match accepted {
+        Some((stream, certificate)) => exchange(stream, Peer { address, certificate }, serving).await,
+        None => serving.counters.fail_handshake(),
+    }
+}
+
+async fn exchange(io: impl AsyncRead + AsyncWrite + Unpin, peer: Peer, mut serving: Serving) {
+    let router = TowerToHyperService::new(serving.router);
+    let service = service_fn(move |mut request: hyper::Request<Incoming>| {
+        request.extensions_mut().insert(peer.clone());
+        router.call(request)
+    });
     let mut connection = pin!(
         http1::Builder::new()
             .timer(TokioTimer::new())
             .header_read_timeout(HEADER_TIMEOUT)
             .max_buf_size(MAX_HEADER_BYTES)
             .max_headers(MAX_HEADER_FIELDS)
-            .serve_connection(TokioIo::new(stream), TowerToHyperService::new(router))
+            .serve_connection(TokioIo::new(io), service)
     );
     tokio::select! {
         ended = connection.as_mut() => return log(ended),
-        _ = stopping.wait_for(|stopping| *stopping) => {}
+        _ = serving.stopping.wait_for(|stopping| *stopping) => {}
         () = tokio::time::sleep(MAX_CONNECTION_AGE) => {}
     }
     connection.as_mut().graceful_shutdown();

@@ -2,14 +2,15 @@
 
 use std::sync::Arc;
 
-use axum::Json;
 use axum::extract::rejection::{JsonRejection, PathRejection};
 use axum::extract::{Path, State};
+use axum::{Extension, Json};
 use model::config::Name;
 use model::state::{RouteKey, RouteOrder};
 use serde::Serialize;
 
 use crate::limits::MAX_BODY_BYTES;
+use crate::login::Caller;
 use crate::order::{WeightsBody, json_problem};
 use crate::problem::{Kind, Problem};
 use crate::routes::{ask, order_problem};
@@ -25,6 +26,7 @@ pub(crate) struct Weighed {
 
 pub(crate) async fn order(
     State(console): State<Arc<Console>>,
+    Extension(caller): Extension<Caller>,
     path: Result<Path<(String, String)>, PathRejection>,
     body: Result<Json<WeightsBody>, JsonRejection>,
 ) -> Result<Json<Weighed>, Problem> {
@@ -35,7 +37,7 @@ pub(crate) async fn order(
         route: Name::parse(&route).map_err(|e| Problem::new(Kind::UnknownRoute, e.to_string()))?,
     };
     let Json(body) = body.map_err(|rejection| json_problem(&rejection, MAX_BODY_BYTES))?;
-    let order = body.into_order(key.clone())?;
+    let order = body.into_order(key.clone(), &caller.login)?;
     let standing = ask(&console.weights, |reply| WeightsRequest { order, reply })
         .await?
         .map_err(|error| order_problem(&error))?;

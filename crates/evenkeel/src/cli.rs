@@ -4,7 +4,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
-use model::config::{DEFAULT_ADMIN_LISTEN, MAX_SPLIT_WEIGHT, MAX_WEIGHT, Name};
+use model::config::{AdminRole, DEFAULT_ADMIN_LISTEN, MAX_SPLIT_WEIGHT, MAX_WEIGHT, Name};
 
 /// Evenkeel: one address in front of many servers.
 #[derive(Debug, Parser)]
@@ -48,6 +48,9 @@ pub(crate) enum Command {
     Explain(ExplainArgs),
     /// Show what became of a request, and why; without an id, the last failures
     Why(WhyArgs),
+    /// Make tokens for the admin API
+    #[command(subcommand)]
+    Token(TokenCommand),
     /// Make a running process read its config file again
     Reload(ClientArgs),
     /// Start three sample backends with a load balancer in front, and show live what goes where
@@ -130,12 +133,60 @@ pub(crate) struct CheckArgs {
 /// Where the admin API is.
 #[derive(Clone, Debug, Args)]
 pub(crate) struct ClientArgs {
-    /// Address of the admin API, as `10.0.0.5:7700` or `http://10.0.0.5:7700`
+    /// Address of the admin API, as `127.0.0.1:7700` or `https://lb.internal:7700`
     #[arg(long, value_name = "ADDR", default_value = DEFAULT_ADMIN_LISTEN, env = "EVENKEEL_ADMIN", value_parser = admin_url)]
     pub(crate) admin: String,
     /// File that holds the admin token
     #[arg(long, value_name = "FILE", env = "EVENKEEL_TOKEN_FILE")]
     pub(crate) token_file: Option<PathBuf>,
+    /// Authorities of its certificate (PEM), instead of those that the system trusts
+    #[arg(long, value_name = "FILE", env = "EVENKEEL_CA")]
+    pub(crate) ca: Option<PathBuf>,
+    /// Certificate to show it (PEM)
+    #[arg(
+        long,
+        value_name = "FILE",
+        env = "EVENKEEL_CLIENT_CERTIFICATE",
+        requires = "client_key"
+    )]
+    pub(crate) client_certificate: Option<PathBuf>,
+    /// Private key of that certificate (PEM)
+    #[arg(
+        long,
+        value_name = "FILE",
+        env = "EVENKEEL_CLIENT_KEY",
+        requires = "client_certificate"
+    )]
+    pub(crate) client_key: Option<PathBuf>,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum TokenCommand {
+    /// Make a token; print it this once, and what to write into the config
+    Create(TokenCreateArgs),
+}
+
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  evenkeel token create --name ci --role operator
+  evenkeel token create --name ci --role operator --write ci.token >> evenkeel.toml
+
+The token is 256 random bits; only its hash goes into the config. Nothing is sent anywhere.")]
+pub(crate) struct TokenCreateArgs {
+    /// Who or what gets it; orders and the audit log are signed with it
+    #[arg(long, value_parser = Name::parse)]
+    pub(crate) name: Name,
+    /// What it opens: viewer, operator or admin
+    #[arg(long, value_parser = role)]
+    pub(crate) role: AdminRole,
+    /// Write the token to this new file, for `--token-file`, instead of printing it
+    #[arg(long, value_name = "FILE")]
+    pub(crate) write: Option<PathBuf>,
+}
+
+fn role(text: &str) -> Result<AdminRole, String> {
+    AdminRole::parse(text).ok_or_else(|| "a role is `viewer`, `operator` or `admin`".to_owned())
 }
 
 #[derive(Debug, Args)]
@@ -162,7 +213,7 @@ pub(crate) struct PlanArgs {
 Examples:
   evenkeel status
   evenkeel status --json
-  evenkeel status --admin 10.0.0.5:7700 --token-file /etc/evenkeel/token")]
+  evenkeel status --admin https://lb.internal:7700 --token-file /etc/evenkeel/token --ca ca.pem")]
 pub(crate) struct StatusArgs {
     /// Print what the API answers
     #[arg(long)]
@@ -384,23 +435,29 @@ pub(crate) struct DemoBackendArgs {
 
 /// The URL of an admin API, without a `/` at its end, from a URL or just the address in it.
 fn admin_url(text: &str) -> Result<String, String> {
-    let rest = text.strip_prefix("http://").unwrap_or(text).trim_end_matches('/');
-    if rest.contains("://") {
-        return Err("the admin API speaks plain HTTP: write `http://HOST:PORT` or `HOST:PORT`".to_owned());
-    }
+    let (scheme, rest) = match text.split_once("://") {
+        Some((scheme @ ("http" | "https"), rest)) => (scheme, rest),
+        Some(_) => return Err("the URL of the admin API begins with `http://` or `https://`".to_owned()),
+        None => ("http", text),
+    };
+    let is_url = rest.len() < text.len();
+    let rest = rest.trim_end_matches('/');
     let authority = rest.split('/').next().unwrap_or(rest);
     let (host, port) = match authority.rsplit_once(':') {
         // The colons of an IPv6 address stand in brackets.
         Some((host, port)) if !port.ends_with(']') => (host, Some(port)),
         _ => (authority, None),
     };
-    // Without a port it is that of HTTP in a URL, and a slip elsewhere.
-    let has_port = port.map_or_else(|| text.starts_with("http://"), |port| port.parse::<u16>().is_ok());
+    // Without a port it is that of the scheme in a URL, and a slip elsewhere.
+    let has_port = port.map_or(is_url, |port| port.parse::<u16>().is_ok());
     let bracketed = host.starts_with('[') && host.ends_with(']');
     let is_host = !host.is_empty() && (bracketed || !host.contains([':', '@', ' ', '?', '#']));
     match has_port && is_host {
-        true => Ok(format!("http://{rest}")),
-        false => Err("write it as `HOST:PORT` or `http://HOST:PORT`, such as `127.0.0.1:7700`".to_owned()),
+        true => Ok(format!("{scheme}://{rest}")),
+        false => Err(
+            "write it as `HOST:PORT`, `http://HOST:PORT` or `https://HOST:PORT`, such as `127.0.0.1:7700`"
+                .to_owned(),
+        ),
     }
 }
 
@@ -508,6 +565,8 @@ mod tests {
             ("[::1]:7700", "http://[::1]:7700"),
             ("http://lb.internal", "http://lb.internal"),
             ("http://proxy:80/evenkeel/", "http://proxy:80/evenkeel"),
+            ("https://lb.internal:7700/", "https://lb.internal:7700"),
+            ("https://lb.internal", "https://lb.internal"),
         ] {
             assert_eq!(admin_url(text).as_deref(), Ok(url));
         }
@@ -517,7 +576,7 @@ mod tests {
             assert!(admin_url(wrong).unwrap_err().contains("HOST:PORT"), "{wrong}");
             assert!(admin_address(wrong).unwrap_err().contains("IP:PORT"), "{wrong}");
         }
-        assert!(admin_url("https://lb:7700").unwrap_err().contains("plain HTTP"));
+        assert!(admin_url("ftp://lb:7700").unwrap_err().contains("https://"));
         assert!(admin_address("localhost:7700").is_err());
     }
 

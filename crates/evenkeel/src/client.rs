@@ -8,6 +8,7 @@ use ureq::http::Response;
 use ureq::{Agent, Body};
 
 use crate::cli::ClientArgs;
+use crate::client_tls;
 use crate::token;
 
 /// Longest wait for an answer; an admin API that needs more is broken.
@@ -24,15 +25,18 @@ pub(crate) struct Client {
 
 impl Client {
     /// # Errors
-    /// When the token file cannot be read.
+    /// When a file that is named cannot be read, or is not what it should be.
     pub(crate) fn new(args: &ClientArgs) -> anyhow::Result<Self> {
         let token = args.token_file.as_deref().map(token::read).transpose()?;
         let config = Agent::config_builder()
             .http_status_as_error(false)
             .timeout_global(Some(TIMEOUT))
             // The admin API is one's own process: never a proxy of the environment.
-            .proxy(None)
-            .build();
+            .proxy(None);
+        let config = match client_tls::settings(args)? {
+            Some(tls) => config.tls_config(tls).build(),
+            None => config.build(),
+        };
         Ok(Self {
             base: args.admin.clone(),
             token,
@@ -80,6 +84,9 @@ impl Client {
     }
 
     fn unreachable(&self, error: &ureq::Error) -> anyhow::Error {
+        if let Some(failure) = client_tls::failure(error) {
+            return anyhow!("no TLS with the admin API at {}: {failure}", self.base);
+        }
         let cause = match error {
             ureq::Error::Io(error) => error.to_string(),
             error => error.to_string(),
@@ -117,7 +124,7 @@ fn problem(status: u16, text: &str) -> String {
         message.push_str(error.as_str().unwrap_or_default());
     }
     if status == 401 {
-        message.push_str("\nThe admin API wants a token: name its file with --token-file.");
+        message.push_str("\nThe admin API wants a login: name the file of a token with --token-file.");
     }
     message
 }
@@ -150,6 +157,9 @@ mod tests {
         let args = ClientArgs {
             admin: url.clone(),
             token_file: None,
+            ca: None,
+            client_certificate: None,
+            client_key: None,
         };
         let error = Client::new(&args).unwrap().get("/livez").unwrap_err().to_string();
         assert!(error.contains(&url) && error.contains("refused"), "{error}");

@@ -1,8 +1,10 @@
 //! The command line of Evenkeel, and the wiring of the rooms: everything that is shared between them is made
 //! here, and they meet only over channels.
 
+mod admin;
 mod cli;
 mod client;
+mod client_tls;
 mod commands;
 mod data_dir;
 mod demo;
@@ -37,6 +39,7 @@ fn main() -> ExitCode {
         Command::Explain(args) => commands::explain::run(args),
         Command::Why(args) => commands::why::run(&args),
         Command::Plan(args) => commands::plan::run(&args),
+        Command::Token(command) => commands::token::run(&command),
         Command::Reload(args) => commands::reload::run(&args),
         Command::Demo(args) => demo::run(&args),
         Command::DemoBackend(args) => demo::backend::run(args),

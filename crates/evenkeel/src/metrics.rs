@@ -5,7 +5,9 @@
 //! Labels come from config names, or from the fixed sets named in [`METRICS`].
 
 use std::fmt;
+use std::sync::Arc;
 
+use console::Counters;
 use dataplane::Description;
 use model::config::Name;
 use model::snapshot::{Eligibility, Member, WEIGHT_SCALE};
@@ -46,6 +48,9 @@ metrics! {
     WEIGHT "evenkeel_backend_weight" "gauge" "load_balancer, pool, backend" "Weight in effect: declared or ordered, less what slow start holds back; 0 takes no new requests";
     CHANGES "evenkeel_backend_state_changes_total" "counter" "load_balancer, pool, backend, to" "Verdicts of the checks that changed the state, by the new one: up or down";
     EJECTIONS "evenkeel_backend_ejections_total" "counter" "load_balancer, pool, backend" "Passive ejections";
+    FAILED_LOGINS "evenkeel_admin_failed_logins_total" "counter" "why" "Logins to the admin API that failed: no_credential, wrong_token, unknown_certificate, or limited (too many from one address)";
+    DENIED "evenkeel_admin_denied_total" "counter" "needs" "Requests to the admin API that the sender's role does not allow, by the role that is needed: operator or admin";
+    HANDSHAKES "evenkeel_admin_handshake_failures_total" "counter" "" "TLS handshakes with the admin API that failed";
     TCP "evenkeel_open_tcp_connections" "gauge" "side" "Open TCP connections by side: client, or backend (in use and idle)";
     CPU "process_cpu_seconds_total" "counter" "" "CPU time used, user and system together";
     MEMORY "process_resident_memory_bytes" "gauge" "" "Resident memory";
@@ -72,6 +77,8 @@ pub(crate) struct ControlMetrics {
     pub(crate) figures: Box<dyn Fn(&View) -> Figures + Send + Sync>,
     /// Start of the process.
     pub(crate) started: Timestamp,
+    /// Who asked the admin API.
+    pub(crate) admin: Arc<Counters>,
 }
 
 impl fmt::Debug for ControlMetrics {
@@ -92,6 +99,7 @@ impl Collector for ControlMetrics {
         listeners(out, &figures)?;
         pools(out, &view)?;
         backends(out, &view)?;
+        self.admin(out)?;
         self.process(out, &figures)
     }
 }
@@ -109,6 +117,16 @@ impl ControlMetrics {
             RELOADS,
             by_result.map(|(result, n)| (vec![("result", result)], n as f64)),
         )
+    }
+
+    fn admin(&self, out: &mut DescriptorEncoder<'_>) -> fmt::Result {
+        let logins = self.admin.failed_logins();
+        let logins = logins.map(|(why, n)| (vec![("why", why)], n as f64));
+        family(out, FAILED_LOGINS, logins)?;
+        let denied = self.admin.denied();
+        let denied = denied.map(|(needs, n)| (vec![("needs", needs)], n as f64));
+        family(out, DENIED, denied)?;
+        single(out, HANDSHAKES, self.admin.failed_handshakes() as f64)
     }
 
     fn process(&self, out: &mut DescriptorEncoder<'_>, figures: &Figures) -> fmt::Result {
@@ -296,6 +314,7 @@ mod tests {
             view,
             figures: Box::new(move |_| figures.clone()),
             started: started(),
+            admin: Arc::default(),
         }));
         let mut text = String::new();
         prometheus_client::encoding::text::encode(&mut text, &registry).unwrap();

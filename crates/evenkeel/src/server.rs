@@ -28,6 +28,7 @@ use tokio::runtime::Runtime;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::{mpsc, oneshot, watch};
 
+use crate::admin::Doors;
 use crate::data_dir::{self, DataDir};
 use crate::foresight;
 use crate::hub::{Core, Hub, Inputs, Process, View};
@@ -35,7 +36,6 @@ use crate::metrics::{ControlMetrics, Figures};
 use crate::now;
 use crate::source::{self, Flags, Request, Source};
 use crate::text::{counted, duration};
-use crate::token;
 
 /// Threads for all that is not forwarding.
 const CONTROL_THREADS: usize = 2;
@@ -132,7 +132,8 @@ impl Server {
         let identity = identity(&setup.config)?;
         let (data, secrets, space) = open_data_dir(&setup.config, identity.as_ref())?;
         let config = Arc::new(setup.config);
-        let token = token(&config)?;
+        let doors = Doors::open(&config.admin)?;
+        let scheme = doors.scheme();
         let overrides = data.load_overrides()?;
         crate::hub::warn_of(&config);
         let (core, first) = Core::new(now(), setup.source.to_string(), config.clone(), overrides);
@@ -177,9 +178,9 @@ impl Server {
         runtime.spawn(orchestrator::run(targets_in, Gate::open(), verdicts_out));
         let watched = source::watch(setup.source, setup.flags, setup.text, reloads_in, candidates_out);
         runtime.spawn(watched);
-        let api = AdminApi::start(admin, console(&shared, token, (orders, weights), reloads.clone()))?;
+        let api = AdminApi::start(admin, console(&shared, doors, (orders, weights), reloads.clone()))?;
         drop(inside);
-        tracing::info!("the admin API listens on http://{}", api.address);
+        tracing::info!("the admin API listens on {scheme}://{}", api.address);
         Ok(Self {
             runtime,
             shared,
@@ -332,7 +333,7 @@ fn keep_certificates(
 
 fn console(
     shared: &Arc<Shared>,
-    token: Option<Secret>,
+    doors: Doors,
     (orders, weights): (mpsc::Sender<OrderRequest>, mpsc::Sender<WeightsRequest>),
     reloads: mpsc::Sender<Request>,
 ) -> Console {
@@ -345,13 +346,17 @@ fn console(
             Box::new(move |view| figures(&shared.dataplane, view))
         },
         started: shared.process.started,
+        admin: doors.counters.clone(),
     }));
     let (status, ready, explain, effective) =
         (shared.clone(), shared.clone(), shared.clone(), shared.clone());
-    let plan = shared.clone();
+    let (plan, config) = (shared.clone(), shared.clone());
     let recall = shared.dataplane.clone();
     Console {
-        token,
+        token: doors.token,
+        config: Arc::new(move || config.view.borrow().snapshot.config.clone()),
+        tls: doors.tls,
+        counters: doors.counters,
         status: Arc::new(move || status.status()),
         ready: Arc::new(move || ready.ready.load(Ordering::Acquire)),
         explain: Arc::new(move |query| explain.dataplane.explain(query)),
@@ -431,13 +436,6 @@ fn identity(config: &Config) -> anyhow::Result<Option<Identity>> {
         );
     }
     Ok(None)
-}
-
-fn token(config: &Config) -> anyhow::Result<Option<Secret>> {
-    match &config.admin.token_file {
-        Some(path) => Ok(Some(Secret::new(token::read(path).context("admin.token_file")?))),
-        None => Ok(config.admin.token.clone()),
-    }
 }
 
 /// The data directory, what to sign with where the config says nothing, and the store.

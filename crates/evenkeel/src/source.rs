@@ -174,11 +174,10 @@ impl Flags {
             config.node.data_dir = Some(data_dir.clone());
         }
         // The parser refuses this for the file's own address; the flag must not be a way around it.
-        let has_token = config.admin.token.is_some() || config.admin.token_file.is_some();
-        if !config.admin.listen.ip().is_loopback() && !has_token {
+        if let Some(lacks) = config.admin.lacks_on(config.admin.listen) {
             return Err(format!(
-                "--admin {} is not a loopback address: the admin API needs a token there \
-                 (`admin.token_file` in the config file)",
+                "--admin {} is not a loopback address: the admin API may not listen there without {lacks} \
+                 (`tls`, `tokens` and `certificates` of `[admin]` in the config file)",
                 config.admin.listen
             ));
         }

@@ -99,7 +99,10 @@ fn every_command_in_the_documents_exists_with_its_flags() {
         for words in commands(&text) {
             let shown = words.join(" ");
             // `evenkeel backend drain …`, `evenkeel route weight …`: commands first, then what they work on.
-            let depth = if words.first().is_some_and(|w| w == "backend" || w == "route") {
+            let depth = if words
+                .first()
+                .is_some_and(|w| ["backend", "route", "token"].contains(&w.as_str()))
+            {
                 2
             } else {
                 1

@@ -4,6 +4,7 @@
 //! constants here, so that documentation, schema and parser name one number.
 
 mod action;
+mod admin;
 mod backend_http2;
 mod country;
 mod http2;
@@ -21,7 +22,7 @@ mod tls;
 mod words;
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -34,6 +35,10 @@ pub use action::{
     DEFAULT_COMPRESSION_MINIMUM, DEFAULT_MIRROR_BODY, DEFAULT_MIRROR_IN_FLIGHT, DEFAULT_MIRROR_TIMEOUT,
     Encoding, ErrorPages, HeaderRules, MAX_ERROR_PAGES, MAX_HEADER_RULES, MAX_PAGE_BYTES, Mirror,
     PathRewrite, Redirect, Respond, Rewrite,
+};
+pub use admin::{
+    Admin, AdminCertificate, AdminRole, AdminTls, AdminToken, DEFAULT_ADMIN_LISTEN, MAX_ADMIN_LOGINS,
+    TOKEN_PREFIX, TOKEN_RANDOM_BYTES, TokenHash, is_generated_token, token_from,
 };
 pub use backend_http2::{BackendHttp2, GrpcCheck};
 pub use country::{country_meant, is_country};
@@ -178,32 +183,6 @@ const DEFAULT_NODE_NAME: &str = "evenkeel";
 const DEFAULT_SHUTDOWN_TIMEOUT: Duration = Duration::from_secs(30);
 /// Default of `node.max_connections`.
 pub const DEFAULT_MAX_CONNECTIONS: u32 = 100_000;
-
-/// The admin API (`[admin]`).
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Admin {
-    /// Where it listens. Off loopback only with a token.
-    pub listen: SocketAddr,
-    /// Bearer token that every request must carry, when set.
-    pub token: Option<Secret>,
-    /// File that holds the token instead; whoever starts the API reads it.
-    pub token_file: Option<PathBuf>,
-}
-
-impl Default for Admin {
-    fn default() -> Self {
-        Self {
-            listen: SocketAddr::from((Ipv4Addr::LOCALHOST, DEFAULT_ADMIN_PORT)),
-            token: None,
-            token_file: None,
-        }
-    }
-}
-
-/// Default of the port of `admin.listen`, on 127.0.0.1.
-const DEFAULT_ADMIN_PORT: u16 = 7700;
-/// Default of `admin.listen`.
-pub const DEFAULT_ADMIN_LISTEN: &str = "127.0.0.1:7700";
 
 /// A secret: never printed, logged or serialised.
 #[derive(Clone, PartialEq, Eq, Hash)]

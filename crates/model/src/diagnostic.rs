@@ -8,6 +8,8 @@ use std::ops::Range;
 
 use serde::Serialize;
 
+use crate::config::TOKEN_PREFIX;
+
 /// One thing that is wrong with a config.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Diagnostic {
@@ -46,6 +48,8 @@ const MAX_SHOWN_TEXT: usize = 80;
 const MAX_SHOWN_LINE: usize = 120;
 /// Characters kept before the place meant when a line is cut.
 const KEPT_BEFORE: usize = 40;
+/// Digits after which what begins like a token is taken for one.
+const SURE_DIGITS: usize = 16;
 
 impl std::fmt::Display for Diagnostic {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
@@ -211,10 +215,7 @@ impl<'a> Source<'a> {
             let within_key = self.is_in_private_key(line).then_some(0);
             *cached = (line, within_key.or_else(|| token_start(text)));
         }
-        let harmless = ["admin.listen", "admin.token_file"]
-            .iter()
-            .any(|k| key.starts_with(k));
-        let of_admin = (key.starts_with("admin.") && !harmless)
+        let of_admin = (key.starts_with("admin.") && !is_harmless(key))
             .then(|| text.find(['=', ':']).map(|at| at + 1))
             .flatten();
         let from = [cached.1, of_admin].into_iter().flatten().min()?;
@@ -284,7 +285,21 @@ fn printable(text: &str, limit: usize) -> String {
     shown
 }
 
-/// Where the value of a key `token`, `secret` or `key_pem` starts in a line: after its separator.
+/// Whether a key of `[admin]` is known to hold no secret.
+fn is_harmless(key: &str) -> bool {
+    let harmless = [
+        "admin.listen",
+        "admin.token_file",
+        "admin.tls",
+        "admin.certificates",
+        "admin.open_metrics",
+    ];
+    let of_token = key.starts_with("admin.tokens[") && (key.ends_with(".name") || key.ends_with(".role"));
+    of_token || harmless.iter().any(|k| key.starts_with(k))
+}
+
+/// Where the value of a key `token`, `secret` or `key_pem` starts in a line, after its separator; or where something
+/// that looks like a token of the admin API does.
 fn token_start(line: &str) -> Option<usize> {
     let tokens = line.match_indices("token");
     let secrets = line.match_indices("secret");
@@ -296,7 +311,12 @@ fn token_start(line: &str) -> Option<usize> {
         let skipped = rest.len() - gap.len();
         gap.starts_with(['=', ':']).then_some(after + skipped + 1)
     });
-    starts.min()
+    let generated = line.match_indices(TOKEN_PREFIX).find_map(|(at, prefix)| {
+        let digits = line.get(at + prefix.len()..)?.bytes();
+        let count = digits.take_while(u8::is_ascii_hexdigit).take(SURE_DIGITS).count();
+        (count == SURE_DIGITS).then_some(at)
+    });
+    starts.chain(generated).min()
 }
 
 /// Whether what stands there is a secret, or one of several.
@@ -352,6 +372,11 @@ mod tests {
             ("token = \"hunter2\"", "admin.token", 8..17),
             ("token = hunter2", "", 8..15),
             ("tokn = \"hunter2\"", "admin.tokn", 0..4),
+            (
+                "x = \"ek_0123456789abcdef-hunter2\"",
+                "load_balancers.shop.x",
+                0..1,
+            ),
             ("{\"admin\":{\"token\" : [\"hunter2\"]}}", "admin.token", 20..31),
             ("admin = { tkn = \"hunter2\" }", "admin.tkn", 10..13),
             ("key_pem = \"hunter2\"", "x.key_pem", 10..19),

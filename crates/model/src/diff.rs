@@ -203,11 +203,19 @@ fn admin_changes(changes: &mut Vec<Change>, old: &Admin, new: &Admin) {
         listen,
         token,
         token_file,
+        tls,
+        tokens,
+        certificates,
+        open_metrics,
     } = new;
     let compared = [
         ("admin.listen", old.listen == *listen, true),
         ("admin.token", old.token == *token, true),
         ("admin.token_file", old.token_file == *token_file, true),
+        ("admin.tls", old.tls == *tls, true),
+        ("admin.tokens", old.tokens == *tokens, false),
+        ("admin.certificates", old.certificates == *certificates, false),
+        ("admin.open_metrics", old.open_metrics == *open_metrics, false),
     ];
     settings(changes, compared);
 }

@@ -3,6 +3,7 @@
 //! Secrets are not written; a comment stands in the place of one.
 
 mod action;
+mod admin;
 mod backend_http2;
 mod http2;
 mod observe;
@@ -15,14 +16,14 @@ mod tls;
 use std::time::Duration;
 
 use crate::config::{
-    Admin, Algorithm, Backend, CheckKind, Config, Connections, ConsistentHash, DEFAULT_HTTPS_PORT, HashTable,
+    Algorithm, Backend, CheckKind, Config, Connections, ConsistentHash, DEFAULT_HTTPS_PORT, HashTable,
     HealthCheck, HttpCheck, Listener, ListenerLimits, ListenerTimeouts, LoadBalancer, Node, Passive, Pool,
     PoolTimeouts,
 };
 use crate::units::{format_duration, format_size};
 
 /// Writes the full form as TOML. [`crate::parse::parse_toml`] reads the same config from it, except for an
-/// inline `admin.token`, which is left out.
+/// inline `admin.token` and `admin.tokens`, which are left out.
 pub fn to_toml(config: &Config) -> String {
     let Config {
         node,
@@ -33,7 +34,7 @@ pub fn to_toml(config: &Config) -> String {
     } = config;
     let mut w = Writer::default();
     write_node(&mut w, node);
-    write_admin(&mut w, admin);
+    admin::write(&mut w, admin);
     observe::write(&mut w, observe);
     store::write(&mut w, store);
     for balancer in load_balancers.values() {
@@ -119,21 +120,6 @@ fn write_node(w: &mut Writer, node: &Node) {
     }
     let geoip = geoip.as_ref().map(|path| path.display().to_string());
     w.optional("geoip", geoip.as_deref(), "none");
-}
-
-fn write_admin(w: &mut Writer, admin: &Admin) {
-    let Admin {
-        listen,
-        token,
-        token_file,
-    } = admin;
-    w.header("[admin]");
-    w.text("listen", &listen.to_string());
-    match (token, token_file) {
-        (_, Some(path)) => w.text("token_file", &path.display().to_string()),
-        (Some(_), None) => w.comment("token: set, and not shown"),
-        (None, None) => w.comment("token: none"),
-    }
 }
 
 fn write_load_balancer(w: &mut Writer, balancer: &LoadBalancer) {

@@ -5,6 +5,7 @@
 //! the full form meet in the same values. Nothing is read but the text: a `token_file` is named, not opened.
 
 mod action;
+mod admin;
 mod backend_http2;
 mod declared;
 mod health;
@@ -29,7 +30,7 @@ use std::ops::Range;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use crate::config::{Admin, Config, LoadBalancer, Name, Node, Observe, Secret, StoreConfig};
+use crate::config::{Admin, Config, LoadBalancer, Name, Node, Observe, StoreConfig};
 use crate::diagnostic::{Diagnostic, Fault, Source};
 use crate::schema;
 pub use declared::{Declared, DeclaredText, REDACTED, check_declared, redact};
@@ -148,7 +149,10 @@ fn refuse_too_long(source: &Source<'_>, text: &str) -> Result<(), Vec<Diagnostic
 fn document(f: &mut Findings<'_>, root: &tree::Node) -> Option<Config> {
     let root = Section::open(f, root, String::new(), &schema::ROOT)?;
     let node = root.section(f, "node").map(|s| node(f, &s)).unwrap_or_default();
-    let admin = root.section(f, "admin").map(|s| admin(f, &s)).unwrap_or_default();
+    let admin = root
+        .section(f, "admin")
+        .map(|s| admin::admin(f, &s))
+        .unwrap_or_default();
     f.claim_unwritten(admin.listen, "the default of admin.listen");
     let observe = observe::observe(f, &root);
     let store = store::store(f, &root);
@@ -183,29 +187,6 @@ fn node(f: &mut Findings<'_>, s: &Section<'_>) -> Node {
             .map_or(defaults.max_connections, narrow),
         secrets: sticky::secrets(f, s),
         geoip: s.text(f, "geoip", text::file).map(PathBuf::from),
-    }
-}
-
-fn admin(f: &mut Findings<'_>, s: &Section<'_>) -> Admin {
-    let listen = s.text(f, "listen", text::listen_address);
-    if let Some((entry, address)) = s.entry("listen").zip(listen) {
-        let has_token = s.entry("token").is_some() || s.entry("token_file").is_some();
-        if !address.ip().is_loopback() && !has_token {
-            let fault = Fault::new(format!(
-                "the admin API may not listen on {address} without a token"
-            ))
-            .suggest("add `token_file = \"…\"`, or listen on loopback: `listen = \"127.0.0.1:7700\"`");
-            f.report(entry.node.span.clone(), &s.path_of("listen"), fault);
-        }
-        // With port 0 it takes a free one, whatever the listeners take.
-        if address.port() != 0 {
-            f.claim(address, &s.path_of("listen"), entry.node.span.clone());
-        }
-    }
-    Admin {
-        listen: listen.unwrap_or_else(|| Admin::default().listen),
-        token: s.text(f, "token", text::token).map(Secret::new),
-        token_file: s.text(f, "token_file", text::file).map(PathBuf::from),
     }
 }
 

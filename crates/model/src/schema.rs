@@ -2,6 +2,7 @@
 //! and the tables of `docs/config.md` are written from here, so that the three cannot drift apart.
 
 mod action_keys;
+mod admin_keys;
 mod backend_http2_keys;
 mod http2_keys;
 mod json;
@@ -19,10 +20,11 @@ mod tls_keys;
 pub(crate) use action_keys::{
     BUFFER_REQUESTS, BUFFER_RESPONSES, COMPRESSION, HEADER_RULES, MIRROR, REDIRECT, RESPOND, REWRITE,
 };
+pub(crate) use admin_keys::{ADMIN, ADMIN_CERTIFICATE, ADMIN_TLS, ADMIN_TOKEN};
 pub(crate) use backend_http2_keys::BACKEND_HTTP2;
 pub(crate) use http2_keys::HTTP2;
 pub use json::json_schema;
-pub(crate) use keys::{ADMIN, LIMITS, LISTENER, LISTENER_TIMEOUTS, LOAD_BALANCER, NODE, ROOT};
+pub(crate) use keys::{LIMITS, LISTENER, LISTENER_TIMEOUTS, LOAD_BALANCER, NODE, ROOT};
 pub(crate) use limit_keys::{RATE_LIMIT, ROUTE_TIMEOUTS};
 pub use markdown::{key_tables, rewrite};
 pub(crate) use observe_keys::{ACCESS_LOG, RECORDER, REQUEST_ID, TRACING};
@@ -174,6 +176,7 @@ pub(crate) enum Form {
     Words,
     File,
     Token,
+    TokenHash,
     ListenAddress,
     BackendAddress,
     Network,
@@ -354,6 +357,7 @@ impl Form {
             Self::Words => "text of 1 to 1024 characters",
             Self::File => "a path",
             Self::Token => "a token of 1 to 1024 visible ASCII characters",
+            Self::TokenHash => "`sha256:` and 64 hexadecimal digits in lower case",
             Self::ListenAddress => "an IP address and port such as `\"0.0.0.0:8080\"`",
             Self::BackendAddress => "an IP address and port such as `\"10.0.0.1:9001\"`",
             Self::Network => "an IP network such as `\"10.0.0.0/8\"`, or an IP address",
@@ -406,6 +410,7 @@ impl Form {
             Self::Words => "ok",
             Self::File => "/etc/evenkeel/token",
             Self::Token => "a-long-random-text",
+            Self::TokenHash => "sha256:9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08",
             Self::ListenAddress => "0.0.0.0:8080",
             Self::BackendAddress => "10.0.0.1:9001",
             Self::Network => "10.0.0.0/8",
@@ -452,6 +457,7 @@ impl Form {
             Self::Words => "^[^\\u0000-\\u001f\\u007f-\\u009f]{1,1024}$".to_owned(),
             Self::File => "^[^\\u0000-\\u001f\\u007f-\\u009f]{1,4096}$".to_owned(),
             Self::Token => "^[!-~]{1,1024}$".to_owned(),
+            Self::TokenHash => "^sha256:[0-9a-f]{64}$".to_owned(),
             Self::ListenAddress | Self::BackendAddress => {
                 format!("^({v4}|\\[{v6}(%[0-9]+)?\\]):[0-9]{{1,5}}$")
             }
@@ -518,6 +524,9 @@ static ALL: &[&Table] = &[
     &ROOT,
     &NODE,
     &ADMIN,
+    &ADMIN_TLS,
+    &ADMIN_TOKEN,
+    &ADMIN_CERTIFICATE,
     &ACCESS_LOG,
     &REQUEST_ID,
     &TRACING,

@@ -662,26 +662,87 @@ fn routes_and_pools() {
 
 // ---- admin ----
 
+/// Scenario: an admin API that others can reach. Each thing that is missing is named, with what to write.
 #[test]
-fn admin_off_loopback_needs_a_token() {
+fn admin_off_loopback_needs_tls_and_a_login() {
     let shop = "[load_balancers.shop]\nbackend_servers = []\n";
-    let open = error(&format!("{shop}[admin]\nlisten = \"0.0.0.0:7700\"\n"));
-    says(
-        &open,
-        "\"0.0.0.0:7700\"",
-        "may not listen on 0.0.0.0:7700 without a token",
-        "token_file",
-    );
-    for token in ["token = \"secret\"", "token_file = \"/run/token\""] {
-        assert!(
-            parse_toml(
-                &format!("{shop}[admin]\nlisten = \"0.0.0.0:7700\"\n{token}\n"),
-                ""
-            )
-            .is_ok()
-        );
+    const TLS: &str = "tls = { certificate = \"c\", key = \"k\" }\n";
+    const MUTUAL: &str = "tls = { certificate = \"c\", key = \"k\", client_ca = \"a\" }\n\
+                          certificates = [{ name = \"alice\", role = \"admin\" }]\n";
+    const TOKENS: &str = "tokens = [{ name = \"ci\", role = \"viewer\", hash = \"sha256:\
+                          9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08\" }]\n";
+    let at = |listen: &str, more: &str| format!("{shop}[admin]\nlisten = \"{listen}\"\n{more}");
+    for (more, lacks, help) in [
+        ("", "without TLS and a token", "evenkeel token create"),
+        ("token = \"secret\"\n", "without TLS", "listen on loopback"),
+        ("token_file = \"/run/token\"\n", "without TLS", "admin.pem"),
+        (TOKENS, "without TLS", "admin.pem"),
+        (TLS, "without a token or client certificates", "client_ca"),
+    ] {
+        let open = error(&at("0.0.0.0:7700", more));
+        let cause = format!("may not listen on 0.0.0.0:7700 {lacks}");
+        says(&open, "\"0.0.0.0:7700\"", &cause, help);
+        assert!(parse_toml(&at("[::1]:7700", more), "").is_ok());
     }
-    assert!(parse_toml(&format!("{shop}[admin]\nlisten = \"[::1]:7700\"\n"), "").is_ok());
+    for more in [
+        format!("{TLS}token_file = \"/run/token\"\n"),
+        format!("{TLS}{TOKENS}"),
+        MUTUAL.to_owned(),
+    ] {
+        assert!(parse_toml(&at("0.0.0.0:7700", &more), "").is_ok(), "{more}");
+    }
+}
+
+/// Client certificates without an authority open nothing, nor does an authority without certificates.
+#[test]
+fn client_certificates_and_their_authority_go_together() {
+    let shop = "[load_balancers.shop]\nbackend_servers = []\n[admin]\n";
+    let alone = error(&format!(
+        "{shop}certificates = [{{ name = \"alice\", role = \"admin\" }}]\n"
+    ));
+    assert!(alone.cause.contains("`tls` has no `client_ca`"), "{alone}");
+    let idle = error(&format!(
+        "{shop}tls = {{ certificate = \"c\", key = \"k\", client_ca = \"a\" }}\n"
+    ));
+    says(&idle, "\"a\"", "no `[[admin.certificates]]`", "name = \"alice\"");
+}
+
+/// What somebody did is told by name: two logins of one name could not be told apart.
+#[test]
+fn each_login_has_a_name_of_its_own() {
+    let token = "name = \"ci\"\nrole = \"viewer\"\nhash = \"sha256:9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08\"\n";
+    let twice = error(&format!(
+        "[load_balancers.shop]\nbackend_servers = []\n[[admin.tokens]]\n{token}[[admin.tokens]]\n{token}"
+    ));
+    says(
+        &twice,
+        "\"ci\"",
+        "the name of admin.tokens[0].name too",
+        "of its own",
+    );
+}
+
+/// Scenario: somebody writes the token where its hash belongs. It is in no message, and has been given away.
+#[test]
+fn a_token_in_place_of_its_hash_is_not_repeated() {
+    let token = format!("ek_{}", "5ec2e7".repeat(10));
+    for line in [
+        format!("hash = \"{token}\""),
+        format!("hash = {token}"),
+        format!("hsh = \"{token}\""),
+        format!("hash = [\"{token}\"]"),
+    ] {
+        let config = format!(
+            "[load_balancers.shop]\nbackend_servers = []\n[[admin.tokens]]\nname = \"ci\"\nrole = \"viewer\"\n{line}\n"
+        );
+        for shown in errors(&config) {
+            assert!(!format!("{shown:?}{shown}").contains("5ec2e7"), "{shown}");
+        }
+    }
+    let mistaken = error(&format!(
+        "[load_balancers.shop]\nbackend_servers = []\n[[admin.tokens]]\nname = \"ci\"\nrole = \"viewer\"\nhash = \"{token}\"\n"
+    ));
+    says(&mistaken, "<secret>", "a token, not its hash", "written down");
 }
 
 /// Whatever is wrong around it, a token is in no message.

@@ -1,7 +1,8 @@
 //! Everything that a config names for TLS, read and verified without serving anything.
 
-use model::config::{BackendTls, Config, ListenerTls, Tracing};
+use model::config::{AdminTls, BackendTls, Config, ListenerTls, Tracing};
 
+use crate::admin::{clients_of_admin, of_admin};
 use crate::{certificate, client, pem, server};
 
 /// Something that is wrong or odd.
@@ -20,6 +21,9 @@ pub fn check(config: &Config, now_s: i64) -> Vec<Problem> {
     let mut problems = Problems(Vec::new());
     if let Some(tracing) = &config.observe.tracing {
         problems.collector(tracing);
+    }
+    if let Some(tls) = &config.admin.tls {
+        problems.admin(tls, now_s);
     }
     for (name, lb) in &config.load_balancers {
         for listener in &lb.listeners {
@@ -79,6 +83,15 @@ impl Problems {
         if tracing.endpoint.starts_with("http://") {
             let cause = "`ca` does nothing: the collector's `endpoint` begins with `http://`, so spans go there in the clear";
             self.warning("tracing.ca", cause);
+        }
+    }
+
+    fn admin(&mut self, tls: &AdminTls, now_s: i64) {
+        self.certificate("admin.tls", &of_admin(tls), 1, now_s);
+        if let Some(clients) = clients_of_admin(tls)
+            && let Err(error) = server::client_verifier(&clients)
+        {
+            self.error("admin.tls.client_ca", error);
         }
     }
 

@@ -72,13 +72,7 @@ fn parse_name(name: &str) -> Result<ServerName<'static>, LoadError> {
 fn roots(tls: &BackendTls) -> Result<RootCertStore, LoadError> {
     let mut roots = RootCertStore::empty();
     let Some(ca) = &tls.ca else {
-        let system = rustls_native_certs::load_native_certs();
-        let (taken, _) = roots.add_parsable_certificates(system.certs);
-        if taken == 0 {
-            return Err(LoadError::new(
-                "this system trusts no authorities (on Debian they come with the package ca-certificates): name a file as `ca`",
-            ));
-        }
+        roots.add_parsable_certificates(system_authorities()?);
         return Ok(roots);
     };
     let (authorities, name) = pem::certificates(ca, "ca")?;
@@ -88,6 +82,20 @@ fn roots(tls: &BackendTls) -> Result<RootCertStore, LoadError> {
             .map_err(|error| LoadError(format!("an authority in {name} cannot be used: {error}")))?;
     }
     Ok(roots)
+}
+
+/// The certificates of the authorities that this system trusts; at least one.
+///
+/// # Errors
+/// When there are none.
+pub fn system_authorities() -> Result<Vec<CertificateDer<'static>>, LoadError> {
+    let certificates = rustls_native_certs::load_native_certs().certs;
+    if certificates.is_empty() {
+        return Err(LoadError::new(
+            "this system trusts no authorities (on Debian they come with the package ca-certificates): name a file as `ca`",
+        ));
+    }
+    Ok(certificates)
 }
 
 /// Takes any certificate: `insecure = true`. That the backend holds the key of what it shows is verified still.

@@ -4,6 +4,7 @@ use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use rustls::pki_types::CertificateDer;
 use sha2::{Digest, Sha256};
+use x509_parser::extensions::GeneralName;
 use x509_parser::prelude::{FromDer, X509Certificate};
 
 /// What a verified client certificate says, in the forms that backends are told in. All are visible ASCII.
@@ -33,6 +34,37 @@ impl ClientIdentity {
             certificate: format!(":{}:", STANDARD.encode(certificate)),
         }
     }
+}
+
+/// Most names that are read from one certificate.
+const MAX_NAMES: usize = 32;
+
+/// By which names a verified certificate can be known: its common name, then its alternative names (DNS in lower
+/// case, URIs), at most 32 of them.
+pub fn names_of(certificate: &CertificateDer<'_>) -> Vec<String> {
+    let Ok((_, parsed)) = X509Certificate::from_der(certificate) else {
+        return Vec::new();
+    };
+    let common = parsed.subject().iter_common_name();
+    let mut names: Vec<String> = common
+        .filter_map(|name| name.as_str().ok())
+        .map(str::to_owned)
+        .collect();
+    if let Ok(Some(alternative)) = parsed.subject_alternative_name() {
+        names.extend(
+            alternative
+                .value
+                .general_names
+                .iter()
+                .filter_map(|name| match name {
+                    GeneralName::DNSName(name) => Some(name.to_ascii_lowercase()),
+                    GeneralName::URI(uri) => Some((*uri).to_owned()),
+                    _ => None,
+                }),
+        );
+    }
+    names.truncate(MAX_NAMES);
+    names
 }
 
 fn visible(text: &str) -> String {

@@ -1,4 +1,4 @@
-//! TLS as both sides of the load balancer and its health checks use it: certificates and keys are read from
+//! TLS as both sides of the load balancer, its health checks and its admin API use it: certificates and keys are read from
 //! where the config says, verified against each other, and made into settings of `rustls`.
 //!
 //! What it refuses: settings to choose ciphers or curves (those of `rustls` are safe; its first choice is the
@@ -7,6 +7,7 @@
 //!
 //! Everything here reads files at most; nothing opens a connection, and the time is an argument.
 
+mod admin;
 mod certificate;
 mod challenge;
 mod check;
@@ -23,12 +24,13 @@ use std::sync::{Arc, OnceLock};
 use rustls::CipherSuite;
 use rustls::crypto::CryptoProvider;
 
+pub use admin::AdminServer;
 pub use certificate::{Loaded, load, placeholder};
 pub use challenge::{ACME_TLS, ChallengeStore};
 pub use check::{Problem, check};
-pub use client::{client_config, for_one_backend, server_name};
+pub use client::{client_config, for_one_backend, server_name, system_authorities};
 pub use failure::{Failure, FailureKind};
-pub use identity::ClientIdentity;
+pub use identity::{ClientIdentity, names_of};
 pub use pem::{LoadError, Stamp, authorities, files_of_backend, files_of_certificate, files_of_clients};
 pub use resolver::Resolver;
 pub use server::{ServerSettings, TICKET_KEY_LIFE, Tickets, client_verifier};
@@ -36,7 +38,7 @@ pub use server::{ServerSettings, TICKET_KEY_LIFE, Tickets, client_verifier};
 /// The cryptography in use: what `rustls` takes to be safe, with AES-128 before AES-256. Nobody can break either;
 /// the suites of the second come with SHA-384, for which processors have no instructions, and with it each handshake
 /// costs a tenth more.
-fn provider() -> Arc<CryptoProvider> {
+pub fn provider() -> Arc<CryptoProvider> {
     static PROVIDER: OnceLock<Arc<CryptoProvider>> = OnceLock::new();
     PROVIDER
         .get_or_init(|| {

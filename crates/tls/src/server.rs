@@ -3,13 +3,17 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use model::config::{ClientCertificates, ListenerTls};
+use model::config::{ClientCertificates, ListenerTls, TlsVersion};
 use rustls::crypto::GetRandomFailed;
 use rustls::server::danger::ClientCertVerifier;
-use rustls::server::{ProducesTickets, ServerSessionMemoryCache, WebPkiClientVerifier};
+use rustls::server::{
+    NoServerSessionStorage, ProducesTickets, ServerSessionMemoryCache, WebPkiClientVerifier,
+};
+use rustls::sign::SingleCertAndKey;
 use rustls::ticketer::TicketRotator;
 use rustls::{CipherSuite, RootCertStore, ServerConfig};
 
+use crate::certificate::Loaded;
 use crate::pem::{self, LoadError};
 use crate::resolver::Resolver;
 use crate::{provider, versions};
@@ -164,6 +168,31 @@ impl ServerSettings {
             _ => &self.ours,
         }
     }
+}
+
+/// The settings of a server that shows one certificate and resumes no session: each connection verifies its client
+/// anew, by the authorities and on the day of that connection. `protocols` are offered by ALPN.
+///
+/// # Errors
+/// When `rustls` refuses the combination.
+pub(crate) fn without_sessions(
+    certificate: &Loaded,
+    clients: Option<Arc<dyn ClientCertVerifier>>,
+    protocols: &[&[u8]],
+) -> Result<Arc<ServerConfig>, LoadError> {
+    let builder = ServerConfig::builder_with_provider(provider())
+        .with_protocol_versions(versions(TlsVersion::V1_2))
+        .map_err(|error| LoadError::new(error.to_string()))?;
+    let builder = match clients {
+        Some(verifier) => builder.with_client_cert_verifier(verifier),
+        None => builder.with_no_client_auth(),
+    };
+    let shown = SingleCertAndKey::from(certificate.certified.clone());
+    let mut config = builder.with_cert_resolver(Arc::new(shown));
+    config.alpn_protocols = protocols.iter().map(|p| p.to_vec()).collect();
+    config.session_storage = Arc::new(NoServerSessionStorage {});
+    config.send_tls13_tickets = 0;
+    Ok(Arc::new(config))
 }
 
 fn is_chacha20(suite: CipherSuite) -> bool {

@@ -31,7 +31,7 @@ const ARROWS: &[(&str, &[&str])] = &[
             "evenkeel-tls",
         ],
     ),
-    ("evenkeel-console", &["evenkeel-model"]),
+    ("evenkeel-console", &["evenkeel-model", "evenkeel-tls"]),
     (
         "evenkeel-cluster",
         &["evenkeel-model", "evenkeel-reconcile", "evenkeel-store"],

@@ -1,6 +1,9 @@
 //! Who may ask.
 
-use crate::support::Api;
+use model::config::AdminRole;
+
+use crate::contract;
+use crate::support::{Api, config_with_roles, token_of};
 
 const PROTECTED: [(&str, &str); 10] = [
     ("GET", "/metrics"),
@@ -18,8 +21,9 @@ const PROTECTED: [(&str, &str); 10] = [
 /// Without the token nothing is told, not even which paths exist; the two probes stay open.
 #[tokio::test]
 async fn a_token_guards_everything_but_the_probes() {
-    let api = Api::start(Some("s3cret")).await;
     for (method, path) in PROTECTED {
+        // Each its own: failures are limited.
+        let api = Api::start(Some("s3cret")).await;
         for fields in [
             &[][..],
             &["Authorization: Bearer wrong"],
@@ -40,8 +44,131 @@ async fn a_token_guards_everything_but_the_probes() {
             assert!(!response.body.contains("s3cret"));
         }
     }
+    let api = Api::start(Some("s3cret")).await;
     for open in ["/livez", "/readyz"] {
         assert_eq!(api.get(open).await.status, 200);
+    }
+}
+
+/// Scenario: each role asks each route that the contract knows. Below the role that the contract names the answer is
+/// 403 and says which role is needed; from it on, the route answers.
+#[tokio::test]
+async fn each_route_wants_the_role_that_the_contract_names() {
+    let api = Api::start_as(None, config_with_roles()).await;
+    let mut denied = 0;
+    for (method, path, needed) in contract::operations() {
+        for role in AdminRole::ALL {
+            let field = format!("Authorization: Bearer {}", token_of(role));
+            let response = api.call(&method, &path, &[&field], "").await;
+            let enough = AdminRole::parse(&needed).is_none_or(|needed| role >= needed);
+            if enough {
+                assert!(
+                    ![401, 403].contains(&response.status),
+                    "{method} {path} as {role:?}"
+                );
+            } else {
+                denied += 1;
+                assert_eq!(
+                    response.problem(),
+                    (403, format!("needs_{needed}")),
+                    "{method} {path}"
+                );
+                let told = response.detail();
+                assert!(
+                    told.contains(&format!("`the-{}` has the role", role.as_str())),
+                    "{told}"
+                );
+            }
+        }
+        let response = api.call(&method, &path, &[], "").await;
+        let expected = if needed == "none" { 200 } else { 401 };
+        assert_eq!(response.status, expected, "{method} {path} without a login");
+    }
+    assert!(denied >= 3, "{denied}");
+}
+
+/// Who ordered something is told by the login. What the request says of it stands beside that, and cannot look like
+/// it.
+#[tokio::test]
+async fn an_order_is_signed_by_the_login() {
+    let api = Api::start_as(Some("s3cret"), config_with_roles()).await;
+    let order = async |token: &str, body: &str| {
+        let fields = [
+            &format!("Authorization: Bearer {token}"),
+            "Content-Type: application/json",
+        ];
+        api.call("POST", crate::support::ORDER, &fields, body).await
+    };
+    let operator = token_of(AdminRole::Operator);
+    for (token, by, signed) in [
+        (operator.as_str(), None, "the-operator"),
+        (&operator, Some("the-operator"), "the-operator"),
+        (&operator, Some("alice"), "alice via the-operator"),
+        (&operator, Some("the-admin"), "the-admin via the-operator"),
+        ("s3cret", None, "admin token"),
+        ("s3cret", Some("alice"), "alice via admin token"),
+    ] {
+        let by = by.map_or_else(String::new, |by| format!(r#", "by": "{by}""#));
+        let response = order(token, &format!(r#"{{"action": "drain"{by}}}"#)).await;
+        assert_eq!(response.json()["order"]["by"], signed);
+    }
+    let forged = order(&operator, r#"{"action": "drain", "by": "alice via the-admin"}"#).await;
+    assert_eq!(forged.problem(), (422, "bad_order".into()));
+}
+
+/// Scenario: somebody guesses tokens, at an address that operators come from too. After ten he is told to wait, and a
+/// token that could be guessed is not looked at any more, not even the right one; generated tokens open the door all
+/// the while, and who shows nothing at all is told so as before.
+#[tokio::test]
+async fn failed_logins_are_limited_and_lock_nobody_out() {
+    let api = Api::start_as(Some("s3cret"), config_with_roles()).await;
+    let with = async |token: &str| {
+        let field = format!("Authorization: Bearer {token}");
+        api.call("GET", "/api/v1/status", &[&field], "").await
+    };
+    assert_eq!(with("s3cret").await.status, 200);
+    for n in 0..10 {
+        assert_eq!(
+            with(&format!("guess-{n}")).await.problem(),
+            (401, "unauthorized".into())
+        );
+    }
+    let wrong = format!("ek_{}", "f".repeat(64));
+    for token in ["guess", "s3cret", &wrong] {
+        let limited = with(token).await;
+        assert_eq!(limited.problem(), (429, "too_many_failures".into()), "{token}");
+        let wait: u64 = limited.field("retry-after").unwrap().parse().unwrap();
+        assert!((1..=7).contains(&wait), "{wait}");
+    }
+    for role in AdminRole::ALL {
+        assert_eq!(with(&token_of(role)).await.status, 200);
+    }
+    assert_eq!(
+        api.get("/api/v1/status").await.problem(),
+        (401, "unauthorized".into())
+    );
+    assert_eq!(api.get("/livez").await.status, 200);
+    let counts = api.counters.failed_logins();
+    let count = |why: &str| counts.iter().find(|(name, _)| *name == why).unwrap().1;
+    assert_eq!(
+        (count("wrong_token"), count("limited"), count("no_credential")),
+        (10, 3, 1)
+    );
+}
+
+/// `/metrics` is open to everyone only where the config says so; nothing else is.
+#[tokio::test]
+async fn metrics_are_open_where_the_config_says_so() {
+    let closed = config_with_roles();
+    let api = Api::start_as(None, closed.clone()).await;
+    assert_eq!(api.get("/metrics").await.status, 401);
+    let mut open = model::config::Config::clone(&closed);
+    open.admin.open_metrics = true;
+    let api = Api::start_as(None, open.into()).await;
+    assert_eq!(api.get("/metrics").await.status, 200);
+    assert_eq!(api.call("POST", "/metrics", &[], "").await.status, 405);
+    for path in ["/api/v1/status", "/metrics/", "/metrics%2f"] {
+        assert_eq!(api.get(path).await.status, 401, "{path}");
     }
 }
 

@@ -22,6 +22,33 @@ fn assert_fits(document: &Value, schema: &Value, instance: &Value, what: &str) {
     assert!(errors.is_empty(), "{what}: {errors:?} in {instance}");
 }
 
+/// Every operation: method, a path that it serves, and the least role that it needs, or `none`.
+pub(crate) fn operations() -> Vec<(String, String, String)> {
+    let document = document();
+    let paths = document["paths"].as_object().unwrap();
+    let each = paths.iter().flat_map(|(template, operations)| {
+        let path: Vec<&str> = template
+            .split('/')
+            .map(|part| match part {
+                "{lb}" => "shop",
+                "{address}" => "10.0.0.1:9001",
+                part if part.starts_with('{') => "full",
+                part => part,
+            })
+            .collect();
+        let path = path.join("/");
+        operations
+            .as_object()
+            .unwrap()
+            .iter()
+            .map(move |(method, operation)| {
+                let role = operation["x-role"].as_str().unwrap().to_owned();
+                (method.to_uppercase(), path.clone(), role)
+            })
+    });
+    each.collect()
+}
+
 /// The operation that serves `path`, if the document has one.
 fn operation<'a>(document: &'a Value, method: &str, path: &str) -> Option<&'a Value> {
     let fits = |template: &str| {

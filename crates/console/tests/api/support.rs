@@ -4,8 +4,10 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use evenkeel_console::{Console, OrderError, OrderRequest, ReloadRequest, WeightsRequest};
-use model::config::{AllDown, Name, Secret};
+use evenkeel_console::{Console, Counters, OrderError, OrderRequest, ReloadRequest, WeightsRequest};
+use model::config::{
+    AdminRole, AdminToken, AllDown, Config, Name, Secret, TOKEN_RANDOM_BYTES, TokenHash, token_from,
+};
 use model::explain::{Candidate, Chosen, ExplainQuery, Explanation, Refusal, RouteStep};
 use model::geography::{Code, Geography};
 use model::plan::{Draining, Moved, Plan, PlanQuery};
@@ -26,6 +28,7 @@ use crate::contract;
 pub(crate) struct Api {
     pub(crate) address: SocketAddr,
     pub(crate) ready: Arc<AtomicBool>,
+    pub(crate) counters: Arc<Counters>,
     pub(crate) stop: Option<oneshot::Sender<()>>,
     pub(crate) task: tokio::task::JoinHandle<()>,
 }
@@ -85,6 +88,11 @@ impl Response {
 impl Api {
     /// Serves with a hub that answers as [`answer_order`] and [`answer_reload`] say.
     pub(crate) async fn start(token: Option<&str>) -> Self {
+        Self::start_as(token, config()).await
+    }
+
+    /// The same with another config.
+    pub(crate) async fn start_as(token: Option<&str>, config: Arc<Config>) -> Self {
         let (orders, mut order_requests) = mpsc::channel::<OrderRequest>(4);
         let (reloads, mut reload_requests) = mpsc::channel::<ReloadRequest>(4);
         tokio::spawn(async move {
@@ -100,11 +108,20 @@ impl Api {
                 ok = false;
             }
         });
-        Self::start_with(token, orders, reloads).await
+        Self::serve(token, config, orders, reloads).await
     }
 
     pub(crate) async fn start_with(
         token: Option<&str>,
+        orders: mpsc::Sender<OrderRequest>,
+        reloads: mpsc::Sender<ReloadRequest>,
+    ) -> Self {
+        Self::serve(token, config(), orders, reloads).await
+    }
+
+    async fn serve(
+        token: Option<&str>,
+        config: Arc<Config>,
         orders: mpsc::Sender<OrderRequest>,
         reloads: mpsc::Sender<ReloadRequest>,
     ) -> Self {
@@ -114,8 +131,12 @@ impl Api {
         let counter: Counter = Counter::default();
         counter.inc_by(7);
         registry.register("evenkeel_requests", "Requests", counter);
+        let counters = Arc::<Counters>::default();
         let console = Console {
             token: token.map(|token| Secret::new(token.to_owned())),
+            config: Arc::new(move || config.clone()),
+            tls: None,
+            counters: counters.clone(),
             status: Arc::new(status),
             ready: Arc::new(move || readiness.load(Ordering::Relaxed)),
             explain: Arc::new(explain),
@@ -136,6 +157,7 @@ impl Api {
         Self {
             address,
             ready,
+            counters,
             stop: Some(stop),
             task: tokio::spawn(evenkeel_console::serve(listener, console, shutdown)),
         }
@@ -182,6 +204,31 @@ impl Api {
 
 /// The path of orders for the one backend that there is.
 pub(crate) const ORDER: &str = "/api/v1/load-balancers/shop/backends/10.0.0.1:9001/order";
+
+/// The token of a role, and what `config` knows it by.
+pub(crate) fn token_of(role: AdminRole) -> String {
+    token_from(&[role as u8; TOKEN_RANDOM_BYTES]).expose().to_owned()
+}
+
+/// A config without any login.
+fn config() -> Arc<Config> {
+    let text = "[load_balancers.shop]\nbackend_servers = []\n";
+    Arc::new(model::parse::parse_toml(text, "test.toml").unwrap())
+}
+
+/// A config with a token for each role.
+pub(crate) fn config_with_roles() -> Arc<Config> {
+    let mut config = Config::clone(&config());
+    config.admin.tokens = AdminRole::ALL
+        .iter()
+        .map(|role| AdminToken {
+            name: name(&format!("the-{}", role.as_str())),
+            role: *role,
+            hash: TokenHash::of(token_of(*role).as_bytes()),
+        })
+        .collect();
+    Arc::new(config)
+}
 
 fn name(text: &str) -> Name {
     Name::parse(text).unwrap()

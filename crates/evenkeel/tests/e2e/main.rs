@@ -8,6 +8,7 @@ mod support;
 mod access_log;
 mod acme;
 mod actions;
+mod admin;
 mod algorithms;
 mod all_down;
 mod bodies;

@@ -4,7 +4,7 @@
 use std::net::{IpAddr, SocketAddr};
 
 use super::section::cut;
-use crate::config::{HashKey, IpNet, LimitKey, Name, Secret};
+use crate::config::{HashKey, IpNet, LimitKey, Name, Secret, TOKEN_PREFIX, TokenHash};
 use crate::diagnostic::Fault;
 
 pub(super) fn name(text: &str) -> Result<Name, Fault> {
@@ -68,6 +68,17 @@ pub(super) fn token(text: &str) -> Result<String, Fault> {
             "a token is 1 to 1024 visible ASCII characters without spaces",
         ))
     }
+}
+
+/// The hash of a token. What is wrong is said without saying the text: it may be the token.
+pub(super) fn token_hash(text: &str) -> Result<TokenHash, Fault> {
+    TokenHash::parse(text).ok_or_else(|| match text.starts_with(TOKEN_PREFIX) {
+        true => Fault::new("this is a token, not its hash").suggest(
+            "take the `hash` that `evenkeel token create` prints, of a new token: this one has been written down",
+        ),
+        false => Fault::new("a hash is `sha256:` and 64 hexadecimal digits in lower case")
+            .suggest("take it from `evenkeel token create`"),
+    })
 }
 
 /// Text in PEM. What is wrong is said without saying the text: it may be a key.

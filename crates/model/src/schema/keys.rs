@@ -3,6 +3,7 @@
 
 use super::Default::{Is, Means, Required};
 use super::Kind::{Duration, Integer, List, Named, OneOf, OneOrList, Size, TableOrFalse, Text};
+use super::admin_keys::ADMIN;
 use super::http2_keys::HTTP2;
 use super::observe_keys::{ACCESS_LOG, RECORDER, REQUEST_ID, TRACING};
 use super::overload_keys::OVERLOAD_KEYS;
@@ -177,37 +178,6 @@ pub(crate) static NODE: Table = Table {
     rules: &[&[Rule::Requires {
         key: "group",
         other: "user",
-    }]],
-};
-
-pub(crate) static ADMIN: Table = Table {
-    id: "admin",
-    heading: "[admin]",
-    about: "The admin API: status, metrics, orders. Off loopback it needs a token. Changes need a restart.",
-    keys: &[&[
-        key(
-            "listen",
-            Text(Form::ListenAddress),
-            Is("\"127.0.0.1:7700\""),
-            "Where it listens.",
-        ),
-        key(
-            "token",
-            Text(Form::Token),
-            Means("none; only loopback may then be listened on"),
-            "Bearer token that every request must carry. Better kept in a file of its own: `token_file`.",
-        ),
-        key(
-            "token_file",
-            Text(Form::File),
-            Means("none"),
-            "File whose first line is the token; read at start.",
-        ),
-    ]],
-    rules: &[&[Rule::NotTogether {
-        key: "token",
-        other: "token_file",
-        instead: "keep one of them; `token_file` keeps the secret out of this file",
     }]],
 };
 

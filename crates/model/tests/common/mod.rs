@@ -15,11 +15,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use evenkeel_model::config::{
-    AccessLog, Admin, Algorithm, AllDown, Backend, CheckKind, Config, Connections, ConsistentHash, GrpcCheck,
-    HashKey, HashTable, HealthCheck, HostMatch, HttpCheck, IpNet, Listener, ListenerLimits, ListenerTimeouts,
-    LoadBalancer, LogFormat, LogTarget, MAX_CONDITIONS, MAX_MATCH_DEPTH, MAX_SPLIT_WEIGHT, MAX_WEIGHT, Name,
-    Node, Observe, Passive, PathMatch, Pattern, Pool, PoolTimeouts, Recorder, RequestId, Role, Route,
-    RouteMatch, RouteTarget, Split, SplitPart, Tracing, Trust, ValueMatch,
+    AccessLog, Admin, AdminCertificate, AdminRole, AdminTls, Algorithm, AllDown, Backend, CheckKind, Config,
+    Connections, ConsistentHash, GrpcCheck, HashKey, HashTable, HealthCheck, HostMatch, HttpCheck, IpNet,
+    Listener, ListenerLimits, ListenerTimeouts, LoadBalancer, LogFormat, LogTarget, MAX_CONDITIONS,
+    MAX_MATCH_DEPTH, MAX_SPLIT_WEIGHT, MAX_WEIGHT, Name, Node, Observe, Passive, PathMatch, Pattern, Pool,
+    PoolTimeouts, Recorder, RequestId, Role, Route, RouteMatch, RouteTarget, Split, SplitPart, Tracing,
+    Trust, ValueMatch,
 };
 use proptest::collection::{btree_map, btree_set, vec};
 use proptest::option;
@@ -81,11 +82,32 @@ fn node() -> impl Strategy<Value = Node> {
 }
 
 fn admin() -> impl Strategy<Value = Admin> {
-    (address(), "[^\\pC]{1,20}").prop_map(|(listen, token_file)| Admin {
-        listen,
-        token: None,
-        token_file: Some(token_file.into()),
-    })
+    let file = || "[^\\pC]{1,20}".prop_map(PathBuf::from);
+    let role = prop_oneof![
+        Just(AdminRole::Viewer),
+        Just(AdminRole::Operator),
+        Just(AdminRole::Admin)
+    ];
+    let certificates = btree_map("[^\\pC]{1,20}", role, 1..3).prop_map(|entries| {
+        let entry = |(name, role)| AdminCertificate { name, role };
+        entries.into_iter().map(entry).collect::<Vec<_>>()
+    });
+    let clients = option::of((file(), certificates)).prop_map(Option::unzip);
+    (address(), file(), (file(), file()), clients, any::<bool>()).prop_map(
+        |(listen, token_file, (certificate, key), (client_ca, certificates), open_metrics)| Admin {
+            listen,
+            token: None,
+            token_file: Some(token_file),
+            tls: Some(AdminTls {
+                certificate,
+                key,
+                client_ca,
+            }),
+            tokens: Vec::new(),
+            certificates: certificates.unwrap_or_default(),
+            open_metrics,
+        },
+    )
 }
 
 fn trust() -> impl Strategy<Value = Trust> {

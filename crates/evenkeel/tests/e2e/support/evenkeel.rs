@@ -25,6 +25,9 @@ pub(crate) fn program() -> Command {
         "EVENKEEL_LOG_FORMAT",
         "EVENKEEL_ADMIN",
         "EVENKEEL_TOKEN_FILE",
+        "EVENKEEL_CA",
+        "EVENKEEL_CLIENT_CERTIFICATE",
+        "EVENKEEL_CLIENT_KEY",
     ] {
         command.env_remove(name);
     }
@@ -163,7 +166,10 @@ impl Evenkeel {
             }
             admin_address(&started.log())
         });
-        wait_until("it is ready", || started.get("/readyz").status() == 200);
+        // Over TLS only a test with the certificates can ask; every listener is open before the address is told.
+        if !started.log().contains("the admin API listens on https://") {
+            wait_until("it is ready", || started.get("/readyz").status() == 200);
+        }
         started
     }
 
@@ -405,6 +411,7 @@ impl Drop for Evenkeel {
 }
 
 fn admin_address(log: &str) -> Option<SocketAddr> {
-    let (_, after) = log.split_once("the admin API listens on http://")?;
+    let (_, after) = log.split_once("the admin API listens on http")?;
+    let (_, after) = after.split_once("://")?;
     after.split_whitespace().next()?.parse().ok()
 }

@@ -1,0 +1,141 @@
+//! How often logins may fail, by where they come from.
+//!
+//! A bucket for each source: [`BURST`] failures at once, then one each [`INTERVAL`]. What is limited is failing, not
+//! coming: a generated token or a certificate opens the door from anywhere at any time, because nobody can guess one.
+//! So whoever shares an address with an attacker is not locked out by him. A token that a person chose could be
+//! guessed, so it is not even looked at while its source is over the limit.
+//!
+//! Pure: the time is an argument.
+
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+use std::time::Duration;
+
+use crate::limits::MAX_LOGIN_SOURCES;
+
+/// Failures that a source has at once.
+const BURST: u32 = 10;
+/// Time after which it has one more.
+const INTERVAL: Duration = Duration::from_secs(6);
+/// Least time between two looks for sources that can be forgotten.
+const CLEANING: Duration = Duration::from_secs(1);
+
+/// What is known of sources whose logins failed.
+#[derive(Debug, Default)]
+pub(crate) struct FailedLogins {
+    /// When each will have all of its failures again.
+    whole_at: BTreeMap<u64, Duration>,
+    /// The same for all sources that have no room in the table: they share one bucket.
+    others_whole_at: Duration,
+    cleaned: Duration,
+}
+
+impl FailedLogins {
+    /// How long this source has to wait until it may fail again; `None` when it may now.
+    pub(crate) fn wait(&self, source: IpAddr, now: Duration) -> Option<Duration> {
+        let source = key(source);
+        let is_full = self.whole_at.len() >= MAX_LOGIN_SOURCES;
+        let whole_at = match self.whole_at.get(&source) {
+            Some(at) => *at,
+            None if is_full => self.others_whole_at,
+            None => return None,
+        };
+        let ready_at = whole_at.saturating_sub(INTERVAL * (BURST - 1));
+        ready_at.checked_sub(now).filter(|wait| !wait.is_zero())
+    }
+
+    /// Counts a failure.
+    pub(crate) fn fail(&mut self, source: IpAddr, now: Duration) {
+        let source = key(source);
+        if self.whole_at.len() >= MAX_LOGIN_SOURCES && now.saturating_sub(self.cleaned) >= CLEANING {
+            self.cleaned = now;
+            self.whole_at.retain(|_, at| *at > now);
+        }
+        let has_room = self.whole_at.len() < MAX_LOGIN_SOURCES;
+        let whole_at = match self.whole_at.get_mut(&source) {
+            Some(at) => at,
+            None if has_room => self.whole_at.entry(source).or_default(),
+            None => &mut self.others_whole_at,
+        };
+        *whole_at = now.max(*whole_at) + INTERVAL;
+    }
+}
+
+/// The source that an address stands for: itself, or the /64 of IPv6, in which one client has all addresses.
+fn key(address: IpAddr) -> u64 {
+    match address.to_canonical() {
+        // Below 2^32 there is no network that anybody has (RFC 4291 section 2.4).
+        IpAddr::V4(address) => u64::from(address.to_bits()),
+        IpAddr::V6(address) => u64::try_from(address.to_bits() >> 64).unwrap_or(u64::MAX),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+    use super::*;
+
+    fn ip(text: &str) -> IpAddr {
+        text.parse().unwrap()
+    }
+
+    fn at(s: u64) -> Duration {
+        Duration::from_secs(s)
+    }
+
+    /// How many of `tries` are let fail.
+    fn failures(logins: &mut FailedLogins, source: IpAddr, tries: u32, now: Duration) -> u32 {
+        (0..tries)
+            .filter(|_| {
+                let may = logins.wait(source, now).is_none();
+                if may {
+                    logins.fail(source, now);
+                }
+                may
+            })
+            .count() as u32
+    }
+
+    #[test]
+    fn ten_at_once_then_one_each_six_seconds() {
+        let mut logins = FailedLogins::default();
+        let source = ip("192.0.2.1");
+        assert_eq!(failures(&mut logins, source, 100, at(1000)), BURST);
+        assert_eq!(logins.wait(source, at(1000)), Some(INTERVAL));
+        assert_eq!(logins.wait(source, at(1004)), Some(at(2)));
+        assert_eq!(failures(&mut logins, source, 100, at(1006)), 1);
+        assert_eq!(failures(&mut logins, source, 100, at(1018)), 2);
+        assert_eq!(failures(&mut logins, source, 100, at(2000)), BURST);
+    }
+
+    #[test]
+    fn a_source_is_an_address_or_a_network_of_ipv6() {
+        let mut logins = FailedLogins::default();
+        failures(&mut logins, ip("2001:db8:1:2::1"), 100, at(0));
+        assert!(logins.wait(ip("2001:db8:1:2:ffff::9"), at(0)).is_some());
+        assert!(logins.wait(ip("2001:db8:1:3::1"), at(0)).is_none());
+        failures(&mut logins, ip("192.0.2.1"), 100, at(0));
+        assert!(logins.wait(ip("::ffff:192.0.2.1"), at(0)).is_some());
+        assert!(logins.wait(ip("192.0.2.2"), at(0)).is_none());
+    }
+
+    /// Scenario: an attacker with more networks than the table has room for. It stays bounded, those in it keep
+    /// their buckets, all others share one, and there is room again when the old ones are whole.
+    #[test]
+    fn a_full_table_has_one_bucket_for_all_others() {
+        let mut logins = FailedLogins::default();
+        let source = |n: u32| IpAddr::from(std::net::Ipv4Addr::from_bits(n));
+        let room = u32::try_from(MAX_LOGIN_SOURCES).unwrap();
+        for n in 0..room {
+            logins.fail(source(n), at(100));
+        }
+        let let_fail: u32 = (room..2 * room)
+            .map(|n| failures(&mut logins, source(n), 1, at(100)))
+            .sum();
+        assert_eq!(let_fail, BURST);
+        assert_eq!(logins.whole_at.len(), MAX_LOGIN_SOURCES);
+        assert_eq!(failures(&mut logins, source(0), 100, at(100)), BURST - 1);
+        assert_eq!(failures(&mut logins, source(2 * room), 100, at(107)), BURST);
+        assert_eq!(logins.whole_at.len(), 2, "those that were whole are forgotten");
+    }
+}

@@ -1,0 +1,46 @@
+//! What protects the admin API: read before anything listens, so that a start without it never happens.
+
+use std::sync::Arc;
+
+use anyhow::Context;
+use console::{Counters, TlsPort};
+use model::config::{Admin, Secret};
+
+use crate::token;
+
+/// What the console is protected with.
+pub(crate) struct Doors {
+    /// The token of `[admin]`.
+    pub(crate) token: Option<Secret>,
+    /// TLS, where it is configured.
+    pub(crate) tls: Option<Arc<TlsPort>>,
+    /// What is counted about who asks.
+    pub(crate) counters: Arc<Counters>,
+}
+
+impl Doors {
+    /// Reads the files that `admin` names.
+    ///
+    /// # Errors
+    /// When one cannot be read, or is not what it should be.
+    pub(crate) fn open(admin: &Admin) -> anyhow::Result<Self> {
+        let token = match &admin.token_file {
+            Some(path) => Some(Secret::new(token::read(path).context("admin.token_file")?)),
+            None => admin.token.clone(),
+        };
+        let tls = admin.tls.clone().map(TlsPort::load).transpose();
+        Ok(Self {
+            token,
+            tls: tls.context("admin.tls")?.map(Arc::new),
+            counters: Arc::default(),
+        })
+    }
+
+    /// What a URL of the API begins with.
+    pub(crate) fn scheme(&self) -> &'static str {
+        match self.tls {
+            Some(_) => "https",
+            None => "http",
+        }
+    }
+}

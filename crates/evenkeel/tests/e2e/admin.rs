@@ -1,0 +1,418 @@
+//! The admin API where others can reach it: TLS, tokens, client certificates, roles, and those who try to get in.
+//! curl and OpenSSL are the peers.
+
+use std::io::Read;
+use std::net::TcpStream;
+use std::process::{Command, Output};
+
+use serde_json::Value;
+
+use crate::support::{
+    Authority, Backend, DEADLINE, Evenkeel, Place, QUIET, TlsClient, Wish, openssl, program, shop, wait_for,
+    wait_until,
+};
+
+/// An admin API on every address, with TLS and a token for each role.
+struct Office {
+    authority: Authority,
+    place: Place,
+    evenkeel: Evenkeel,
+    backend: Backend,
+}
+
+/// A token that `evenkeel token create` made, in a file, and what goes into the config.
+fn token(place: &Place, name: &str, role: &str) -> String {
+    let file = place.path().join(format!("{name}.token"));
+    let output = program()
+        .args(["token", "create", "--name", name, "--role", role, "--write"])
+        .arg(file)
+        .output()
+        .unwrap();
+    assert!(output.status.success(), "{output:?}");
+    String::from_utf8(output.stdout).unwrap()
+}
+
+impl Office {
+    fn open() -> Self {
+        let authority = Authority::new();
+        authority.issue("admin", &["localhost", "127.0.0.1"]);
+        authority.issue("alice", &[]);
+        authority.issue("mallory", &[]);
+        let backend = Backend::named("one");
+        let place = Place::new("");
+        let tokens: String = ["viewer", "operator", "admin"]
+            .iter()
+            .map(|role| token(&place, &format!("the-{role}"), role))
+            .collect();
+        let file = |name: &str| authority.file(name);
+        place.write(&format!(
+            "{}\n[admin]\ncertificates = [{{ name = \"alice\", role = \"operator\" }}]\n{tokens}\n[admin.tls]\n\
+             certificate = \"{}\"\nkey = \"{}\"\nclient_ca = \"{}\"\n",
+            shop(&[&backend], QUIET),
+            file("admin.pem"),
+            file("admin.key"),
+            file("ca.pem")
+        ));
+        let mut command = program();
+        command
+            .args(["run", "--admin", "0.0.0.0:0", "--config"])
+            .arg(place.config());
+        let evenkeel = Evenkeel::spawn(command.arg("--data-dir").arg(place.data()));
+        Self {
+            authority,
+            place,
+            evenkeel,
+            backend,
+        }
+    }
+
+    fn port(&self) -> u16 {
+        self.evenkeel.admin.port()
+    }
+
+    fn token_file(&self, role: &str) -> String {
+        let file = self.place.path().join(format!("the-{role}.token"));
+        file.display().to_string()
+    }
+
+    fn token(&self, role: &str) -> String {
+        std::fs::read_to_string(self.token_file(role))
+            .unwrap()
+            .trim()
+            .to_owned()
+    }
+
+    /// curl asks `path` with further options: its exit code, and the status and body of the answer.
+    fn curl(&self, path: &str, options: &[&str]) -> (i32, u16, String) {
+        let url = format!("https://localhost:{}{path}", self.port());
+        let output = Command::new("curl")
+            .args(["--silent", "--noproxy", "*", "--max-time", "20", "--cacert"])
+            .arg(self.authority.file("ca.pem"))
+            .args(["--write-out", "\n%{http_code}"])
+            .args(options)
+            .arg(url)
+            .output()
+            .expect("curl runs");
+        let text = String::from_utf8_lossy(&output.stdout).into_owned();
+        let (body, status) = text.rsplit_once('\n').unwrap();
+        (
+            output.status.code().unwrap(),
+            status.parse().unwrap(),
+            body.to_owned(),
+        )
+    }
+
+    /// The same as somebody of this role.
+    fn curl_as(&self, role: &str, path: &str, options: &[&str]) -> (u16, String) {
+        let field = format!("Authorization: Bearer {}", self.token(role));
+        let (code, status, body) = self.curl(path, &[&["-H", &field], options].concat());
+        assert_eq!(code, 0, "{body}");
+        (status, body)
+    }
+
+    fn order_path(&self) -> String {
+        let backend = self.backend.address;
+        format!("/api/v1/load-balancers/shop/backends/{backend}/order")
+    }
+
+    fn metric(&self, line: &str) -> bool {
+        self.curl_as("viewer", "/metrics", &[]).1.contains(line)
+    }
+
+    /// `evenkeel` with these arguments, told where it is and whom to trust.
+    fn cli(&self, args: &[&str], options: &[&str]) -> Output {
+        let url = format!("https://localhost:{}", self.port());
+        program()
+            .args(args)
+            .args(["--admin", &url])
+            .args(options)
+            .output()
+            .unwrap()
+    }
+}
+
+fn reason(body: &str) -> String {
+    let document: Value = serde_json::from_str(body).unwrap_or_else(|e| panic!("{e}: {body}"));
+    document["reason"].as_str().unwrap().to_owned()
+}
+
+fn text(bytes: &[u8]) -> String {
+    String::from_utf8_lossy(bytes).into_owned()
+}
+
+/// Scenario: a viewer, an operator and an admin, with tokens that `evenkeel token create` made. Each may do what his
+/// role says, over TLS on an address that everybody can reach; nobody else may do anything but probe.
+#[test]
+fn tokens_with_roles_over_tls() {
+    let office = Office::open();
+    for probe in ["/livez", "/readyz"] {
+        assert_eq!(office.curl(probe, &[]).1, 200);
+    }
+    let (code, status, body) = office.curl("/api/v1/status", &[]);
+    assert_eq!((code, status, reason(&body).as_str()), (0, 401, "unauthorized"));
+    assert!(body.contains("client certificate"), "{body}");
+    for role in ["viewer", "operator", "admin"] {
+        assert_eq!(office.curl_as(role, "/api/v1/status", &[]).0, 200, "{role}");
+    }
+    let drain = ["--json", r#"{"action": "drain", "by": "bob"}"#];
+    let (status, body) = office.curl_as("viewer", &office.order_path(), &drain);
+    assert_eq!((status, reason(&body).as_str()), (403, "needs_operator"));
+    assert!(body.contains("`the-viewer` has the role `viewer`"), "{body}");
+    let (status, body) = office.curl_as("operator", &office.order_path(), &drain);
+    assert_eq!(status, 200, "{body}");
+    assert!(body.contains("bob via the-operator"), "{body}");
+    assert!(office.metric("evenkeel_admin_denied_total{needs=\"operator\"} 1"));
+    let config = office.curl_as("viewer", "/api/v1/config", &[]).1;
+    assert!(config.contains("tokens: the-viewer (viewer)"), "{config}");
+    assert!(!config.contains("sha256:"), "{config}");
+    for role in ["viewer", "operator", "admin"] {
+        assert!(!office.evenkeel.log().contains(&office.token(role)));
+    }
+}
+
+/// Scenario: a token is taken back. After a reload, without a restart, it opens nothing, also on connections that are
+/// open.
+#[test]
+fn a_token_is_taken_back_by_a_reload() {
+    let office = Office::open();
+    let config = std::fs::read_to_string(office.place.config()).unwrap();
+    let viewer = config.split("\n[[admin.tokens]]").nth(1).unwrap();
+    let bearer = office.token("viewer");
+    let mut kept = TlsClient::connect(office.authority.client(), local(&office), "localhost");
+    let mut ask = || {
+        kept.ask(
+            &format!("localhost\r\nAuthorization: Bearer {bearer}"),
+            "/api/v1/events",
+        )
+    };
+    assert_eq!(ask().unwrap(), 200);
+    office
+        .place
+        .write(&config.replace(&format!("\n[[admin.tokens]]{viewer}"), ""));
+    assert_eq!(
+        office.curl_as("operator", "/api/v1/reload", &["-X", "POST"]).0,
+        200
+    );
+    assert_eq!(ask().unwrap(), 401);
+    assert_eq!(office.curl_as("viewer", "/api/v1/status", &[]).0, 401);
+    assert_eq!(office.curl_as("admin", "/api/v1/status", &[]).0, 200);
+}
+
+fn local(office: &Office) -> std::net::SocketAddr {
+    ([127, 0, 0, 1], office.port()).into()
+}
+
+/// Scenario: alice shows her certificate and needs no token; mallory has one of the same authority that nobody has
+/// listed; eve has one of her own making.
+#[test]
+fn client_certificates_open_what_their_entry_says() {
+    let office = Office::open();
+    let show = |authority: &Authority, name: &str| {
+        ["pem", "key"].map(|ending| authority.file(&format!("{name}.{ending}")))
+    };
+    let [pem, key] = show(&office.authority, "alice");
+    let alice = ["--cert", &pem, "--key", &key];
+    assert_eq!(office.curl("/api/v1/status", &alice).1, 200);
+    let drain = ["--json", r#"{"action": "drain"}"#];
+    let (_, status, body) = office.curl(&office.order_path(), &[&alice[..], &drain].concat());
+    assert_eq!(status, 200, "{body}");
+    assert!(body.contains(r#""by":"alice""#), "{body}");
+    // A token counts more than the certificate: it was chosen for this request.
+    let field = format!("Authorization: Bearer {}", office.token("viewer"));
+    let as_viewer = [&alice[..], &drain, &["-H", &field]].concat();
+    assert_eq!(office.curl(&office.order_path(), &as_viewer).1, 403);
+    let [pem, key] = show(&office.authority, "mallory");
+    let (_, status, body) = office.curl("/api/v1/status", &["--cert", &pem, "--key", &key]);
+    assert_eq!((status, reason(&body).as_str()), (401, "unauthorized"));
+    assert!(body.contains("does not list it"), "{body}");
+    let eve = Authority::new();
+    eve.issue("alice", &[]);
+    let [pem, key] = show(&eve, "alice");
+    let (code, status, _) = office.curl("/api/v1/status", &["--cert", &pem, "--key", &key]);
+    assert_ne!(code, 0, "the handshake ends");
+    assert_eq!(status, 0);
+    wait_until("the handshake is counted", || {
+        office.metric("evenkeel_admin_handshake_failures_total 1")
+    });
+    assert!(office.metric("evenkeel_admin_failed_logins_total{why=\"unknown_certificate\"} 1"));
+}
+
+/// The commands are clients like any other: by token or by certificate, and what goes wrong is said with what to do.
+#[test]
+fn the_commands_speak_tls() {
+    let office = Office::open();
+    let ca = office.authority.file("ca.pem");
+    let token = office.token_file("viewer");
+    let done = office.cli(&["status"], &["--ca", &ca, "--token-file", &token]);
+    assert!(done.status.success(), "{}", text(&done.stderr));
+    let (pem, key) = (
+        office.authority.file("alice.pem"),
+        office.authority.file("alice.key"),
+    );
+    let mutual = ["--ca", &ca, "--client-certificate", &pem, "--client-key", &key];
+    let done = office.cli(&["reload"], &mutual);
+    assert!(done.status.success(), "{}", text(&done.stderr));
+    let fails = |options: &[&str]| {
+        let output = office.cli(&["status"], options);
+        assert_eq!(output.status.code(), Some(1), "{}", text(&output.stdout));
+        text(&output.stderr)
+    };
+    assert!(fails(&["--ca", &ca]).contains("--token-file"));
+    let other = Authority::new();
+    let said = fails(&["--ca", &other.file("ca.pem"), "--token-file", &token]);
+    assert!(
+        said.contains("issued by nobody who is trusted") && said.contains("--ca FILE"),
+        "{said}"
+    );
+    let wrong_key = other.file("ca.key");
+    let said = fails(&[
+        "--ca",
+        &ca,
+        "--client-certificate",
+        &pem,
+        "--client-key",
+        &wrong_key,
+    ]);
+    assert!(said.contains("does not belong"), "{said}");
+    let at = |admin: String| {
+        let output = program()
+            .args(["status", "--admin", &admin, "--ca", &ca, "--token-file", &token])
+            .output()
+            .unwrap();
+        assert_eq!(output.status.code(), Some(1));
+        text(&output.stderr)
+    };
+    let said = at(format!("https://127.0.0.2:{}", office.port()));
+    assert!(said.contains("Write a name that its certificate has"), "{said}");
+    let said = at(format!("http://localhost:{}", office.port()));
+    assert!(said.contains("write `https://`"), "{said}");
+    let clear = program()
+        .args(["status", "--token-file", &token, "--admin"])
+        .arg(format!("http://localhost:{}", office.port()))
+        .output()
+        .unwrap();
+    assert!(
+        text(&clear.stderr).contains("The admin API speaks TLS here"),
+        "{clear:?}"
+    );
+}
+
+/// Scenario: the certificate is renewed, then its file is damaged, then it has expired. New connections see what can be
+/// used; the one that was open all the while stays.
+#[test]
+fn changed_files_are_served_without_a_restart() {
+    let office = Office::open();
+    let connect = || TlsClient::connect(office.authority.client(), local(&office), "localhost");
+    let mut kept = connect();
+    assert_eq!(kept.ask("localhost", "/api/v1/status").unwrap(), 401);
+    let before = kept.certificate();
+    let shown = || {
+        let mut client = connect();
+        client.ask("localhost", "/api/v1/status").ok()?;
+        Some(client.certificate())
+    };
+    office.authority.issue("admin", &["localhost"]);
+    let renewed = wait_for("the renewed certificate is shown", || {
+        shown().filter(|certificate| *certificate != before)
+    });
+    std::fs::write(office.authority.path("admin.pem"), "nonsense").unwrap();
+    wait_until("the log tells", || {
+        office.evenkeel.log().contains("the ones before stay")
+    });
+    assert_eq!(shown().as_ref(), Some(&renewed));
+    assert_eq!(
+        kept.ask("localhost", "/api/v1/status").unwrap(),
+        401,
+        "it is open still"
+    );
+    let wish = Wish {
+        expired: true,
+        ..Wish::default()
+    };
+    office.authority.issue_as("admin", &["localhost"], wish);
+    let ca = office.authority.file("ca.pem");
+    wait_until("the command says that it has expired", || {
+        let output = office.cli(&["status"], &["--ca", &ca]);
+        text(&output.stderr).contains("Renew the file `admin.tls.certificate` there")
+    });
+}
+
+/// Versions as listeners have them, by OpenSSL; and what is not TLS is told so.
+#[test]
+fn openssl_agrees_on_the_versions() {
+    let office = Office::open();
+    let connect = format!("127.0.0.1:{}", office.port());
+    let ca = office.authority.file("ca.pem");
+    let ask = |version: &str| {
+        openssl(&[
+            "s_client",
+            "-connect",
+            &connect,
+            "-CAfile",
+            &ca,
+            version,
+            "-verify_return_error",
+        ])
+    };
+    for (version, agreed) in [("-tls1_2", "TLSv1.2"), ("-tls1_3", "TLSv1.3")] {
+        let said = ask(version);
+        assert!(
+            said.contains(agreed) && said.contains("Verification: OK"),
+            "{said}"
+        );
+        assert!(
+            !said.contains("Session Ticket"),
+            "sessions are not resumed: {said}"
+        );
+    }
+    let said = ask("-tls1_1");
+    assert!(said.contains("no peer certificate available"), "{said}");
+    let url = format!("http://localhost:{}/api/v1/status", office.port());
+    let output = Command::new("curl")
+        .args(["--silent", "--noproxy", "*", "--max-time", "20", &url])
+        .output()
+        .unwrap();
+    assert_eq!(reason(&text(&output.stdout)), "plain_http");
+}
+
+/// Scenario: as many connections as are served at once, which say nothing, or half a handshake. Each is closed at the
+/// deadline of the handshake, and whoever came after them is served then.
+#[test]
+fn silent_connections_are_closed_and_others_served() {
+    let office = Office::open();
+    let connect = || TcpStream::connect(local(&office)).unwrap();
+    let mut silent: Vec<TcpStream> = (0..128).map(|_| connect()).collect();
+    for half in silent.iter_mut().step_by(2) {
+        std::io::Write::write_all(half, b"\x16\x03\x01\x02\x00\x01").unwrap();
+    }
+    assert_eq!(office.curl("/livez", &[]).1, 200, "it waited for its turn");
+    for mut stream in silent {
+        stream.set_read_timeout(Some(DEADLINE)).unwrap();
+        let mut rest = Vec::new();
+        // A reset is an end like another.
+        let _ = stream.read_to_end(&mut rest);
+    }
+    assert!(office.metric("evenkeel_admin_handshake_failures_total 128"));
+}
+
+/// Scenario: somebody guesses tokens from the address that the operators use. He is told to wait; they are let in.
+#[test]
+fn guessing_tokens_locks_nobody_out() {
+    let office = Office::open();
+    let guess = |n: usize| {
+        office.curl(
+            "/api/v1/status",
+            &["-H", &format!("Authorization: Bearer guess{n}")],
+        )
+    };
+    let answers: Vec<u16> = (0..13).map(|n| guess(n).1).collect();
+    assert_eq!(
+        answers.iter().filter(|status| **status == 401).count(),
+        10,
+        "{answers:?}"
+    );
+    assert_eq!(answers.last(), Some(&429));
+    assert_eq!(reason(&guess(99).2), "too_many_failures");
+    assert_eq!(office.curl_as("operator", "/api/v1/status", &[]).0, 200);
+    assert!(office.metric("evenkeel_admin_failed_logins_total{why=\"wrong_token\"} 10"));
+}
