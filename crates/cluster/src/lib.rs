@@ -9,6 +9,7 @@
 #![forbid(unsafe_code)]
 
 pub mod checks;
+pub mod desired;
 pub mod member;
 mod open;
 mod space;

@@ -5,6 +5,7 @@
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
+use std::sync::Arc;
 
 use crate::config::{
     Actions, Admin, Backend, Config, Listener, LoadBalancer, Name, Node, Observe, Overload, Pool, Route,
@@ -145,7 +146,17 @@ pub fn diff(old: &Config, new: &Config) -> Vec<Change> {
     admin_changes(&mut changes, &old.admin, admin);
     observe_changes(&mut changes, &old.observe, observe);
     settings(&mut changes, [("store", old.store == *store, true)]);
-    for (name, before, after) in side_by_side(&old.load_balancers, load_balancers) {
+    changes.extend(diff_load_balancers(&old.load_balancers, load_balancers));
+    changes
+}
+
+/// What `new` changes among load balancers, in order of name.
+pub fn diff_load_balancers(
+    old: &BTreeMap<Name, Arc<LoadBalancer>>,
+    new: &BTreeMap<Name, Arc<LoadBalancer>>,
+) -> Vec<Change> {
+    let mut changes = Vec::new();
+    for (name, before, after) in side_by_side(old, new) {
         match (before, after) {
             (Some(before), Some(after)) if std::sync::Arc::ptr_eq(before, after) => {}
             (Some(before), Some(after)) => {

@@ -13,6 +13,7 @@ pub mod acme;
 pub mod calendar;
 pub mod cluster;
 pub mod config;
+pub mod desired;
 pub mod diagnostic;
 pub mod diff;
 pub mod effective;

@@ -88,7 +88,7 @@ pub struct Terms {
 }
 
 /// Judges the load balancers of the store together with a node's own file.
-pub type Whole<'a> = dyn Fn(&BTreeMap<Name, Arc<LoadBalancer>>) -> Result<(), Vec<String>> + 'a;
+pub type Whole<'a> = dyn Fn(&BTreeMap<Name, Arc<LoadBalancer>>) -> Result<(), Vec<String>> + Send + Sync + 'a;
 
 /// The node at which a command is given.
 pub struct Site<'a> {

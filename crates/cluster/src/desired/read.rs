@@ -1,0 +1,212 @@
+//! Reading what is in force, what was, and what changed it.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, PoisonError};
+
+use model::config::Name;
+use reconcile::desired::commands::{Current, Object, Refusal};
+use reconcile::desired::garbage;
+use reconcile::desired::records::{Digest, Head, LogRecord, Pending, State, keys};
+use serde::de::DeserializeOwned;
+use store::{Entry, Revision, StoreError};
+use tokio::task::JoinSet;
+
+use super::{AT_ONCE, Desired, DesiredError};
+
+/// Times that what is in force is read, when it changes meanwhile.
+const READS: usize = 5;
+
+/// What is in force, and where the store was when it was read.
+#[derive(Debug)]
+pub(super) struct Reading {
+    pub(super) current: Current,
+    /// When the head was last written.
+    pub(super) head_at: Option<Revision>,
+    /// When garbage was last collected. Read before anything else.
+    pub(super) garbage_at: Option<Revision>,
+    /// The number of the garbage.
+    pub(super) garbage: u64,
+    pub(super) pending_at: Option<Revision>,
+}
+
+impl Desired {
+    pub(super) async fn read(&self) -> Result<Reading, DesiredError> {
+        let mut reads = 1;
+        loop {
+            match self.read_once().await {
+                // What was looked for may have been collected: then the head has gone on.
+                Err(DesiredError::Damaged(_)) if reads < READS => reads += 1,
+                read => return read,
+            }
+        }
+    }
+
+    async fn read_once(&self) -> Result<Reading, DesiredError> {
+        let garbage = self.entry(keys::GARBAGE).await?;
+        let head = self.head().await.map_err(DesiredError::Store)?;
+        let pending = self.entry(keys::PENDING).await?;
+        let (state, last) = match &head {
+            Some((_, head)) => {
+                let (state, last) = self.state_at(head.revision).await?;
+                if state.digest() != head.state {
+                    return Err(DesiredError::Damaged(format!(
+                        "revision {} is not what the head says it is",
+                        head.revision
+                    )));
+                }
+                (state, Some(last))
+            }
+            None => (State::default(), None),
+        };
+        let objects = self.objects(&state).await?;
+        self.remember(&objects);
+        let pending_at = pending.as_ref().map(|entry| entry.changed);
+        let pending: Option<Pending> = pending.as_ref().map(read).transpose()?;
+        Ok(Reading {
+            current: Current {
+                pending: pending.filter(|pending| pending.revision == state.revision),
+                state,
+                objects,
+                last,
+            },
+            head_at: head.map(|(at, _)| at),
+            garbage_at: garbage.as_ref().map(|entry| entry.changed),
+            garbage: garbage.as_ref().map(read).transpose()?.unwrap_or_default(),
+            pending_at,
+        })
+    }
+
+    /// The load balancers of a revision, with its number.
+    ///
+    /// # Errors
+    /// [`Refusal::Gone`] when it is not kept.
+    pub async fn objects_at(&self, revision: u64) -> Result<(u64, BTreeMap<Name, Object>), DesiredError> {
+        if revision == 0 {
+            return Ok((0, BTreeMap::new()));
+        }
+        self.kept(revision).await?;
+        let (state, _) = self.state_at(revision).await?;
+        Ok((revision, self.objects(&state).await?))
+    }
+
+    /// The change that made a revision.
+    ///
+    /// # Errors
+    /// [`Refusal::Gone`] when it is not kept.
+    pub async fn record(&self, revision: u64) -> Result<LogRecord, DesiredError> {
+        self.kept(revision).await?;
+        let entry = self.entry(&keys::log(revision)).await?;
+        let entry =
+            entry.ok_or_else(|| DesiredError::Damaged(format!("there is no record of {revision}")))?;
+        read(&entry)
+    }
+
+    /// The last changes, newest first, at most `last`.
+    ///
+    /// # Errors
+    /// [`DesiredError`].
+    pub async fn history(&self, last: usize) -> Result<Vec<LogRecord>, DesiredError> {
+        let Some((_, head)) = self.head().await? else {
+            return Ok(Vec::new());
+        };
+        let oldest = keys::block_of(garbage::oldest_kept(head.revision));
+        let mut found = Vec::new();
+        for block in (oldest..=keys::block_of(head.revision)).rev() {
+            if found.len() >= last {
+                break;
+            }
+            found.extend(self.block(block).await?.into_iter().rev());
+        }
+        found.truncate(last);
+        Ok(found)
+    }
+
+    /// The head, and when it was written.
+    pub(super) async fn head(&self) -> Result<Option<(Revision, Head)>, StoreError> {
+        let entry = self.space.store().get(&self.space.key(keys::HEAD)).await?;
+        Ok(entry.and_then(|entry| Some((entry.changed, serde_json::from_slice(&entry.value).ok()?))))
+    }
+
+    async fn kept(&self, revision: u64) -> Result<(), DesiredError> {
+        let newest = self.head().await?.map_or(0, |(_, head)| head.revision);
+        let oldest = garbage::oldest_kept(newest);
+        match revision >= 1 && (oldest..=newest).contains(&revision) {
+            true => Ok(()),
+            false => Err(Refusal::Gone {
+                wanted: revision,
+                oldest,
+                newest,
+            }
+            .into()),
+        }
+    }
+
+    /// The state at a revision, and the change that made it.
+    async fn state_at(&self, revision: u64) -> Result<(State, LogRecord), DesiredError> {
+        let records = self.block(keys::block_of(revision)).await?;
+        let state = State::of_block(&records, revision).map_err(|b| DesiredError::Damaged(b.to_string()))?;
+        let last = records.into_iter().find(|record| record.revision == revision);
+        let last = last.ok_or_else(|| DesiredError::Damaged(format!("there is no record of {revision}")))?;
+        Ok((state, last))
+    }
+
+    pub(super) async fn block(&self, block: u64) -> Result<Vec<LogRecord>, DesiredError> {
+        let listing = self
+            .space
+            .store()
+            .list(&self.space.key(&keys::block(block)))
+            .await?;
+        listing.entries.iter().map(read).collect()
+    }
+
+    pub(super) async fn entry(&self, path: &str) -> Result<Option<Entry>, DesiredError> {
+        Ok(self.space.store().get(&self.space.key(path)).await?)
+    }
+
+    /// The objects of a state: those that are known, and the others read.
+    async fn objects(&self, state: &State) -> Result<BTreeMap<Name, Object>, DesiredError> {
+        let known = self.known.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let mut objects = BTreeMap::new();
+        let mut reads = JoinSet::new();
+        for (name, digest) in &state.objects {
+            if let Some(object) = known.get(&(name.clone(), *digest)) {
+                objects.insert(name.clone(), object.clone());
+                continue;
+            }
+            if reads.len() >= AT_ONCE {
+                objects.extend(one(&mut reads).await?);
+            }
+            let desired = self.clone();
+            let (name, digest) = (name.clone(), *digest);
+            reads.spawn(async move { desired.object(name, digest).await });
+        }
+        while !reads.is_empty() {
+            objects.extend(one(&mut reads).await?);
+        }
+        Ok(objects)
+    }
+
+    async fn object(&self, name: Name, digest: Digest) -> Result<(Name, Object), DesiredError> {
+        let entry = self.entry(&keys::object(digest)).await?;
+        let missing = || DesiredError::Damaged(format!("the content of `{name}`, {digest}, is not there"));
+        let json: Arc<str> = String::from_utf8_lossy(&entry.ok_or_else(missing)?.value).into();
+        let other = || DesiredError::Damaged(format!("the content of `{name}` is not that of {digest}"));
+        let object = Object::read(&name, digest, &json).ok_or_else(other)?;
+        Ok((name, object))
+    }
+}
+
+type Read = Result<(Name, Object), DesiredError>;
+
+async fn one(reads: &mut JoinSet<Read>) -> Result<Option<(Name, Object)>, DesiredError> {
+    match reads.join_next().await {
+        Some(Ok(read)) => read.map(Some),
+        Some(Err(error)) => Err(DesiredError::Damaged(error.to_string())),
+        None => Ok(None),
+    }
+}
+
+fn read<T: DeserializeOwned>(entry: &Entry) -> Result<T, DesiredError> {
+    serde_json::from_slice(&entry.value)
+        .map_err(|error| DesiredError::Damaged(format!("{}: {error}", entry.key)))
+}
