@@ -82,6 +82,7 @@ fn verdict(index: usize, backend: usize, health: Health) -> Input {
         backend: id(index, backend),
         health,
         reason: "status 200".into(),
+        life: 0,
     }])
 }
 
@@ -268,6 +269,7 @@ impl Measured {
             backend,
             health: Health::Up,
             reason: "status 200".into(),
+            life: 0,
         };
         let all: Vec<Verdict> = all.map(up).collect();
         for some in all.chunks(1024) {
