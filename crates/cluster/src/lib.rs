@@ -13,7 +13,9 @@ pub mod desired;
 pub mod member;
 mod open;
 mod space;
+mod sync;
 
 pub use open::{OpenError, open};
 pub use space::Space;
 pub use store::{Store, StoreError};
+pub use sync::{Desired, Last, Offer, Refused, Standing, Sync};

@@ -6,6 +6,7 @@
 //! transaction that compares the head as it was read: two writers never both win, and nothing is ever half applied.
 //! Who follows reads one small record and the objects that it lacks.
 //!
+//! - [`poll`]: when a node looks by itself.
 //! - [`records`]: what stands in the store, and how states follow from it.
 //! - [`commands`]: what apply, delete, rollback, confirm and revert write, or why they are refused.
 //! - [`garbage`]: what nothing needs any more.
@@ -14,4 +15,5 @@
 
 pub mod commands;
 pub mod garbage;
+pub mod poll;
 pub mod records;

@@ -1,0 +1,366 @@
+//! Following what is declared in the store: push, poll, and what was last known.
+//!
+//! - **Push**: a watch over all of `config/`. It brings the objects, the record and the head of a change, so that a
+//!   change costs no read, however many nodes there are.
+//! - **Poll**: the head is read every 30 s ± 20 %, at once when the store is found again, and after a hint.
+//! - **Disk**: what was taken is kept ([`Last`]), and a node starts from that when the store is away.
+//!
+//! A revision is taken whole or not at all: its state must have the digest that the head says, each load balancer
+//! must read without an error, and whoever serves must agree ([`Offer`]). What was refused stays refused until the
+//! head moves or the next poll, which tries again: a port may have become free.
+//!
+//! What it refuses: to believe a head whose content it cannot find. Then the old revision stays, and it says so.
+
+mod fetch;
+mod last;
+
+use std::collections::BTreeMap;
+use std::convert::Infallible;
+use std::hash::{BuildHasher, RandomState};
+use std::sync::Arc;
+use std::time::Duration;
+
+use model::config::{LoadBalancer, Name};
+use reconcile::desired::poll;
+use reconcile::desired::records::{Digest, Head, State, keys};
+use store::{Changes, Event, StoreError, Watch};
+use tokio::sync::{mpsc, oneshot, watch};
+use tokio::time::{Instant, sleep, sleep_until};
+
+use crate::Space;
+use fetch::{Failed, Fetched, Pushed};
+pub use last::Last;
+
+/// First pause after the store was lost, doubled each time up to [`poll::RETURN_SPREAD`]; half of it is random.
+const FIRST_PAUSE: Duration = Duration::from_millis(50);
+
+/// The load balancers of a revision, read and valid each for itself.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Desired {
+    /// Which revision; 0: nothing was ever declared.
+    pub revision: u64,
+    /// By name.
+    pub load_balancers: BTreeMap<Name, Arc<LoadBalancer>>,
+}
+
+/// A revision on its way to whoever serves.
+#[derive(Debug)]
+pub struct Offer {
+    /// What is to be served.
+    pub desired: Arc<Desired>,
+    /// Whether it is, or every reason why not.
+    pub reply: oneshot::Sender<Result<(), Vec<String>>>,
+}
+
+/// How a node stands towards the store.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Standing {
+    /// Whether the store is heard.
+    pub connected: bool,
+    /// Why not.
+    pub trouble: Option<String>,
+    /// The revision that the store has, as far as is known.
+    pub head: u64,
+    /// The revision that is served.
+    pub served: u64,
+    /// Whether it is known at all what the store has: from it, or from the disk.
+    pub known: bool,
+    /// What was refused, until something else is served.
+    pub refused: Option<Refused>,
+    /// Time from the writing of the last change to its being served here, when it came while this node was
+    /// listening; by two clocks, where two machines have part in it.
+    pub took: Option<Duration>,
+}
+
+/// A revision that is not served, and why.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Refused {
+    /// Which.
+    pub revision: u64,
+    /// Every reason.
+    pub reasons: Vec<String>,
+}
+
+/// Follows the desired layer.
+#[derive(Debug)]
+pub struct Sync {
+    space: Space,
+    last: Option<Last>,
+    /// What is served, by the digests of its objects.
+    state: State,
+    read: Read,
+    pushed: Pushed,
+    standing: watch::Sender<Standing>,
+}
+
+/// Load balancers as read, with the digests of what they were read from.
+type Read = BTreeMap<Name, (Digest, Arc<LoadBalancer>)>;
+
+/// Where a session with the store ended.
+enum Ended {
+    /// Nobody listens any more.
+    Unwanted,
+    Store(StoreError),
+}
+
+impl From<StoreError> for Ended {
+    fn from(error: StoreError) -> Self {
+        Self::Store(error)
+    }
+}
+
+impl Sync {
+    /// Knows nothing yet. `last`: where to keep what is served; none where the store is on this disk anyway.
+    #[must_use]
+    pub fn new(space: Space, last: Option<Last>) -> Self {
+        Self {
+            space,
+            last,
+            state: State::default(),
+            read: Read::new(),
+            pushed: Pushed::default(),
+            standing: watch::Sender::default(),
+        }
+    }
+
+    /// How it stands, and a notice of each change of that.
+    #[must_use]
+    pub fn standing(&self) -> watch::Receiver<Standing> {
+        self.standing.subscribe()
+    }
+
+    /// What is known before anything runs: what the disk has; with the embedded store, what that has. Blocks on files.
+    /// Damage is told in the log, and nothing is known then.
+    pub async fn first(&mut self) -> Option<Arc<Desired>> {
+        let found = match &self.last {
+            Some(last) => last.load(),
+            None => self.first_of_store().await,
+        };
+        let (state, read) = found?;
+        let desired = Arc::new(desired(&state, &read));
+        (self.state, self.read) = (state, read);
+        self.standing.send_modify(|standing| {
+            standing.known = true;
+            standing.served = desired.revision;
+            standing.head = desired.revision;
+        });
+        Some(desired)
+    }
+
+    async fn first_of_store(&mut self) -> Option<(State, Read)> {
+        let head = self.head().await;
+        let found = match head {
+            Ok(Some(head)) => self.fetch(&head).await.map(Some),
+            Ok(None) => Ok(None),
+            Err(error) => Err(Failed::Store(error)),
+        };
+        match found {
+            Ok(Some(fetched)) => Some((fetched.state, fetched.read)),
+            Ok(None) => Some(Default::default()),
+            Err(failed) => {
+                tracing::error!("what is declared in the store cannot be read: {failed}");
+                None
+            }
+        }
+    }
+
+    /// Says that what [`Sync::first`] gave cannot be served.
+    pub fn first_was_refused(&mut self, reasons: Vec<String>) {
+        let revision = self.state.revision;
+        (self.state, self.read) = Default::default();
+        self.standing.send_modify(|standing| {
+            standing.served = 0;
+            standing.refused = Some(Refused { revision, reasons });
+        });
+    }
+
+    /// Follows until nobody takes offers any more. `hints`: each says that the head may have moved; what else it says
+    /// counts for nothing.
+    pub async fn run(mut self, offers: mpsc::Sender<Offer>, mut hints: mpsc::Receiver<()>) {
+        let mut failures: u32 = 0;
+        loop {
+            let began = Instant::now();
+            let Err(ended) = self.session(&offers, &mut hints).await;
+            let error = match ended {
+                Ended::Unwanted => return,
+                Ended::Store(error) => error,
+            };
+            if began.elapsed() > poll::RETURN_SPREAD {
+                failures = 0;
+            }
+            failures = failures.saturating_add(1);
+            self.lost(&error);
+            let longest = FIRST_PAUSE * 2_u32.saturating_pow(failures.min(16));
+            let longest = longest.min(poll::RETURN_SPREAD);
+            sleep(longest / 2 + poll::spread(longest / 2, random())).await;
+        }
+    }
+
+    fn lost(&self, error: &StoreError) {
+        if self.standing.borrow().connected {
+            tracing::warn!("the store is lost, what is served stays: {error}");
+        }
+        self.standing.send_modify(|standing| {
+            standing.connected = false;
+            standing.trouble = Some(error.to_string());
+        });
+    }
+
+    /// Reads the head, then watches and polls until the store fails.
+    async fn session(
+        &mut self,
+        offers: &mpsc::Sender<Offer>,
+        hints: &mut mpsc::Receiver<()>,
+    ) -> Result<Infallible, Ended> {
+        let listing = self.space.store().list(&self.space.key(keys::HEAD)).await?;
+        let from = listing.revision.next();
+        let mut watch = self.space.store().watch(&self.space.key("config/"), from).await?;
+        self.found();
+        self.pushed = Pushed::default();
+        let head = listing
+            .entries
+            .first()
+            .and_then(|entry| fetch::head(&entry.value));
+        self.take(head, offers, false).await?;
+        let mut poll_at = Instant::now() + poll::interval(random());
+        loop {
+            tokio::select! {
+                changes = watch.next() => {
+                    if let Some(head) = self.note(&changes?) {
+                        self.take(Some(head), offers, true).await?;
+                    }
+                }
+                () = sleep_until(poll_at) => {
+                    poll_at = Instant::now() + poll::interval(random());
+                    self.look(offers).await?;
+                }
+                Some(()) = hints.recv() => {
+                    self.hinted(&mut watch, offers).await?;
+                    while hints.try_recv().is_ok() {}
+                }
+                () = offers.closed() => return Err(Ended::Unwanted),
+            }
+        }
+    }
+
+    /// Gives the watch the chance to bring what was hinted at; then looks.
+    async fn hinted(&mut self, watch: &mut Watch, offers: &mpsc::Sender<Offer>) -> Result<(), Ended> {
+        let patience = poll::spread(poll::HINT_SPREAD, random());
+        let brought = match tokio::time::timeout(patience, watch.next()).await {
+            Ok(changes) => self.note(&changes?),
+            Err(_) => None,
+        };
+        match brought {
+            Some(head) => self.take(Some(head), offers, true).await,
+            None => self.look(offers).await,
+        }
+    }
+
+    async fn look(&mut self, offers: &mpsc::Sender<Offer>) -> Result<(), Ended> {
+        let head = self.head().await?;
+        // Looked at again, even if it was refused: what stood in the way may be gone.
+        self.standing.send_modify(|standing| standing.refused = None);
+        self.take(head, offers, false).await
+    }
+
+    fn found(&self) {
+        let back = !self.standing.borrow().connected && self.standing.borrow().trouble.is_some();
+        if back {
+            tracing::info!("the store is heard again");
+        }
+        self.standing.send_modify(|standing| {
+            standing.connected = true;
+            standing.trouble = None;
+        });
+    }
+
+    /// Keeps what a change brought; the head, when it moved.
+    fn note(&mut self, changes: &Changes) -> Option<Head> {
+        let mut moved = None;
+        for event in changes.events.iter() {
+            let Event::Put(entry) = event else { continue };
+            match self.space.path_of(entry) {
+                Some(keys::HEAD) => moved = fetch::head(&entry.value),
+                Some(path) => self.pushed.note(path, &entry.value),
+                None => {}
+            }
+        }
+        moved
+    }
+
+    async fn head(&self) -> Result<Option<Head>, StoreError> {
+        let entry = self.space.store().get(&self.space.key(keys::HEAD)).await?;
+        Ok(entry.and_then(|entry| fetch::head(&entry.value)))
+    }
+
+    /// Takes what a head says, unless it is what is served or was refused already.
+    async fn take(
+        &mut self,
+        head: Option<Head>,
+        offers: &mpsc::Sender<Offer>,
+        pushed: bool,
+    ) -> Result<(), Ended> {
+        let head = head.unwrap_or_else(|| State::default().head());
+        let refused = self.standing.borrow().refused.as_ref().map(|r| r.revision);
+        let same = head == self.state.head() && self.standing.borrow().known;
+        self.standing
+            .send_modify(|standing| standing.head = head.revision);
+        if same || refused == Some(head.revision) {
+            return Ok(());
+        }
+        let fetched = match self.fetch(&head).await {
+            Ok(fetched) => fetched,
+            Err(Failed::Store(error)) => return Err(error.into()),
+            Err(failed @ (Failed::Missing(_) | Failed::Wrong(_))) => {
+                self.refuse(head.revision, failed.reasons());
+                return Ok(());
+            }
+        };
+        let (reply, answer) = oneshot::channel();
+        let desired = Arc::new(desired(&fetched.state, &fetched.read));
+        let offer = Offer { desired, reply };
+        offers.send(offer).await.map_err(|_| Ended::Unwanted)?;
+        match answer.await.map_err(|_| Ended::Unwanted)? {
+            Err(reasons) => self.refuse(head.revision, reasons),
+            Ok(()) => self.served(fetched, pushed).await,
+        }
+        Ok(())
+    }
+
+    fn refuse(&self, revision: u64, reasons: Vec<String>) {
+        self.standing.send_modify(|standing| {
+            standing.refused = Some(Refused { revision, reasons });
+        });
+    }
+
+    async fn served(&mut self, fetched: Fetched, pushed: bool) {
+        let written = fetched.written.filter(|_| pushed);
+        let took = written.map(|written| fetch::unix_time().saturating_sub(written));
+        if let Some(last) = &self.last {
+            last.save(&fetched).await;
+        }
+        self.pushed = Pushed::default();
+        (self.state, self.read) = (fetched.state, fetched.read);
+        self.standing.send_modify(|standing| {
+            standing.known = true;
+            standing.served = self.state.revision;
+            standing.refused = None;
+            standing.took = took;
+        });
+    }
+}
+
+fn desired(state: &State, read: &Read) -> Desired {
+    let balancers = read
+        .iter()
+        .map(|(name, (_, balancer))| (name.clone(), balancer.clone()));
+    Desired {
+        revision: state.revision,
+        load_balancers: balancers.collect(),
+    }
+}
+
+/// Any number.
+fn random() -> u64 {
+    RandomState::new().hash_one(())
+}
