@@ -30,6 +30,8 @@ const SECRET: &str = "secret";
 const MANAGED: &str = "acme";
 /// The folder of the embedded store.
 const STORE: &str = "store";
+/// The folder of what was served last from a store elsewhere.
+const LAST: &str = "last";
 /// Version of the format of [`OVERRIDES`].
 const VERSION: u32 = 1;
 /// Corrupt files kept; beyond it the last one is overwritten.
@@ -145,11 +147,14 @@ impl DataDir {
     /// Whatever `chown` says.
     pub(crate) fn give_to(&self, user: &Identity) -> io::Result<()> {
         user.own(&self.path)?;
-        let store = self.store();
-        let of_store = std::fs::read_dir(&store).into_iter().flatten();
-        let of_store = of_store.filter_map(|entry| Some(entry.ok()?.path()));
+        let folders = [self.store(), self.last()];
+        let within = folders.iter().filter_map(|folder| std::fs::read_dir(folder).ok());
+        let within: Vec<PathBuf> = within
+            .flatten()
+            .filter_map(|entry| Some(entry.ok()?.path()))
+            .collect();
         let own = [LOCK, OVERRIDES, TEMPORARY, SECRET].map(|name| self.path.join(name));
-        for path in own.into_iter().chain([store]).chain(of_store) {
+        for path in own.into_iter().chain(folders).chain(within) {
             match user.own(&path) {
                 Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
                 _ => {}
@@ -161,6 +166,11 @@ impl DataDir {
     /// Where the embedded store is.
     pub(crate) fn store(&self) -> PathBuf {
         self.path.join(STORE)
+    }
+
+    /// Where is kept what was served last from a store elsewhere.
+    pub(crate) fn last(&self) -> PathBuf {
+        self.path.join(LAST)
     }
 
     /// Where ordered certificates and the accounts for them are kept.

@@ -4,27 +4,30 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use balance::moved_share;
+use cluster::Desired;
 use model::config::Config;
 use model::diff::{Change, diff};
 use model::plan::{Draining, Format, MAX_POOLS_COMPARED, Moved, Plan, PlanQuery, foresee};
 use model::snapshot::Snapshot;
 use model::state::{BackendId, Timestamp};
 
+use crate::hub::Declared;
 use crate::source::{self, Flags, Source};
 
-/// What the config in `query` would change; `in_flight` knows the requests that a backend has now.
+/// What the file in `query` would change, beside what the store has; `in_flight` knows the requests that a backend has now.
 ///
 /// # Errors
 /// Every error of the config, each in full.
 pub(crate) fn plan(
     query: &PlanQuery,
     flags: &Flags,
+    stored: &Arc<Desired>,
     current: &Snapshot,
     now: Timestamp,
     in_flight: impl Fn(&BackendId) -> u32,
 ) -> Result<Plan, Vec<String>> {
     let (config, _) = source::understand(&query.text, &named(query), flags)?;
-    let config = Arc::new(config);
+    let config = Declared::new(Arc::new(config), stored.clone())?.config;
     let changes = diff(&current.config, &config);
     let then = foresee(current, &config, now);
     Ok(Plan {

@@ -2,6 +2,7 @@
 //! here, and they meet only over channels.
 
 mod admin;
+mod beginning;
 mod cli;
 mod client;
 mod client_tls;

@@ -292,7 +292,7 @@ mod tests {
         let (core, _) = Core::new(
             started(),
             "test".into(),
-            config(&[9001, 9002]),
+            config(&[9001, 9002]).into(),
             Default::default(),
         );
         let (_keep, view) = watch::channel(core.view());

@@ -13,11 +13,11 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use anyhow::{Context, anyhow, bail};
-use cluster::Space;
+use cluster::{Last, Space, Standing, Sync};
 use console::{Console, OrderRequest, ReloadRequest, WeightsRequest};
 use dataplane::Dataplane;
 use model::acme::Managed;
-use model::config::{Config, Secret};
+use model::config::{Config, Role, Secret, StoreConfig};
 use model::plan::{Plan, PlanQuery};
 use model::status::Status;
 use net::privileges::{self, Identity};
@@ -29,9 +29,10 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::{mpsc, oneshot, watch};
 
 use crate::admin::Doors;
+use crate::beginning::begin;
 use crate::data_dir::{self, DataDir};
 use crate::foresight;
-use crate::hub::{Core, Hub, Inputs, Process, View};
+use crate::hub::{Hub, Inputs, Process, View};
 use crate::metrics::{ControlMetrics, Figures};
 use crate::now;
 use crate::source::{self, Flags, Request, Source};
@@ -77,6 +78,7 @@ struct AdminApi {
 struct Shared {
     dataplane: Arc<Dataplane>,
     view: watch::Receiver<View>,
+    standing: watch::Receiver<Standing>,
     process: Process,
     ready: AtomicBool,
     flags: Flags,
@@ -90,21 +92,14 @@ struct Signals {
 }
 
 impl Shared {
-    fn new(dataplane: Arc<Dataplane>, view: watch::Receiver<View>, flags: Flags) -> Self {
-        Self {
-            dataplane,
-            view,
-            process: Process { started: now() },
-            ready: AtomicBool::new(true),
-            flags,
-        }
-    }
-
     /// What a config would change now.
     fn plan(&self, query: &PlanQuery) -> Result<Plan, Vec<String>> {
-        let snapshot = self.view.borrow().snapshot.clone();
+        let (snapshot, stored) = {
+            let view = self.view.borrow();
+            (view.snapshot.clone(), view.declared.stored.clone())
+        };
         let in_flight = |backend: &_| self.dataplane.live(backend).in_flight;
-        foresight::plan(query, &self.flags, &snapshot, now(), in_flight)
+        foresight::plan(query, &self.flags, &stored, &snapshot, now(), in_flight)
     }
 
     fn status(&self) -> Status {
@@ -114,7 +109,8 @@ impl Shared {
             |id: &_| self.dataplane.live(id),
             |lb: &_, pool: &_| self.dataplane.pool_live(lb, pool),
         );
-        view.status(self.process, now(), &listeners, live)
+        let standing = self.standing.borrow().clone();
+        view.status(self.process, now(), &listeners, &standing, live)
     }
 }
 
@@ -130,26 +126,39 @@ impl Server {
         let inside = runtime.enter();
         let signals = Signals::new()?;
         let identity = identity(&setup.config)?;
-        let (data, secrets, space) = open_data_dir(&setup.config, identity.as_ref())?;
+        let (data, secrets, space, last) = open_data_dir(&setup.config, identity.as_ref())?;
         let config = Arc::new(setup.config);
         let doors = Doors::open(&config.admin)?;
         let scheme = doors.scheme();
         let overrides = data.load_overrides()?;
         crate::hub::warn_of(&config);
-        let (core, first) = Core::new(now(), setup.source.to_string(), config.clone(), overrides);
+        let mut sync = Sync::new(space.clone(), last);
         let (events, plane_events) = mpsc::channel(CHANNEL);
-        let dataplane = Arc::new(Dataplane::start(dataplane::Options {
-            threads: threads(&config),
-            snapshot: core.snapshot().clone(),
-            managed_dir: data.managed(),
-            secrets,
-            events,
-        })?);
+        let start = |snapshot| {
+            let started = Dataplane::start(dataplane::Options {
+                threads: threads(&config),
+                snapshot,
+                managed_dir: data.managed(),
+                secrets: secrets.clone(),
+                events: events.clone(),
+            });
+            started.map_err(anyhow::Error::from)
+        };
+        let source = setup.source.to_string();
+        let begun = runtime.block_on(begin(source, &config, &mut sync, &overrides, start))?;
+        let (core, first, dataplane) = (begun.core, begun.effects, begun.dataplane);
         let admin = bind_admin(config.admin.listen)?;
         give_up_root(identity.as_ref())?;
-        dataplane.tell(core.snapshot()).map_err(anyhow::Error::msg)?;
+        dataplane.tell(&begun.served).map_err(anyhow::Error::msg)?;
         let (view_out, view) = watch::channel(core.view());
-        let shared = Arc::new(Shared::new(dataplane.clone(), view, setup.flags.clone()));
+        let shared = Arc::new(Shared {
+            dataplane: dataplane.clone(),
+            view,
+            standing: sync.standing(),
+            process: Process { started: now() },
+            ready: AtomicBool::new(true),
+            flags: setup.flags.clone(),
+        });
         let (targets, targets_in) = watch::channel(Vec::new());
         let (certificates, certificates_in) = watch::channel(Vec::new());
         let ordered = keep_certificates(&dataplane, data.managed(), certificates_in);
@@ -160,21 +169,26 @@ impl Server {
             targets,
             certificates,
             view: view_out,
+            forwards: config.node.roles.contains(&Role::Lb),
         };
         let (orders, orders_in) = mpsc::channel(CHANNEL);
         let (weights, weights_in) = mpsc::channel(CHANNEL);
         let (candidates_out, candidates) = mpsc::channel(1);
+        let (offers_out, offers) = mpsc::channel(1);
         let (verdicts_out, verdicts) = mpsc::channel(CHANNEL);
         let (reloads, reloads_in) = mpsc::channel(CHANNEL);
         let inputs = Inputs {
             orders: orders_in,
             weights: weights_in,
             candidates,
+            offers,
             verdicts,
             ordered,
             events: plane_events,
         };
         runtime.spawn(hub.run(first, inputs));
+        let (_, no_hints) = mpsc::channel(1);
+        runtime.spawn(sync.run(offers_out, no_hints));
         runtime.spawn(orchestrator::run(targets_in, Gate::open(), verdicts_out));
         let watched = source::watch(setup.source, setup.flags, setup.text, reloads_in, candidates_out);
         runtime.spawn(watched);
@@ -442,7 +456,7 @@ fn identity(config: &Config) -> anyhow::Result<Option<Identity>> {
 fn open_data_dir(
     config: &Config,
     identity: Option<&Identity>,
-) -> anyhow::Result<(DataDir, Vec<Secret>, Space)> {
+) -> anyhow::Result<(DataDir, Vec<Secret>, Space, Option<Last>)> {
     let path = match &config.node.data_dir {
         Some(path) => path.clone(),
         None => {
@@ -461,6 +475,10 @@ fn open_data_dir(
     // Before the directory is given away, so that what is made here is given away too.
     let secrets = data.secrets()?;
     let space = cluster::open(&config.store, &data.store())?;
+    let last = match config.store {
+        StoreConfig::Embedded => None,
+        StoreConfig::Etcd(_) => Some(Last::open(&data.last())?),
+    };
     if let Some(identity) = identity {
         data.give_to(identity).with_context(|| {
             format!(
@@ -470,7 +488,7 @@ fn open_data_dir(
             )
         })?;
     }
-    Ok((data, secrets, space))
+    Ok((data, secrets, space, last))
 }
 
 fn bind_admin(address: SocketAddr) -> anyhow::Result<TcpListener> {

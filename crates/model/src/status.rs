@@ -20,6 +20,8 @@ pub struct Status {
     pub now: Timestamp,
     /// Config in force and the last try to change it.
     pub config: ConfigStatus,
+    /// Where what is not in the file is kept, and how this node stands towards it.
+    pub store: StoreStatus,
     /// Load balancers in order of name.
     pub load_balancers: Vec<LoadBalancerStatus>,
     /// The last events, oldest first; at most [`MAX_EVENTS`].
@@ -40,6 +42,34 @@ pub struct ConfigStatus {
     pub since: Timestamp,
     /// Result of the last reload, if there was one.
     pub last_reload: Option<ReloadStatus>,
+}
+
+/// How a node stands towards the store.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct StoreStatus {
+    /// `embedded` or `etcd`.
+    pub kind: String,
+    /// Whether it is heard.
+    pub connected: bool,
+    /// Why not.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub trouble: Option<String>,
+    /// Revision that it has; 0: nothing was ever declared there.
+    pub head: u64,
+    /// Revision that is served here.
+    pub served: u64,
+    /// A revision that is not served, and every reason.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub refused: Option<RefusedRevision>,
+}
+
+/// A revision of the store that a node does not serve.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RefusedRevision {
+    /// Which.
+    pub revision: u64,
+    /// Every reason.
+    pub reasons: Vec<String>,
 }
 
 /// Result of a reload.
@@ -249,7 +279,7 @@ pub struct BackendLive {
 pub struct Event {
     /// When.
     pub at: Timestamp,
-    /// What kind: `backend_up`, `backend_down`, `backend_ejected`, `backend_returned`, `order`, `reload`, `reload_refused`, `listener_open`, `listener_closed`, `listener_failed`, `pool_all_down`, `pool_recovered`, `circuit_opened`, `circuit_closed`, `certificate_reloaded`, `certificate_refused`, `certificate_expires`, `ocsp_stale`, `geoip_loaded`, `geoip_failed`.
+    /// What kind: `backend_up`, `backend_down`, `backend_ejected`, `backend_returned`, `order`, `reload`, `reload_refused`, `listener_open`, `listener_closed`, `listener_failed`, `pool_all_down`, `pool_recovered`, `circuit_opened`, `circuit_closed`, `certificate_reloaded`, `certificate_refused`, `certificate_expires`, `ocsp_stale`, `geoip_loaded`, `geoip_failed`, `applied`, `apply_refused`, `shadowed`.
     pub kind: String,
     /// About what: `shop/default/10.0.0.1:9001`.
     pub subject: String,

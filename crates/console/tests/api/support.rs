@@ -15,7 +15,8 @@ use model::record::{AttemptRecord, QueueRecord, RecordQuery, RequestRecord, TlsR
 use model::state::{BackendId, Ejection, Health, Mode, OrderAction, Override, RouteOrder, Timestamp};
 use model::status::{
     BackendLive, BackendStatus, CertificateStatus, ConfigStatus, Event, ListenerStatus, LoadBalancerStatus,
-    PoolLive, PoolStatus, QueueStatus, ReloadStatus, RouteStatus, SplitPartStatus, SplitStatus, Status,
+    PoolLive, PoolStatus, QueueStatus, RefusedRevision, ReloadStatus, RouteStatus, SplitPartStatus,
+    SplitStatus, Status,
 };
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::registry::Registry;
@@ -443,6 +444,17 @@ fn status() -> Status {
             revision: 1,
             since: Timestamp(1),
             last_reload: Some(answer_reload(true)),
+        },
+        store: StoreStatus {
+            kind: "etcd".to_owned(),
+            connected: false,
+            trouble: Some("no endpoint can be reached".to_owned()),
+            head: 7,
+            served: 6,
+            refused: Some(RefusedRevision {
+                revision: 7,
+                reasons: vec!["0.0.0.0:80 is listened on twice".to_owned()],
+            }),
         },
         load_balancers: vec![LoadBalancerStatus {
             name: name("shop"),

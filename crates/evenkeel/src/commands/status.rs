@@ -45,6 +45,7 @@ pub(crate) fn run(args: &StatusArgs) -> anyhow::Result<ExitCode> {
 pub(crate) fn render(status: &Status, paint: Paint) -> String {
     let mut out = String::new();
     head(&mut out, status, paint);
+    super::status_store::render(&mut out, &status.store, paint);
     for lb in &status.load_balancers {
         load_balancer(&mut out, lb, status.now, paint);
     }
@@ -374,6 +375,7 @@ mod tests {
     use super::*;
     use model::config::{AllDown, Name};
     use model::state::{Ejection, Mode};
+    use model::status::StoreStatus;
     use model::status::{PoolLive, ReloadStatus};
 
     const NOW: Timestamp = Timestamp(1_772_368_496_000);
@@ -454,6 +456,7 @@ mod tests {
                     messages: vec!["evenkeel.toml:3:1: unknown key `algoritm`".into()],
                 }),
             },
+            store: StoreStatus::default(),
             load_balancers: vec![LoadBalancerStatus {
                 name: name("shop"),
                 listeners: vec![ListenerStatus {

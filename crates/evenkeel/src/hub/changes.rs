@@ -15,6 +15,11 @@ use orchestrator::acme::AcmeEvent;
 
 use crate::text::duration;
 
+/// The subject of what concerns the store.
+const STORE: &str = "store";
+/// Reasons of a refusal that an event tells.
+const MAX_REASONS_TOLD: usize = 4;
+
 /// Kind, subject and message of an event to be.
 pub(super) type Change = (Kind, String, String);
 
@@ -43,6 +48,9 @@ pub(crate) enum Kind {
     GeoipFailed,
     CircuitOpened,
     CircuitClosed,
+    Applied,
+    ApplyRefused,
+    Shadowed,
 }
 
 impl Kind {
@@ -71,6 +79,9 @@ impl Kind {
             Self::GeoipFailed => "geoip_failed",
             Self::CircuitOpened => "circuit_opened",
             Self::CircuitClosed => "circuit_closed",
+            Self::Applied => "applied",
+            Self::ApplyRefused => "apply_refused",
+            Self::Shadowed => "shadowed",
         }
     }
 
@@ -88,6 +99,8 @@ impl Kind {
             Self::OcspStale,
             Self::GeoipFailed,
             Self::CircuitOpened,
+            Self::ApplyRefused,
+            Self::Shadowed,
         ];
         bad.iter().any(|k| k.as_str() == kind)
     }
@@ -310,6 +323,40 @@ pub(super) fn refused(revision: u64, reasons: &[String]) -> String {
         n => format!(" (and {} more errors)", n - 1),
     };
     format!("revision {revision} stays in force: {first}{more}")
+}
+
+/// A revision of the store that is served from now on.
+pub(super) fn applied(revision: u64, messages: &[String], at_most: usize) -> Change {
+    (
+        Kind::Applied,
+        STORE.to_owned(),
+        reload(revision, messages, at_most),
+    )
+}
+
+/// A revision of the store that is not served.
+pub(super) fn apply_refused(revision: u64, reasons: &[String]) -> Change {
+    let told = reasons
+        .iter()
+        .take(MAX_REASONS_TOLD)
+        .map(|reason| reason.lines().next().unwrap_or_default());
+    let more = match reasons.len().saturating_sub(MAX_REASONS_TOLD) {
+        0 => String::new(),
+        n => format!("; and {n} more"),
+    };
+    let told = told.collect::<Vec<_>>().join("; ");
+    let message = format!("revision {revision} is not served here, the one before stays: {told}{more}");
+    (Kind::ApplyRefused, STORE.to_owned(), message)
+}
+
+/// Load balancers that the store and the file of this node have.
+pub(super) fn shadowed(revision: u64, names: &[Name]) -> Change {
+    let names: Vec<String> = names.iter().map(|name| format!("`{name}`")).collect();
+    let message = format!(
+        "revision {revision} has {}, which this node's own file has too: the file's is served",
+        names.join(", ")
+    );
+    (Kind::Shadowed, STORE.to_owned(), message)
 }
 
 /// What a new config changes, a line each.

@@ -14,6 +14,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use cluster::Desired;
 use console::OrderError;
 use dataplane::CertificateNews;
 use model::config::{Config, HealthCheck, MAX_SPLIT_WEIGHT, MAX_WEIGHT, Name};
@@ -27,6 +28,7 @@ use orchestrator::acme::AcmeEvent;
 
 use super::backends::{Known, Probed};
 use super::changes::{self, Kind};
+use super::declared::Declared;
 use super::view::{Counts, Reloads, View};
 
 /// Lines kept of one reload's result; a file of nonsense must not fill the memory.
@@ -71,8 +73,17 @@ pub(crate) enum Input {
         /// All overrides with it.
         overrides: Overrides,
     },
-    /// A new config was read, is valid, and its listeners can be opened.
-    Loaded(Arc<Config>),
+    /// A new file was read, is valid with what the store has, and its listeners can be opened.
+    Loaded(Declared),
+    /// The store has something new, likewise.
+    Applied(Declared),
+    /// What the store has was refused, with every reason.
+    ApplyRefused {
+        /// Its revision.
+        revision: u64,
+        /// Why.
+        reasons: Vec<String>,
+    },
     /// A new config was refused, with every reason.
     Refused(Vec<String>),
     /// The listeners of the data plane after a publish.
@@ -99,6 +110,7 @@ pub(crate) enum Effect {
 pub(crate) struct Core {
     source: String,
     revision: u64,
+    declared: Declared,
     config: Arc<Config>,
     config_since: Timestamp,
     last_reload: Option<ReloadStatus>,
@@ -120,9 +132,10 @@ impl Core {
     pub(crate) fn new(
         now: Timestamp,
         source: String,
-        config: Arc<Config>,
+        declared: Declared,
         overrides: Overrides,
     ) -> (Self, Vec<Effect>) {
+        let config = declared.config.clone();
         let observed = Observed::default();
         let snapshot = Arc::new(Snapshot::build(
             Layers {
@@ -137,6 +150,7 @@ impl Core {
         let mut core = Self {
             source,
             revision: 1,
+            declared,
             config,
             config_since: now,
             last_reload: None,
@@ -194,7 +208,11 @@ impl Core {
             Input::Geoip { path, result } => {
                 self.record(now, changes::geoip(&path, result), &mut effects);
             }
-            Input::Loaded(config) => self.take_config(now, config, &mut effects),
+            Input::Loaded(declared) => self.take_config(now, declared, &mut effects),
+            Input::Applied(declared) => self.apply_stored(now, declared, &mut effects),
+            Input::ApplyRefused { revision, reasons } => {
+                self.record(now, changes::apply_refused(revision, &reasons), &mut effects);
+            }
             Input::Refused(reasons) => self.refuse_config(now, reasons, &mut effects),
             Input::Listeners(listeners) => self.take_listeners(now, listeners, &mut effects),
             Input::Time => {}
@@ -319,6 +337,16 @@ impl Core {
         &self.snapshot
     }
 
+    /// What the store has, as far as it is served.
+    pub(crate) fn stored(&self) -> Arc<Desired> {
+        self.declared.stored.clone()
+    }
+
+    /// The node's own file.
+    pub(crate) fn file(&self) -> Arc<Config> {
+        self.declared.file.clone()
+    }
+
     /// What readers (status, metrics) see.
     pub(crate) fn view(&self) -> View {
         View {
@@ -332,6 +360,7 @@ impl Core {
             reloads: self.reloads,
             counts: self.counts.clone(),
             events: self.events.clone(),
+            declared: self.declared.clone(),
         }
     }
 
@@ -376,20 +405,44 @@ impl Core {
         self.observed.ejections.insert(ejected.backend, ejection);
     }
 
-    fn take_config(&mut self, now: Timestamp, config: Arc<Config>, effects: &mut Vec<Effect>) {
-        self.reloads.ok += 1;
+    /// Takes what is declared; says what that changes, a line each, and which load balancers it touches.
+    fn declare(&mut self, now: Timestamp, declared: Declared) -> (Vec<String>, BTreeSet<Name>) {
         // What is equal is the same from here on, so that nobody has to look into it again.
-        let config = Arc::new(Arc::unwrap_or_clone(config).sharing(&self.config));
-        let touched = config.touched(&self.config);
-        let mut messages = if *config == *self.config {
-            vec!["nothing changed".to_owned()]
-        } else {
-            let messages = changes::of_config(&self.config, &config);
-            self.revision += 1;
-            self.config = config;
-            self.config_since = now;
-            messages
+        let config = Arc::new(Config::clone(&declared.config).sharing(&self.config));
+        self.declared = Declared {
+            config: config.clone(),
+            ..declared
         };
+        let touched = config.touched(&self.config);
+        if *config == *self.config {
+            return (vec!["nothing changed".to_owned()], touched);
+        }
+        let messages = changes::of_config(&self.config, &config);
+        self.revision += 1;
+        self.config = config;
+        self.config_since = now;
+        (messages, touched)
+    }
+
+    fn apply_stored(&mut self, now: Timestamp, declared: Declared, effects: &mut Vec<Effect>) {
+        let (revision, shadowed) = (declared.stored.revision, declared.shadowed.clone());
+        let (messages, touched) = self.declare(now, declared);
+        self.record(
+            now,
+            changes::applied(revision, &messages, CHANGES_IN_EVENT),
+            effects,
+        );
+        if !shadowed.is_empty() {
+            self.record(now, changes::shadowed(revision, &shadowed), effects);
+        }
+        if self.forget_unknown_backends(now, &touched, effects) {
+            effects.push(Effect::Store(self.overrides.clone()));
+        }
+    }
+
+    fn take_config(&mut self, now: Timestamp, declared: Declared, effects: &mut Vec<Effect>) {
+        self.reloads.ok += 1;
+        let (mut messages, touched) = self.declare(now, declared);
         let summary = changes::reload(self.revision, &messages, CHANGES_IN_EVENT);
         self.record(now, (Kind::Reload, self.source.clone(), summary), effects);
         messages.truncate(MAX_RELOAD_MESSAGES);

@@ -7,6 +7,7 @@
 mod backends;
 mod changes;
 mod core;
+mod declared;
 #[cfg(test)]
 pub(crate) mod fixture;
 #[cfg(test)]
@@ -23,6 +24,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use cluster::{Desired, Offer};
 use console::{OrderError, OrderRequest, WeightsRequest};
 use dataplane::{Dataplane, DataplaneEvent};
 use model::acme::Managed;
@@ -34,11 +36,12 @@ use tokio::sync::{mpsc, watch};
 use tokio::time::MissedTickBehavior;
 
 pub(crate) use self::changes::{describe, shares};
-pub(crate) use self::core::Core;
+pub(crate) use self::core::{Core, Effect};
+pub(crate) use self::declared::Declared;
 pub(crate) use self::view::{Process, View};
 
 use self::changes::Kind;
-use self::core::{Effect, Input};
+use self::core::Input;
 use crate::data_dir::DataDir;
 use crate::now;
 use crate::source::Candidate;
@@ -77,6 +80,8 @@ pub(crate) struct Hub {
     pub(crate) certificates: watch::Sender<Vec<Managed>>,
     /// What others see.
     pub(crate) view: watch::Sender<View>,
+    /// Whether this node forwards; if not, it only knows.
+    pub(crate) forwards: bool,
 }
 
 /// What the hub listens to.
@@ -87,6 +92,8 @@ pub(crate) struct Inputs {
     pub(crate) weights: mpsc::Receiver<WeightsRequest>,
     /// Configs read.
     pub(crate) candidates: mpsc::Receiver<Candidate>,
+    /// What the store has.
+    pub(crate) offers: mpsc::Receiver<Offer>,
     /// Verdicts of the checks.
     pub(crate) verdicts: mpsc::Receiver<Verdict>,
     /// What became of ordered certificates.
@@ -115,6 +122,7 @@ impl Hub {
                 },
                 Some(request) = inputs.weights.recv() => self.weigh(request).await,
                 Some(candidate) = inputs.candidates.recv() => self.candidate(candidate).await,
+                Some(offer) = inputs.offers.recv() => self.offer(offer).await,
                 _ = inputs.verdicts.recv_many(&mut verdicts, VERDICTS_AT_ONCE), if !inputs.verdicts.is_closed() => {
                     self.handle(Input::Verdicts(std::mem::take(&mut verdicts))).await;
                 }
@@ -155,7 +163,9 @@ impl Hub {
             match effect {
                 Effect::Publish(snapshot) => {
                     // It waits for the shards; the other tasks of this thread must not.
-                    tokio::task::block_in_place(|| self.dataplane.publish(&snapshot));
+                    if self.forwards {
+                        tokio::task::block_in_place(|| self.dataplane.publish(&snapshot));
+                    }
                     self.order_certificates(&snapshot.config);
                     published = true;
                 }
@@ -237,12 +247,12 @@ impl Hub {
     async fn candidate(&mut self, candidate: Candidate) {
         let input = match candidate.result {
             Err(reasons) => Input::Refused(reasons),
-            Ok(config) => match self.unusable(&config) {
-                reasons if reasons.is_empty() => {
-                    warn_of(&config);
-                    Input::Loaded(Arc::new(config))
+            Ok(config) => match self.declared(Arc::new(config), self.core.stored()) {
+                Ok(declared) => {
+                    warn_of(&declared.file);
+                    Input::Loaded(declared)
                 }
-                reasons => Input::Refused(reasons),
+                Err(reasons) => Input::Refused(reasons),
             },
         };
         if let Input::Refused(reasons) = &input {
@@ -254,6 +264,33 @@ impl Hub {
         let result = self.core.view().config.last_reload;
         if let Some((reply, result)) = candidate.reply.zip(result) {
             let _ = reply.send(result);
+        }
+    }
+
+    /// Takes a revision of the store, if it goes together with the file and can be served.
+    async fn offer(&mut self, offer: Offer) {
+        let revision = offer.desired.revision;
+        let declared = self.declared(self.core.file(), offer.desired);
+        let result = declared.as_ref().map(|_| ()).map_err(Clone::clone);
+        self.handle(match declared {
+            Ok(declared) => Input::Applied(declared),
+            Err(reasons) => Input::ApplyRefused { revision, reasons },
+        })
+        .await;
+        // Who offered may have ended; it is served all the same.
+        let _ = offer.reply.send(result);
+    }
+
+    /// The whole of file and store, when it can be put in force.
+    fn declared(&self, file: Arc<Config>, stored: Arc<Desired>) -> Result<Declared, Vec<String>> {
+        let declared = Declared::new(file, stored)?;
+        let reasons = match self.forwards {
+            true => self.unusable(&declared.config),
+            false => Vec::new(),
+        };
+        match reasons.is_empty() {
+            true => Ok(declared),
+            false => Err(reasons),
         }
     }
 

@@ -64,7 +64,12 @@ impl World {
         let routes: BTreeMap<_, _> = ROUTES.into_iter().map(|route| (route, vec!["a", "b"])).collect();
         let config = config(&routes);
         let stored = Overrides::default();
-        let (core, _) = Core::new(started(), "test.toml".into(), config.clone(), stored.clone());
+        let (core, _) = Core::new(
+            started(),
+            "test.toml".into(),
+            config.clone().into(),
+            stored.clone(),
+        );
         Self {
             core,
             now: started(),
@@ -125,7 +130,7 @@ impl World {
         let (core, effects) = Core::new(
             self.now,
             "test.toml".into(),
-            self.config.clone(),
+            self.config.clone().into(),
             self.stored.clone(),
         );
         self.core = core;
@@ -231,7 +236,7 @@ fn storm(seed: u64) {
                     }
                 }
                 world.config = config(&world.routes);
-                world.give(Input::Loaded(world.config.clone()));
+                world.give(Input::Loaded(world.config.clone().into()));
             }
             6 => world.restart(),
             _ => world.pass(Duration::from_millis(dice.below(15_000) as u64)),

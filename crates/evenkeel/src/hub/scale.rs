@@ -14,6 +14,8 @@ use model::config::{Config, LoadBalancer, Name};
 use model::snapshot::{PoolState, Snapshot};
 use model::state::{BackendId, Health, Mode, Order, OrderAction, OverrideKey, Overrides, Timestamp, Verdict};
 
+use cluster::Standing;
+
 use super::core::{Core, Effect, Input};
 use super::fixture::{name, started};
 
@@ -143,7 +145,7 @@ fn rebuilt(before: &Snapshot, after: &Snapshot) -> Vec<String> {
 #[test]
 fn one_thing_that_happens_rebuilds_one_pool() {
     let (now, many) = (started(), config(50, 4));
-    let (mut core, _) = Core::new(now, "test.toml".into(), many.clone(), Overrides::default());
+    let (mut core, _) = Core::new(now, "test.toml".into(), many.clone().into(), Overrides::default());
     let probes = |effects: &[Effect]| effects.iter().any(|effect| matches!(effect, Effect::Probe(_)));
     let mut give = |input: Input| {
         let before = core.snapshot().clone();
@@ -152,9 +154,12 @@ fn one_thing_that_happens_rebuilds_one_pool() {
     };
     let one = |index: usize| vec![format!("lb{index}/default")];
     assert_eq!(give(verdict(7, 1, Health::Down)), (one(7), false));
-    assert_eq!(give(Input::Loaded(changed(&many, 9, 4, 5))), (one(9), false));
+    assert_eq!(
+        give(Input::Loaded(changed(&many, 9, 4, 5).into())),
+        (one(9), false)
+    );
     let more = changed(&many, 9, 5, 5);
-    assert_eq!(give(Input::Loaded(more.clone())), (one(9), true));
+    assert_eq!(give(Input::Loaded(more.clone().into())), (one(9), true));
     let texts: String = (0..50)
         .map(|index| {
             if index == 9 {
@@ -164,7 +169,10 @@ fn one_thing_that_happens_rebuilds_one_pool() {
             }
         })
         .collect();
-    assert_eq!(give(Input::Loaded(Arc::new(parsed(&texts)))), (Vec::new(), false));
+    assert_eq!(
+        give(Input::Loaded(Arc::new(parsed(&texts)).into())),
+        (Vec::new(), false)
+    );
     let order = Order {
         key: OverrideKey {
             load_balancer: name("lb3"),
@@ -225,7 +233,12 @@ impl Measured {
         let config = Arc::new(steps.time(("start", "parse all"), || parsed(&text)));
         resident("with the config");
         let (core, first) = steps.time(("start", "core"), || {
-            Core::new(now, "test.toml".into(), config.clone(), Overrides::default())
+            Core::new(
+                now,
+                "test.toml".into(),
+                config.clone().into(),
+                Overrides::default(),
+            )
         });
         drop(first);
         resident("with the core");
@@ -289,7 +302,7 @@ impl Measured {
             changed(&core.snapshot().config, index, BACKENDS, 2)
         });
         steps.time(("change", "look at TLS"), || dataplane.tls_problems(&config));
-        self.give("change", Input::Loaded(config));
+        self.give("change", Input::Loaded(config.into()));
         let Self {
             core,
             dataplane,
@@ -331,7 +344,7 @@ impl Measured {
         );
         let (view, listeners) = (core.view(), dataplane.listeners());
         let status = steps.time(("status", "made"), || {
-            view.status(process, *now, &listeners, live)
+            view.status(process, *now, &listeners, &Standing::default(), live)
         });
         let json = steps.time(("status", "as JSON"), || serde_json::to_vec(&status).unwrap());
         println!("status: {} bytes", json.len());

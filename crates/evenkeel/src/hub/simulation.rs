@@ -28,7 +28,7 @@ struct World {
 
 impl World {
     fn new(config: Arc<Config>, stored: Overrides) -> Self {
-        let (core, first) = Core::new(started(), "test.toml".into(), config, stored.clone());
+        let (core, first) = Core::new(started(), "test.toml".into(), config.into(), stored.clone());
         let published = core.snapshot().clone();
         let mut world = Self {
             core,
@@ -253,7 +253,7 @@ fn a_reload_keeps_what_it_does_not_concern() {
     let mut world = World::new(config(&[1, 2]), Overrides::default());
     world.verdict(1, Health::Down, "status 503");
     world.order(2, OrderAction::Mode(Mode::Drain), None).unwrap();
-    world.give(Input::Loaded(config(&[1, 3])));
+    world.give(Input::Loaded(config(&[1, 3]).into()));
     assert_eq!(
         world.eligibility(),
         BTreeMap::from([(1, Eligibility::Down), (3, Eligibility::Eligible)])
@@ -271,7 +271,7 @@ fn a_reload_keeps_what_it_does_not_concern() {
 #[test]
 fn an_unchanged_config_is_no_new_revision() {
     let mut world = World::new(config(&[1, 2]), Overrides::default());
-    world.give(Input::Loaded(config(&[1, 2])));
+    world.give(Input::Loaded(config(&[1, 2]).into()));
     let view = world.core.view();
     assert_eq!((view.config.revision, view.reloads.ok), (1, 1));
     assert_eq!(world.publishes, 0);
@@ -284,7 +284,7 @@ fn keys_that_need_a_restart_are_named() {
     let mut changed = Config::clone(&config(&[1]));
     changed.node.threads = Some(7);
     changed.admin.listen = "127.0.0.1:7799".parse().unwrap();
-    world.give(Input::Loaded(Arc::new(changed)));
+    world.give(Input::Loaded(Arc::new(changed).into()));
     let messages = world.core.view().config.last_reload.unwrap().messages;
     for key in ["node.threads", "admin.listen"] {
         let line = format!("{key} changed; it takes effect after a restart");
@@ -298,10 +298,10 @@ fn a_verdict_lives_as_long_as_its_check() {
     let mut world = World::new(config(&[1, 2]), Overrides::default());
     world.verdict(1, Health::Down, "status 503");
     let without = config_with(&[1, 2], "slow_start = \"0s\"\nhealth = false\n");
-    world.give(Input::Loaded(without));
+    world.give(Input::Loaded(without.into()));
     assert_eq!(world.eligibility()[&1], Eligibility::Eligible);
     assert!(world.probed.is_empty());
-    world.give(Input::Loaded(config(&[1, 2])));
+    world.give(Input::Loaded(config(&[1, 2]).into()));
     assert_eq!(world.eligibility()[&1], Eligibility::Eligible);
     assert_eq!(world.probed, BTreeSet::from([1, 2]));
 }
@@ -494,7 +494,7 @@ fn storm(seed: u64) {
                 if ports.is_empty() {
                     ports.push(1);
                 }
-                world.give(Input::Loaded(closed(&ports)));
+                world.give(Input::Loaded(closed(&ports).into()));
                 shadows.retain(|p, _| ports.contains(p));
                 for p in &ports {
                     shadows.entry(*p).or_default();

@@ -4,13 +4,16 @@
 use std::collections::VecDeque;
 use std::sync::Arc;
 
-use model::config::{LoadBalancer, Name, Pool, RouteTarget, SplitPart};
+use cluster::Standing;
+use model::config::{LoadBalancer, Name, Pool, RouteTarget, SplitPart, StoreConfig};
 use model::snapshot::{Member, PoolState, Snapshot, WEIGHT_SCALE};
 use model::state::{BackendId, ByLoadBalancer, RouteOrder, Timestamp};
 use model::status::{
     BackendLive, BackendStatus, ConfigStatus, Event, ListenerStatus, LoadBalancerStatus, MAX_ROUTES_SHOWN,
-    PoolLive, PoolStatus, RouteStatus, SplitPartStatus, SplitStatus, Status,
+    PoolLive, PoolStatus, RefusedRevision, RouteStatus, SplitPartStatus, SplitStatus, Status, StoreStatus,
 };
+
+use super::declared::Declared;
 
 /// State of the hub at one moment; cheap to clone.
 #[derive(Clone, Debug)]
@@ -25,6 +28,8 @@ pub(crate) struct View {
     pub(crate) counts: Arc<ByLoadBalancer<BackendId, Counts>>,
     /// The last events, oldest first.
     pub(crate) events: VecDeque<Arc<Event>>,
+    /// What is declared, where.
+    pub(crate) declared: Declared,
 }
 
 /// Reloads since start.
@@ -61,6 +66,7 @@ impl View {
         process: Process,
         now: Timestamp,
         listeners: &[(Name, ListenerStatus)],
+        standing: &Standing,
         (backend_live, pool_live): (
             impl Fn(&BackendId) -> BackendLive,
             impl Fn(&Name, &Name) -> PoolLive,
@@ -73,6 +79,7 @@ impl View {
             started: process.started,
             now,
             config: self.config.clone(),
+            store: self.store(standing),
             load_balancers: load_balancers
                 .map(|lb| LoadBalancerStatus {
                     name: lb.name.clone(),
@@ -95,6 +102,25 @@ impl View {
                 })
                 .collect(),
             events: self.events.iter().map(|e| Event::clone(e)).collect(),
+        }
+    }
+
+    fn store(&self, standing: &Standing) -> StoreStatus {
+        let kind = match self.snapshot.config.store {
+            StoreConfig::Embedded => "embedded",
+            StoreConfig::Etcd(_) => "etcd",
+        };
+        let refused = standing.refused.as_ref().map(|refused| RefusedRevision {
+            revision: refused.revision,
+            reasons: refused.reasons.clone(),
+        });
+        StoreStatus {
+            kind: kind.to_owned(),
+            connected: standing.connected,
+            trouble: standing.trouble.clone(),
+            head: standing.head,
+            served: standing.served,
+            refused,
         }
     }
 

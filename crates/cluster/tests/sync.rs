@@ -1,0 +1,301 @@
+//! A node follows what is declared: by push, by poll, from its disk; and takes a revision whole or not at all.
+
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use evenkeel_cluster::{Desired, Last, Offer, Space, Standing, Store, Sync};
+use model::config::Name;
+use model::state::Timestamp;
+use peers::{Etcd, PATIENCE};
+use reconcile::desired::records::{Digest, LogRecord, State, keys};
+use store::{Committed, EtcdSettings, Transaction};
+use tempfile::TempDir;
+use tokio::sync::{mpsc, watch};
+use tokio::time::timeout;
+
+/// Writes revisions as `apply` does.
+struct Writer {
+    space: Space,
+    state: State,
+}
+
+impl Writer {
+    fn new(space: &Space) -> Self {
+        Self {
+            space: space.clone(),
+            state: State::default(),
+        }
+    }
+
+    /// Puts these load balancers (none: deletes) as the next revision.
+    async fn apply(&mut self, changed: &[(&str, Option<&str>)]) -> u64 {
+        let revision = self.state.revision + 1;
+        let mut names = BTreeMap::new();
+        for (lb, text) in changed {
+            let digest = text.map(Digest::of);
+            if let Some((digest, text)) = digest.zip(*text) {
+                self.put(Transaction::new().put(self.space.key(&keys::object(digest)), text.to_owned()))
+                    .await;
+            }
+            names.insert(name(lb), digest);
+        }
+        let mut record = LogRecord {
+            revision,
+            parent: self.state.revision,
+            author: "eva".into(),
+            at: Timestamp(now().as_millis() as u64),
+            what: "apply".into(),
+            message: String::new(),
+            token: String::new(),
+            changed: names,
+            all: None,
+        };
+        self.state.step(&record).unwrap();
+        record.all = keys::begins_block(revision).then(|| self.state.objects.clone());
+        let transaction = Transaction::new()
+            .put(
+                self.space.key(&keys::log(revision)),
+                serde_json::to_vec(&record).unwrap(),
+            )
+            .put(
+                self.space.key(keys::HEAD),
+                serde_json::to_vec(&self.state.head()).unwrap(),
+            );
+        self.put(transaction).await;
+        revision
+    }
+
+    async fn put(&self, transaction: Transaction) {
+        let committed = self.space.store().commit(transaction).await.unwrap();
+        assert!(matches!(committed, Committed::Done(_)));
+    }
+}
+
+/// A node: takes what is offered, unless `refuse` says why not.
+struct Node {
+    standing: watch::Receiver<Standing>,
+    served: watch::Receiver<Arc<Desired>>,
+    refuse: watch::Sender<Option<String>>,
+}
+
+impl Node {
+    fn start(sync: Sync) -> Self {
+        let (offers, mut taken) = mpsc::channel::<Offer>(1);
+        let (serve, served) = watch::channel(Arc::default());
+        let (refuse, refused) = watch::channel(None);
+        let standing = sync.standing();
+        let (_, hints) = mpsc::channel(1);
+        tokio::spawn(sync.run(offers, hints));
+        tokio::spawn(async move {
+            while let Some(offer) = taken.recv().await {
+                let reason: Option<String> = refused.borrow().clone();
+                let answer = reason.map_or(Ok(()), |reason| Err(vec![reason]));
+                if answer.is_ok() {
+                    serve.send_replace(offer.desired);
+                }
+                drop(offer.reply.send(answer));
+            }
+        });
+        Self {
+            standing,
+            served,
+            refuse,
+        }
+    }
+
+    async fn until(&mut self, what: &str, condition: impl Fn(&Standing) -> bool) -> Standing {
+        let found = timeout(PATIENCE, self.standing.wait_for(condition)).await;
+        found
+            .unwrap_or_else(|_| panic!("in vain: {what}"))
+            .unwrap()
+            .clone()
+    }
+
+    fn names(&self) -> Vec<String> {
+        self.served
+            .borrow()
+            .load_balancers
+            .keys()
+            .map(ToString::to_string)
+            .collect()
+    }
+}
+
+fn name(text: &str) -> Name {
+    Name::parse(text).unwrap()
+}
+
+fn now() -> Duration {
+    std::time::SystemTime::now()
+        .duration_since(std::time::UNIX_EPOCH)
+        .unwrap()
+}
+
+fn balancer(port: u16) -> String {
+    format!(r#"{{"backend_servers":["10.0.0.1:{port}"],"listen":"127.0.0.1:{port}"}}"#)
+}
+
+fn embedded() -> (TempDir, Space) {
+    let folder = TempDir::new().unwrap();
+    let store = Store::embedded(folder.path()).unwrap();
+    (folder, Space::new(store, "/evenkeel/"))
+}
+
+fn etcd(etcd: &Etcd) -> Space {
+    Space::new(
+        Store::etcd(EtcdSettings::new(etcd.endpoints())).unwrap(),
+        "/evenkeel/",
+    )
+}
+
+/// Scenario: nothing, then a load balancer, another, a change of one, a deletion, over the edge of a block. What did
+/// not change is the same value, not an equal one.
+#[tokio::test(flavor = "multi_thread")]
+async fn changes_are_pushed_and_only_they_are_read_anew() {
+    let (_folder, space) = embedded();
+    let mut writer = Writer::new(&space);
+    let mut node = Node::start(Sync::new(space, None));
+    node.until("hears of nothing", |standing| {
+        standing.known && standing.head == 0
+    })
+    .await;
+    writer
+        .apply(&[("shop", Some(&balancer(1))), ("blog", Some(&balancer(2)))])
+        .await;
+    node.until("two", |standing| standing.served == 1).await;
+    let before = node.served.borrow().clone();
+    writer.apply(&[("shop", Some(&balancer(3)))]).await;
+    let standing = node.until("a change", |standing| standing.served == 2).await;
+    assert!(standing.took.is_some_and(|took| took < PATIENCE), "{standing:?}");
+    let after = node.served.borrow().clone();
+    let same = |lb| {
+        Arc::ptr_eq(
+            &before.load_balancers[&name(lb)],
+            &after.load_balancers[&name(lb)],
+        )
+    };
+    assert_eq!((same("shop"), same("blog")), (false, true));
+    writer.apply(&[("blog", None)]).await;
+    node.until("one less", |standing| standing.served == 3).await;
+    assert_eq!(node.names(), ["shop"]);
+    for port in 4..140 {
+        writer.apply(&[("shop", Some(&balancer(port)))]).await;
+    }
+    let last = writer.state.revision;
+    node.until("the last", |standing| standing.served == last).await;
+    assert_eq!(node.names(), ["shop"]);
+}
+
+/// Scenario: a revision has a load balancer that does not read, then one that whoever serves refuses. The one before
+/// stays, whole; the next good one is taken.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_revision_is_taken_whole_or_not_at_all() {
+    let (_folder, space) = embedded();
+    let mut writer = Writer::new(&space);
+    let mut node = Node::start(Sync::new(space, None));
+    writer.apply(&[("shop", Some(&balancer(1)))]).await;
+    node.until("the first", |standing| standing.served == 1).await;
+    let wrong = r#"{"backend_servers":["10.0.0.1:1"],"algoritm":"random"}"#;
+    writer
+        .apply(&[("shop", Some(&balancer(2))), ("blog", Some(wrong))])
+        .await;
+    let standing = node
+        .until("a refusal", |standing| standing.refused.is_some())
+        .await;
+    assert_eq!((standing.served, standing.head), (1, 2));
+    let reasons = standing.refused.unwrap().reasons.join("\n");
+    assert!(
+        reasons.contains("algoritm") && reasons.contains("blog"),
+        "{reasons}"
+    );
+    node.refuse.send_replace(Some("port 3 is taken".to_owned()));
+    writer
+        .apply(&[("shop", Some(&balancer(3))), ("blog", None)])
+        .await;
+    let refused = |standing: &Standing| {
+        standing
+            .refused
+            .as_ref()
+            .is_some_and(|refused| refused.revision == 3)
+    };
+    let standing = node.until("another refusal", refused).await;
+    assert_eq!(standing.refused.unwrap().reasons, ["port 3 is taken"]);
+    node.refuse.send_replace(None);
+    writer.apply(&[("shop", Some(&balancer(4)))]).await;
+    let standing = node.until("the good one", |standing| standing.served == 4).await;
+    assert_eq!(standing.refused, None);
+}
+
+/// Scenario: a node has followed etcd and ends; etcd dies; the node starts again: it begins with what it had. etcd
+/// comes back with something newer, and the node goes on to that. A damaged file on the disk is told and not used.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_node_starts_from_its_disk_while_the_store_is_away() {
+    let mut server = tokio::task::block_in_place(|| Etcd::start(1));
+    let folder = TempDir::new().unwrap();
+    let last = || Some(Last::open(&folder.path().join("last")).unwrap());
+    let mut writer = Writer::new(&etcd(&server));
+    writer
+        .apply(&[("shop", Some(&balancer(1))), ("blog", Some(&balancer(2)))])
+        .await;
+    let mut sync = Sync::new(etcd(&server), last());
+    assert_eq!(sync.first().await, None);
+    let mut node = Node::start(sync);
+    node.until("the first", |standing| standing.served == 1).await;
+    writer.apply(&[("blog", Some(&balancer(3)))]).await;
+    node.until("the second", |standing| standing.served == 2).await;
+    drop(node);
+    writer.apply(&[("chat", Some(&balancer(4)))]).await;
+    server.members[0].crash();
+
+    let mut sync = Sync::new(etcd(&server), last());
+    let begun = sync.first().await.unwrap();
+    let names: Vec<&str> = begun.load_balancers.keys().map(Name::as_str).collect();
+    assert_eq!((begun.revision, names), (2, vec!["blog", "shop"]));
+    let mut node = Node::start(sync);
+    let standing = node
+        .until("no store", |standing| standing.trouble.is_some())
+        .await;
+    assert!(standing.known && !standing.connected, "{standing:?}");
+    server.members[0].start_again();
+    node.until("the newest", |standing| {
+        standing.served == 3 && standing.connected
+    })
+    .await;
+    assert_eq!(node.names(), ["blog", "chat", "shop"]);
+    drop(node);
+
+    let objects = std::fs::read_dir(folder.path().join("last")).unwrap();
+    let object = objects
+        .map(|entry| entry.unwrap().path())
+        .find(|path| path.extension().is_some_and(|extension| extension == "object"));
+    std::fs::write(object.unwrap(), "{}").unwrap();
+    let mut sync = Sync::new(etcd(&server), last());
+    assert_eq!(sync.first().await, None);
+}
+
+/// Scenario: the head says something that its log does not give, as after a restore of half a backup. The node stays
+/// where it is and says so; once the store is whole again it goes on.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_head_without_its_content_is_not_believed() {
+    let (_folder, space) = embedded();
+    let mut writer = Writer::new(&space);
+    let mut node = Node::start(Sync::new(space.clone(), None));
+    writer.apply(&[("shop", Some(&balancer(1)))]).await;
+    node.until("the first", |standing| standing.served == 1).await;
+    let mut head = writer.state.head();
+    head.revision = 9;
+    let broken = serde_json::to_vec(&head).unwrap();
+    writer
+        .put(Transaction::new().put(space.key(keys::HEAD), broken))
+        .await;
+    let standing = node
+        .until("a refusal", |standing| standing.refused.is_some())
+        .await;
+    assert_eq!((standing.served, standing.head), (1, 9));
+    writer.apply(&[("shop", Some(&balancer(2)))]).await;
+    let standing = node.until("the second", |standing| standing.served == 2).await;
+    assert_eq!(standing.refused, None);
+}
