@@ -15,7 +15,7 @@ use std::time::Duration;
 use anyhow::{Context, anyhow, bail};
 use cluster::{Last, Space, Standing, Sync};
 use console::{Console, OrderRequest, ReloadRequest, WeightsRequest};
-use dataplane::Dataplane;
+use dataplane::{Dataplane, DataplaneEvent};
 use model::acme::Managed;
 use model::config::{Config, Role, Secret, StoreConfig};
 use model::plan::{Plan, PlanQuery};
@@ -29,7 +29,7 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::{mpsc, oneshot, watch};
 
 use crate::admin::Doors;
-use crate::beginning::begin;
+use crate::beginning::{Begun, begin};
 use crate::data_dir::{self, DataDir};
 use crate::foresight;
 use crate::hub::{Hub, Inputs, Process, View};
@@ -146,53 +146,29 @@ impl Server {
         };
         let source = setup.source.to_string();
         let begun = runtime.block_on(begin(source, &config, &mut sync, &overrides, start))?;
-        let (core, first, dataplane) = (begun.core, begun.effects, begun.dataplane);
         let admin = bind_admin(config.admin.listen)?;
         give_up_root(identity.as_ref())?;
-        dataplane.tell(&begun.served).map_err(anyhow::Error::msg)?;
-        let (view_out, view) = watch::channel(core.view());
+        begun.dataplane.tell(&begun.served).map_err(anyhow::Error::msg)?;
+        let (view, view_in) = watch::channel(begun.core.view());
         let shared = Arc::new(Shared {
-            dataplane: dataplane.clone(),
-            view,
+            dataplane: begun.dataplane.clone(),
+            view: view_in,
             standing: sync.standing(),
             process: Process { started: now() },
             ready: AtomicBool::new(true),
             flags: setup.flags.clone(),
         });
-        let (targets, targets_in) = watch::channel(Vec::new());
-        let (certificates, certificates_in) = watch::channel(Vec::new());
-        let ordered = keep_certificates(&dataplane, data.managed(), certificates_in);
-        let hub = Hub {
-            core,
-            dataplane,
-            data: Arc::new(data),
-            targets,
-            certificates,
-            view: view_out,
+        let tasks = Tasks {
             forwards: config.node.roles.contains(&Role::Lb),
+            begun,
+            data: Arc::new(data),
+            view,
+            plane_events,
+            sync,
         };
-        let (orders, orders_in) = mpsc::channel(CHANNEL);
-        let (weights, weights_in) = mpsc::channel(CHANNEL);
-        let (candidates_out, candidates) = mpsc::channel(1);
-        let (offers_out, offers) = mpsc::channel(1);
-        let (verdicts_out, verdicts) = mpsc::channel(CHANNEL);
-        let (reloads, reloads_in) = mpsc::channel(CHANNEL);
-        let inputs = Inputs {
-            orders: orders_in,
-            weights: weights_in,
-            candidates,
-            offers,
-            verdicts,
-            ordered,
-            events: plane_events,
-        };
-        runtime.spawn(hub.run(first, inputs));
-        let (_, no_hints) = mpsc::channel(1);
-        runtime.spawn(sync.run(offers_out, no_hints));
-        runtime.spawn(orchestrator::run(targets_in, Gate::open(), verdicts_out));
-        let watched = source::watch(setup.source, setup.flags, setup.text, reloads_in, candidates_out);
-        runtime.spawn(watched);
-        let api = AdminApi::start(admin, console(&shared, doors, (orders, weights), reloads.clone()))?;
+        let senders = tasks.spawn(setup.source, setup.flags, setup.text);
+        let reloads = senders.reloads.clone();
+        let api = AdminApi::start(admin, console(&shared, doors, senders))?;
         drop(inside);
         tracing::info!("the admin API listens on {scheme}://{}", api.address);
         Ok(Self {
@@ -244,6 +220,73 @@ impl Server {
         // The last handle: what is being written reaches the disk.
         drop(space);
         tracing::info!("stopped");
+    }
+}
+
+/// What the tasks of the control side are made of.
+struct Tasks {
+    forwards: bool,
+    begun: Begun,
+    data: Arc<DataDir>,
+    view: watch::Sender<View>,
+    plane_events: mpsc::Receiver<DataplaneEvent>,
+    sync: Sync,
+}
+
+/// Where to tell the tasks what is wanted.
+struct Senders {
+    orders: mpsc::Sender<OrderRequest>,
+    weights: mpsc::Sender<WeightsRequest>,
+    reloads: mpsc::Sender<Request>,
+}
+
+impl Tasks {
+    /// Starts them all.
+    fn spawn(self, source: Source, flags: Flags, text: Vec<u8>) -> Senders {
+        let Begun {
+            core,
+            effects,
+            dataplane,
+            ..
+        } = self.begun;
+        let (targets, targets_in) = watch::channel(Vec::new());
+        let (certificates, certificates_in) = watch::channel(Vec::new());
+        let (orders, orders_in) = mpsc::channel(CHANNEL);
+        let (weights, weights_in) = mpsc::channel(CHANNEL);
+        let (reloads, reloads_in) = mpsc::channel(CHANNEL);
+        let (candidates_out, candidates) = mpsc::channel(1);
+        let (offers_out, offers) = mpsc::channel(1);
+        let (verdicts_out, verdicts) = mpsc::channel(CHANNEL);
+        let inputs = Inputs {
+            orders: orders_in,
+            weights: weights_in,
+            candidates,
+            offers,
+            verdicts,
+            ordered: keep_certificates(&dataplane, self.data.managed(), certificates_in),
+            events: self.plane_events,
+        };
+        let hub = Hub {
+            core,
+            dataplane,
+            data: self.data,
+            targets,
+            certificates,
+            view: self.view,
+            forwards: self.forwards,
+        };
+        tokio::spawn(hub.run(effects, inputs));
+        // Nobody hints: the watch tells.
+        let (_, no_hints) = mpsc::channel(1);
+        tokio::spawn(self.sync.run(offers_out, no_hints));
+        tokio::spawn(orchestrator::run(targets_in, Gate::open(), verdicts_out));
+        let watched = source::watch(source, flags, text, reloads_in, candidates_out);
+        tokio::spawn(watched);
+        Senders {
+            orders,
+            weights,
+            reloads,
+        }
     }
 }
 
@@ -345,12 +388,7 @@ fn keep_certificates(
     events
 }
 
-fn console(
-    shared: &Arc<Shared>,
-    doors: Doors,
-    (orders, weights): (mpsc::Sender<OrderRequest>, mpsc::Sender<WeightsRequest>),
-    reloads: mpsc::Sender<Request>,
-) -> Console {
+fn console(shared: &Arc<Shared>, doors: Doors, senders: Senders) -> Console {
     let mut registry = Registry::default();
     registry.register_collector(shared.dataplane.metrics());
     registry.register_collector(Box::new(ControlMetrics {
@@ -386,9 +424,9 @@ fn console(
                 planned.unwrap_or_else(|error| Err(vec![format!("a fault of Evenkeel: {error}")]))
             })
         }),
-        orders,
-        weights,
-        reloads: translate_reloads(reloads),
+        orders: senders.orders,
+        weights: senders.weights,
+        reloads: translate_reloads(senders.reloads),
         registry: Arc::new(registry),
         effective: Arc::new(move || model::effective::to_toml(&effective.view.borrow().snapshot.config)),
     }

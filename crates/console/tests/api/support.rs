@@ -16,7 +16,7 @@ use model::state::{BackendId, Ejection, Health, Mode, OrderAction, Override, Rou
 use model::status::{
     BackendLive, BackendStatus, CertificateStatus, ConfigStatus, Event, ListenerStatus, LoadBalancerStatus,
     PoolLive, PoolStatus, QueueStatus, RefusedRevision, ReloadStatus, RouteStatus, SplitPartStatus,
-    SplitStatus, Status,
+    SplitStatus, Status, StoreStatus,
 };
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::registry::Registry;

@@ -456,7 +456,11 @@ mod tests {
                     messages: vec!["evenkeel.toml:3:1: unknown key `algoritm`".into()],
                 }),
             },
-            store: StoreStatus::default(),
+            store: StoreStatus {
+                kind: "embedded".into(),
+                connected: true,
+                ..StoreStatus::default()
+            },
             load_balancers: vec![LoadBalancerStatus {
                 name: name("shop"),
                 listeners: vec![ListenerStatus {
