@@ -206,8 +206,7 @@ fn snapshot(backends: &[SocketAddr], observe: Observe) -> Snapshot {
         node,
         admin: Admin {
             listen: "127.0.0.1:0".parse().unwrap(),
-            token: None,
-            token_file: None,
+            ..Admin::default()
         },
         observe,
         store: StoreConfig::default(),
