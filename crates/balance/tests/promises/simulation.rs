@@ -97,8 +97,7 @@ fn config(seed: u64, rng: &mut Rng) -> Config {
         },
         admin: Admin {
             listen: "127.0.0.1:0".parse().unwrap(),
-            token: None,
-            token_file: None,
+            ..Admin::default()
         },
         observe: Observe::default(),
         store: StoreConfig::default(),
