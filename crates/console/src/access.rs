@@ -18,6 +18,7 @@ use axum::response::{IntoResponse, Response};
 use model::config::{Admin, AdminRole};
 
 use crate::Console;
+use crate::audit::{AuditRecord, Draft, Note};
 use crate::failed_logins::FailedLogins;
 use crate::limits::REQUEST_TIMEOUT;
 use crate::login::{self, Caller, Failure, Peer};
@@ -55,7 +56,14 @@ pub(crate) async fn guard(State(guard): State<Arc<Guard>>, mut request: Request,
             request.extensions_mut().insert(caller);
             next.run(request).await
         }
-        Err(problem) => problem.into_response(),
+        Err(Refused { problem, is_recorded }) => {
+            let response = problem.into_response();
+            if is_recorded {
+                let record = Draft::of(&request, None).finish(None, &response);
+                guard.record_refusal(record).await;
+            }
+            response
+        }
     };
     let headers = response.headers_mut();
     headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
@@ -66,20 +74,41 @@ pub(crate) async fn guard(State(guard): State<Arc<Guard>>, mut request: Request,
     response
 }
 
-/// Stands before a route: whether the caller's role is enough, and the time limit.
+/// Stands before a route: whether the caller's role is enough, the time limit, and the record of what was done.
 pub(crate) async fn authorise(
     State((guard, need)): State<(Arc<Guard>, Need)>,
-    request: Request,
+    mut request: Request,
     next: Next,
 ) -> Response {
-    let caller = request.extensions().get::<Caller>();
-    let role = caller.map(|caller| caller.role);
+    let caller = request.extensions().get::<Caller>().cloned();
+    let role = caller.as_ref().map(|caller| caller.role);
     if let Need::Role(least) = need
         && role.is_none_or(|role| role < least)
     {
         guard.console.counters.deny(least);
-        return denied(least, caller).into_response();
+        let record = Draft::of(&request, caller.as_ref());
+        let response = denied(least, caller.as_ref()).into_response();
+        guard.record_refusal(record.finish(None, &response)).await;
+        return response;
     }
+    let changes = matches!(need, Need::Role(least) if least > AdminRole::Viewer);
+    if !changes || request.method().is_safe() {
+        return within_time(request, next).await;
+    }
+    let (record, note) = (Draft::of(&request, caller.as_ref()), Note::default());
+    request.extensions_mut().insert(note.clone());
+    // A task of its own: what has begun goes on when the client leaves, and must be recorded then too.
+    let done = tokio::spawn(async move {
+        let response = within_time(request, next).await;
+        guard.record(record.finish(note.text(), &response)).await;
+        response
+    });
+    done.await.unwrap_or_else(|error| {
+        Problem::new(Kind::Internal, format!("a fault of Evenkeel: {error}")).into_response()
+    })
+}
+
+async fn within_time(request: Request, next: Next) -> Response {
     let answer = tokio::time::timeout(REQUEST_TIMEOUT, next.run(request)).await;
     answer.unwrap_or_else(|_| {
         let detail = format!("not complete within {REQUEST_TIMEOUT:?}");
@@ -116,7 +145,7 @@ impl Guard {
     }
 
     /// Who sends the request, or why he is not let in.
-    fn admit(&self, request: &Request) -> Result<Caller, Problem> {
+    fn admit(&self, request: &Request) -> Result<Caller, Refused> {
         let config = (self.console.config)();
         let admin = &config.admin;
         let path = request.uri().path();
@@ -130,12 +159,15 @@ impl Guard {
             } else {
                 "http"
             };
-            return local_refusal(request.headers(), own).map_or_else(|| Ok(Caller::local()), Err);
+            return match local_refusal(request.headers(), own) {
+                None => Ok(Caller::local()),
+                Some(problem) => Err(Refused::unrecorded(problem)),
+            };
         }
         self.log_in(request, admin)
     }
 
-    fn log_in(&self, request: &Request, admin: &Admin) -> Result<Caller, Problem> {
+    fn log_in(&self, request: &Request, admin: &Admin) -> Result<Caller, Refused> {
         let (headers, peer) = (request.headers(), request.extensions().get::<Peer>());
         let now = self.started.elapsed();
         let wait = peer.and_then(|peer| self.failed().wait(peer.address.ip(), now));
@@ -144,7 +176,7 @@ impl Guard {
             && login::could_be_guessed(headers)
         {
             counters.limit();
-            return Err(too_many(wait));
+            return Err(Refused::recorded(too_many(wait)));
         }
         let certificate = peer.and_then(|peer| peer.certificate.as_deref());
         let failure = match login::identify(self.console.token.as_ref(), admin, headers, certificate) {
@@ -154,20 +186,67 @@ impl Guard {
         // Saying nothing is no attempt to guess.
         if failure == Failure::NoCredential {
             counters.fail(failure);
-        } else if let Some(wait) = wait {
-            counters.limit();
-            return Err(too_many(wait));
-        } else {
-            counters.fail(failure);
-            if let Some(peer) = peer {
-                self.failed().fail(peer.address.ip(), now);
-            }
+            return Err(Refused::unrecorded(refused(failure, admin)));
         }
-        Err(refused(failure, admin))
+        if let Some(wait) = wait {
+            counters.limit();
+            return Err(Refused::recorded(too_many(wait)));
+        }
+        counters.fail(failure);
+        if let Some(peer) = peer {
+            self.failed().fail(peer.address.ip(), now);
+        }
+        Err(Refused::recorded(refused(failure, admin)))
+    }
+
+    async fn record(&self, record: AuditRecord) {
+        if let Some(log) = self.console.audit.clone() {
+            written(tokio::task::spawn_blocking(move || log.record(record))).await;
+        }
+    }
+
+    async fn record_refusal(&self, record: AuditRecord) {
+        if let Some(log) = self.console.audit.clone() {
+            let now = self.started.elapsed();
+            written(tokio::task::spawn_blocking(move || {
+                log.record_refusal(record, now)
+            }))
+            .await;
+        }
     }
 
     fn failed(&self) -> MutexGuard<'_, FailedLogins> {
         self.failed.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// The answer waits until the record is written.
+async fn written(writing: tokio::task::JoinHandle<()>) {
+    if let Err(error) = writing.await {
+        tracing::error!("a record of the audit log was lost: {error}");
+    }
+}
+
+/// Somebody who is not let in.
+struct Refused {
+    problem: Problem,
+    /// Whether it was an attempt, which the audit log tells of.
+    is_recorded: bool,
+}
+
+impl Refused {
+    fn recorded(problem: Problem) -> Self {
+        Self {
+            problem,
+            is_recorded: true,
+        }
+    }
+
+    fn unrecorded(problem: Problem) -> Self {
+        Self {
+            problem,
+            is_recorded: false,
+        }
     }
 }
 

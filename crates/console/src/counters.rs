@@ -1,4 +1,4 @@
-//! What is counted about who asks.
+//! What is counted about who asks, and what is written of it.
 
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
@@ -16,6 +16,9 @@ pub struct Counters {
     needs_operator: AtomicU64,
     needs_admin: AtomicU64,
     handshakes_failed: AtomicU64,
+    audit_written: AtomicU64,
+    audit_failed: AtomicU64,
+    audit_suppressed: AtomicU64,
 }
 
 impl Counters {
@@ -42,6 +45,27 @@ impl Counters {
 
     pub(crate) fn fail_handshake(&self) {
         self.handshakes_failed.fetch_add(1, Relaxed);
+    }
+
+    pub(crate) fn audit_written(&self) {
+        self.audit_written.fetch_add(1, Relaxed);
+    }
+
+    pub(crate) fn audit_failed(&self) {
+        self.audit_failed.fetch_add(1, Relaxed);
+    }
+
+    pub(crate) fn audit_suppressed(&self) {
+        self.audit_suppressed.fetch_add(1, Relaxed);
+    }
+
+    /// Records of the audit log, by what became of them.
+    pub fn audit_records(&self) -> [(&'static str, u64); 3] {
+        [
+            ("written", self.audit_written.load(Relaxed)),
+            ("failed", self.audit_failed.load(Relaxed)),
+            ("suppressed", self.audit_suppressed.load(Relaxed)),
+        ]
     }
 
     /// Logins that failed, by why.

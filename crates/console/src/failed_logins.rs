@@ -1,6 +1,6 @@
 //! How often logins may fail, by where they come from.
 //!
-//! A bucket for each source: [`BURST`] failures at once, then one each [`INTERVAL`]. What is limited is failing, not
+//! A bucket for each source ([`RATE`]). What is limited is failing, not
 //! coming: a generated token or a certificate opens the door from anywhere at any time, because nobody can guess one.
 //! So whoever shares an address with an attacker is not locked out by him. A token that a person chose could be
 //! guessed, so it is not even looked at while its source is over the limit.
@@ -11,22 +11,23 @@ use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::time::Duration;
 
+use crate::bucket::{Bucket, Rate};
 use crate::limits::MAX_LOGIN_SOURCES;
 
-/// Failures that a source has at once.
-const BURST: u32 = 10;
-/// Time after which it has one more.
-const INTERVAL: Duration = Duration::from_secs(6);
+/// Failures that a source has.
+const RATE: Rate = Rate {
+    burst: 10,
+    interval: Duration::from_secs(6),
+};
 /// Least time between two looks for sources that can be forgotten.
 const CLEANING: Duration = Duration::from_secs(1);
 
 /// What is known of sources whose logins failed.
 #[derive(Debug, Default)]
 pub(crate) struct FailedLogins {
-    /// When each will have all of its failures again.
-    whole_at: BTreeMap<u64, Duration>,
-    /// The same for all sources that have no room in the table: they share one bucket.
-    others_whole_at: Duration,
+    sources: BTreeMap<u64, Bucket>,
+    /// Of all sources that have no room in the table: they share one.
+    others: Bucket,
     cleaned: Duration,
 }
 
@@ -34,30 +35,28 @@ impl FailedLogins {
     /// How long this source has to wait until it may fail again; `None` when it may now.
     pub(crate) fn wait(&self, source: IpAddr, now: Duration) -> Option<Duration> {
         let source = key(source);
-        let is_full = self.whole_at.len() >= MAX_LOGIN_SOURCES;
-        let whole_at = match self.whole_at.get(&source) {
-            Some(at) => *at,
-            None if is_full => self.others_whole_at,
-            None => return None,
-        };
-        let ready_at = whole_at.saturating_sub(INTERVAL * (BURST - 1));
-        ready_at.checked_sub(now).filter(|wait| !wait.is_zero())
+        let is_full = self.sources.len() >= MAX_LOGIN_SOURCES;
+        match self.sources.get(&source) {
+            Some(bucket) => bucket.wait(RATE, now),
+            None if is_full => self.others.wait(RATE, now),
+            None => None,
+        }
     }
 
     /// Counts a failure.
     pub(crate) fn fail(&mut self, source: IpAddr, now: Duration) {
         let source = key(source);
-        if self.whole_at.len() >= MAX_LOGIN_SOURCES && now.saturating_sub(self.cleaned) >= CLEANING {
+        if self.sources.len() >= MAX_LOGIN_SOURCES && now.saturating_sub(self.cleaned) >= CLEANING {
             self.cleaned = now;
-            self.whole_at.retain(|_, at| *at > now);
+            self.sources.retain(|_, bucket| !bucket.is_whole(now));
         }
-        let has_room = self.whole_at.len() < MAX_LOGIN_SOURCES;
-        let whole_at = match self.whole_at.get_mut(&source) {
-            Some(at) => at,
-            None if has_room => self.whole_at.entry(source).or_default(),
-            None => &mut self.others_whole_at,
+        let has_room = self.sources.len() < MAX_LOGIN_SOURCES;
+        let bucket = match self.sources.get_mut(&source) {
+            Some(bucket) => bucket,
+            None if has_room => self.sources.entry(source).or_default(),
+            None => &mut self.others,
         };
-        *whole_at = now.max(*whole_at) + INTERVAL;
+        bucket.take(RATE, now);
     }
 }
 
@@ -100,12 +99,12 @@ mod tests {
     fn ten_at_once_then_one_each_six_seconds() {
         let mut logins = FailedLogins::default();
         let source = ip("192.0.2.1");
-        assert_eq!(failures(&mut logins, source, 100, at(1000)), BURST);
-        assert_eq!(logins.wait(source, at(1000)), Some(INTERVAL));
+        assert_eq!(failures(&mut logins, source, 100, at(1000)), RATE.burst);
+        assert_eq!(logins.wait(source, at(1000)), Some(RATE.interval));
         assert_eq!(logins.wait(source, at(1004)), Some(at(2)));
         assert_eq!(failures(&mut logins, source, 100, at(1006)), 1);
         assert_eq!(failures(&mut logins, source, 100, at(1018)), 2);
-        assert_eq!(failures(&mut logins, source, 100, at(2000)), BURST);
+        assert_eq!(failures(&mut logins, source, 100, at(2000)), RATE.burst);
     }
 
     #[test]
@@ -132,10 +131,10 @@ mod tests {
         let let_fail: u32 = (room..2 * room)
             .map(|n| failures(&mut logins, source(n), 1, at(100)))
             .sum();
-        assert_eq!(let_fail, BURST);
-        assert_eq!(logins.whole_at.len(), MAX_LOGIN_SOURCES);
-        assert_eq!(failures(&mut logins, source(0), 100, at(100)), BURST - 1);
-        assert_eq!(failures(&mut logins, source(2 * room), 100, at(107)), BURST);
-        assert_eq!(logins.whole_at.len(), 2, "those that were whole are forgotten");
+        assert_eq!(let_fail, RATE.burst);
+        assert_eq!(logins.sources.len(), MAX_LOGIN_SOURCES);
+        assert_eq!(failures(&mut logins, source(0), 100, at(100)), RATE.burst - 1);
+        assert_eq!(failures(&mut logins, source(2 * room), 100, at(107)), RATE.burst);
+        assert_eq!(logins.sources.len(), 2, "those that were whole are forgotten");
     }
 }

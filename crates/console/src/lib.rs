@@ -14,6 +14,9 @@
 //! connection.
 
 mod access;
+mod audit;
+mod audit_route;
+mod bucket;
 mod counters;
 mod failed_logins;
 pub mod limits;
@@ -39,6 +42,7 @@ use model::status::{ReloadStatus, Status};
 use prometheus_client::registry::Registry;
 use tokio::sync::{mpsc, oneshot};
 
+pub use audit::{AuditLog, AuditRecord};
 pub use counters::Counters;
 pub use server::serve;
 pub use tls_port::TlsPort;
@@ -62,6 +66,8 @@ pub struct Console {
     pub config: Arc<dyn Fn() -> Arc<Config> + Send + Sync>,
     /// TLS; `None` in the clear.
     pub tls: Option<Arc<TlsPort>>,
+    /// Where is written who did what; `None`: nowhere.
+    pub audit: Option<Arc<AuditLog>>,
     /// What is counted about who asks.
     pub counters: Arc<Counters>,
     /// State of the process now.

@@ -34,6 +34,14 @@ pub const CLOSE_GRACE: Duration = Duration::from_secs(5);
 pub const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 /// Sources of failed logins that are told apart; all others share one bucket.
 pub const MAX_LOGIN_SOURCES: usize = 4096;
+/// Bytes of the audit log's file; a full one is put aside.
+pub const MAX_AUDIT_FILE_BYTES: u64 = 16 * 1024 * 1024;
+/// Files of the audit log that were put aside and are kept.
+pub const AUDIT_FILES_KEPT: u32 = 4;
+/// Records of the audit log that the API tells at once.
+pub const MAX_AUDIT_SHOWN: usize = 1000;
+/// Bytes of a text in a record of the audit log.
+pub const MAX_AUDIT_TEXT: usize = 512;
 /// Characters of the name in `by`.
 pub const MAX_BY_CHARS: usize = 64;
 /// Longest that an order may last; longer ones should have no end at all.

@@ -68,6 +68,19 @@ impl Login {
     }
 }
 
+impl Login {
+    /// The kind, in the audit log.
+    pub(crate) fn kind(&self) -> &'static str {
+        match self {
+            Self::Anybody => "none",
+            Self::Local => "local",
+            Self::AdminToken => "admin_token",
+            Self::Token(_) => "token",
+            Self::Certificate(_) => "certificate",
+        }
+    }
+}
+
 impl Caller {
     /// Somebody who is let in for what is open to all.
     pub(crate) fn anybody() -> Self {

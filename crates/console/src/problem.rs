@@ -38,6 +38,7 @@ kinds! {
     UnknownLoadBalancer "unknown_load_balancer" NOT_FOUND "No such load balancer";
     UnknownBackend "unknown_backend" NOT_FOUND "No such backend";
     UnknownRoute "unknown_route" NOT_FOUND "No such route";
+    NoAuditLog "no_audit_log" NOT_FOUND "No audit log is kept";
     UnknownRequest "unknown_request" NOT_FOUND "No such request is remembered";
     MethodNotAllowed "method_not_allowed" METHOD_NOT_ALLOWED "The path has another method";
     RequestTimeout "request_timeout" REQUEST_TIMEOUT "The request took too long";
@@ -118,11 +119,16 @@ impl Problem {
     }
 }
 
+/// The reason code of a response, for whoever stands between the route and the client.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Reason(pub(crate) &'static str);
+
 impl IntoResponse for Problem {
     fn into_response(self) -> Response {
         let mut response = (self.kind.status(), Json(self.document())).into_response();
         let media_type = HeaderValue::from_static("application/problem+json");
         response.headers_mut().insert(header::CONTENT_TYPE, media_type);
+        response.extensions_mut().insert(Reason(self.kind.reason()));
         if let Some(seconds) = self.retry_after {
             response.headers_mut().insert(header::RETRY_AFTER, seconds.into());
         }

@@ -1,6 +1,7 @@
 //! The paths and what they answer.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use axum::Router;
 use axum::extract::rejection::{JsonRejection, PathRejection};
@@ -13,17 +14,19 @@ use axum::{Extension, Json};
 use model::config::{AdminRole, Name};
 use model::explain::{ExplainQuery, Explanation};
 use model::plan::{Plan, PlanQuery};
-use model::state::{Override, OverrideKey};
+use model::state::{Order, OrderAction, Override, OverrideKey};
 use model::status::{Event, ReloadStatus, Status};
+use model::units::format_duration;
 use serde::Serialize;
 use tokio::sync::{Semaphore, mpsc, oneshot};
 
 use crate::access::{Guard, Need};
+use crate::audit::Note;
 use crate::limits::{ANSWER_TIMEOUT, MAX_BODY_BYTES, MAX_CONFIG_BODY_BYTES, MAX_CONFIGS_AT_ONCE};
 use crate::login::Caller;
 use crate::order::{OrderBody, json_problem};
 use crate::problem::{Kind, Problem};
-use crate::{Console, OrderError, OrderRequest, ReloadRequest, access, requests, weights};
+use crate::{Console, OrderError, OrderRequest, ReloadRequest, access, audit_route, requests, weights};
 
 /// The contract that this module keeps; see `docs/adr/0003-openapi-document.md`.
 const OPENAPI: &str = include_str!("../openapi.json");
@@ -58,6 +61,12 @@ fn table() -> Vec<(Method, &'static str, Need, MethodRouter<Arc<Console>>)> {
         ),
         (Method::GET, "/api/v1/requests", viewer, get(requests::last)),
         (Method::GET, "/api/v1/requests/{id}", viewer, get(requests::by_id)),
+        (
+            Method::GET,
+            "/api/v1/audit",
+            Need::Role(AdminRole::Admin),
+            get(audit_route::last),
+        ),
         (Method::POST, "/api/v1/reload", operator, post(reload)),
         (Method::POST, backend_order, operator, post(order)),
         (
@@ -176,6 +185,7 @@ struct Ordered {
 async fn order(
     State(console): Shared,
     Extension(caller): Extension<Caller>,
+    Extension(note): Extension<Note>,
     path: Result<Path<(String, String)>, PathRejection>,
     body: Result<Json<OrderBody>, JsonRejection>,
 ) -> Result<Json<Ordered>, Problem> {
@@ -193,10 +203,26 @@ async fn order(
     };
     let Json(body) = body.map_err(|rejection| json_problem(&rejection, MAX_BODY_BYTES))?;
     let order = body.into_order(key.clone(), &caller.login)?;
+    note.say(&told(&order));
     let standing = ask(&console.orders, |reply| OrderRequest { order, reply })
         .await?
         .map_err(|error| order_problem(&error))?;
     Ok(Json(Ordered { key, order: standing }))
+}
+
+/// An order in words, for the record.
+fn told(order: &Order) -> String {
+    let action = match order.action {
+        OrderAction::Mode(mode) => mode.as_str().to_owned(),
+        OrderAction::Weight(weight) => format!("weight {weight}"),
+    };
+    signed(&action, order.lasts, &order.by)
+}
+
+/// What is ordered, for how long, and who the request says orders it.
+pub(crate) fn signed(what: &str, lasts: Option<Duration>, by: &str) -> String {
+    let lasts = lasts.map_or_else(String::new, |time| format!(" for {}", format_duration(time)));
+    format!("{what}{lasts}, by {by}")
 }
 
 pub(crate) fn order_problem(error: &OrderError) -> Problem {

@@ -152,7 +152,8 @@ pub(crate) fn hash_of(
     value_of(key, head, bytes).map_or_else(|| hash_address(client()), balance::hash)
 }
 
-/// What a key names in a request, in words.
+/// What a key names in a request, in words. The value of a cookie, or of a field that lets somebody in, is not told:
+/// who reads the words is not always who has it.
 pub(crate) fn key_words(key: &HashKey, head: &RequestHead, bytes: &[u8], client: IpAddr) -> String {
     let what = match key {
         HashKey::ClientAddress => return format!("client address = {client}"),
@@ -161,7 +162,15 @@ pub(crate) fn key_words(key: &HashKey, head: &RequestHead, bytes: &[u8], client:
         HashKey::Path => "path".to_owned(),
         HashKey::Query(name) => format!("query parameter {name}"),
     };
+    let is_credential = match key {
+        HashKey::Cookie(_) => true,
+        HashKey::Header(name) => ["authorization", "proxy-authorization", "cookie"]
+            .iter()
+            .any(|field| name.eq_ignore_ascii_case(field)),
+        _ => false,
+    };
     match value_of(key, head, bytes) {
+        Some(value) if is_credential => format!("{what} = {} bytes that are not shown", value.len()),
         Some(value) => format!("{what} = {:?}", String::from_utf8_lossy(value)),
         None => format!("{what} is absent: client address = {client}"),
     }

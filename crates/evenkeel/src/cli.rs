@@ -48,6 +48,8 @@ pub(crate) enum Command {
     Explain(ExplainArgs),
     /// Show what became of a request, and why; without an id, the last failures
     Why(WhyArgs),
+    /// Show who changed what, and who was not let in
+    Audit(AuditArgs),
     /// Make tokens for the admin API
     #[command(subcommand)]
     Token(TokenCommand),
@@ -158,6 +160,24 @@ pub(crate) struct ClientArgs {
         requires = "client_certificate"
     )]
     pub(crate) client_key: Option<PathBuf>,
+}
+
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  evenkeel audit
+  evenkeel audit --last 500 --json
+
+The last records of `admin.audit_log`, newest first. Reading it needs the role admin.")]
+pub(crate) struct AuditArgs {
+    /// How many to list
+    #[arg(long, value_name = "COUNT", default_value = "30", value_parser = clap::value_parser!(u16).range(1..=1000))]
+    pub(crate) last: u16,
+    /// Print what the API answers
+    #[arg(long)]
+    pub(crate) json: bool,
+    #[command(flatten)]
+    pub(crate) client: ClientArgs,
 }
 
 #[derive(Debug, Subcommand)]

@@ -27,6 +27,8 @@ const TEMPORARY: &str = "overrides.json.new";
 const LOCK: &str = "lock";
 /// What sticky cookies are signed with where the config says nothing.
 const SECRET: &str = "secret";
+/// Who changed what; full ones are put aside under further names.
+const AUDIT: &str = "audit.log";
 const MANAGED: &str = "acme";
 /// The folder of the embedded store.
 const STORE: &str = "store";
@@ -154,7 +156,14 @@ impl DataDir {
             .filter_map(|entry| Some(entry.ok()?.path()))
             .collect();
         let own = [LOCK, OVERRIDES, TEMPORARY, SECRET].map(|name| self.path.join(name));
-        for path in own.into_iter().chain(folders).chain(within) {
+        let beside = std::fs::read_dir(&self.path).into_iter().flatten();
+        let beside = beside.filter_map(|entry| Some(entry.ok()?.path()));
+        let is_audit = |path: &PathBuf| {
+            let name = path.file_name().and_then(|name| name.to_str());
+            name.is_some_and(|name| name.starts_with(AUDIT))
+        };
+        let of_audit = beside.filter(is_audit);
+        for path in own.into_iter().chain(folders).chain(within).chain(of_audit) {
             match user.own(&path) {
                 Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
                 _ => {}
@@ -171,6 +180,11 @@ impl DataDir {
     /// Where is kept what was served last from a store elsewhere.
     pub(crate) fn last(&self) -> PathBuf {
         self.path.join(LAST)
+    }
+
+    /// Where the audit log is kept unless the config says otherwise.
+    pub(crate) fn audit_log(&self) -> PathBuf {
+        self.path.join(AUDIT)
     }
 
     /// Where ordered certificates and the accounts for them are kept.

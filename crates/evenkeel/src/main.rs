@@ -40,6 +40,7 @@ fn main() -> ExitCode {
         Command::Explain(args) => commands::explain::run(args),
         Command::Why(args) => commands::why::run(&args),
         Command::Plan(args) => commands::plan::run(&args),
+        Command::Audit(args) => commands::audit::run(&args),
         Command::Token(command) => commands::token::run(&command),
         Command::Reload(args) => commands::reload::run(&args),
         Command::Demo(args) => demo::run(&args),

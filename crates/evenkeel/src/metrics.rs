@@ -50,6 +50,7 @@ metrics! {
     EJECTIONS "evenkeel_backend_ejections_total" "counter" "load_balancer, pool, backend" "Passive ejections";
     FAILED_LOGINS "evenkeel_admin_failed_logins_total" "counter" "why" "Logins to the admin API that failed: no_credential, wrong_token, unknown_certificate, or limited (too many from one address)";
     DENIED "evenkeel_admin_denied_total" "counter" "needs" "Requests to the admin API that the sender's role does not allow, by the role that is needed: operator or admin";
+    AUDIT "evenkeel_audit_records_total" "counter" "result" "Records of the audit log: written, failed (told to the log of the process instead), or suppressed (failed logins and denials beyond the bound)";
     HANDSHAKES "evenkeel_admin_handshake_failures_total" "counter" "" "TLS handshakes with the admin API that failed";
     TCP "evenkeel_open_tcp_connections" "gauge" "side" "Open TCP connections by side: client, or backend (in use and idle)";
     CPU "process_cpu_seconds_total" "counter" "" "CPU time used, user and system together";
@@ -126,6 +127,9 @@ impl ControlMetrics {
         let denied = self.admin.denied();
         let denied = denied.map(|(needs, n)| (vec![("needs", needs)], n as f64));
         family(out, DENIED, denied)?;
+        let records = self.admin.audit_records();
+        let records = records.map(|(result, n)| (vec![("result", result)], n as f64));
+        family(out, AUDIT, records)?;
         single(out, HANDSHAKES, self.admin.failed_handshakes() as f64)
     }
 

@@ -14,7 +14,7 @@ use std::time::Duration;
 
 use anyhow::{Context, anyhow, bail};
 use cluster::{Last, Space, Standing, Sync};
-use console::{Console, OrderRequest, ReloadRequest, WeightsRequest};
+use console::{AuditLog, Console, OrderRequest, ReloadRequest, WeightsRequest};
 use dataplane::{Dataplane, DataplaneEvent};
 use model::acme::Managed;
 use model::config::{Config, Role, Secret, StoreConfig};
@@ -82,6 +82,7 @@ struct Shared {
     process: Process,
     ready: AtomicBool,
     flags: Flags,
+    audit: Option<Arc<AuditLog>>,
 }
 
 struct Signals {
@@ -128,7 +129,7 @@ impl Server {
         let identity = identity(&setup.config)?;
         let (data, secrets, space, last) = open_data_dir(&setup.config, identity.as_ref())?;
         let config = Arc::new(setup.config);
-        let doors = Doors::open(&config.admin)?;
+        let mut doors = Doors::open(&config.admin)?;
         let scheme = doors.scheme();
         let overrides = data.load_overrides()?;
         crate::hub::warn_of(&config);
@@ -148,6 +149,7 @@ impl Server {
         let begun = runtime.block_on(begin(source, &config, &mut sync, &overrides, start))?;
         let admin = bind_admin(config.admin.listen)?;
         give_up_root(identity.as_ref())?;
+        doors.keep_records(&config.admin.audit_log, data.audit_log())?;
         begun.dataplane.tell(&begun.served).map_err(anyhow::Error::msg)?;
         let (view, view_in) = watch::channel(begun.core.view());
         let shared = Arc::new(Shared {
@@ -157,6 +159,7 @@ impl Server {
             process: Process { started: now() },
             ready: AtomicBool::new(true),
             flags: setup.flags.clone(),
+            audit: doors.audit.clone(),
         });
         let tasks = Tasks {
             forwards: config.node.roles.contains(&Role::Lb),
@@ -347,8 +350,11 @@ impl Signals {
                 _ = self.terminate.recv() => return,
                 _ = self.interrupt.recv() => return,
                 _ = self.reopen.recv() => {
-                    tracing::info!("SIGUSR1: opening the access log again");
+                    tracing::info!("SIGUSR1: opening the access log and the audit log again");
                     shared.dataplane.reopen_access_log();
+                    if let Some(audit) = &shared.audit {
+                        audit.reopen();
+                    }
                 }
                 _ = self.hangup.recv() => {
                     tracing::info!("SIGHUP: reading the config again");
@@ -409,6 +415,7 @@ fn console(shared: &Arc<Shared>, doors: Doors, senders: Senders) -> Console {
         config: Arc::new(move || config.view.borrow().snapshot.config.clone()),
         tls: doors.tls,
         counters: doors.counters,
+        audit: doors.audit,
         status: Arc::new(move || status.status()),
         ready: Arc::new(move || ready.ready.load(Ordering::Acquire)),
         explain: Arc::new(move |query| explain.dataplane.explain(query)),

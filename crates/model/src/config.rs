@@ -37,8 +37,8 @@ pub use action::{
     PathRewrite, Redirect, Respond, Rewrite,
 };
 pub use admin::{
-    Admin, AdminCertificate, AdminRole, AdminTls, AdminToken, DEFAULT_ADMIN_LISTEN, MAX_ADMIN_LOGINS,
-    TOKEN_PREFIX, TOKEN_RANDOM_BYTES, TokenHash, is_generated_token, token_from,
+    Admin, AdminCertificate, AdminRole, AdminTls, AdminToken, AuditTo, DEFAULT_ADMIN_LISTEN,
+    MAX_ADMIN_LOGINS, TOKEN_PREFIX, TOKEN_RANDOM_BYTES, TokenHash, is_generated_token, token_from,
 };
 pub use backend_http2::{BackendHttp2, GrpcCheck};
 pub use country::{country_meant, is_country};

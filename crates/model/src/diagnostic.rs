@@ -293,6 +293,7 @@ fn is_harmless(key: &str) -> bool {
         "admin.tls",
         "admin.certificates",
         "admin.open_metrics",
+        "admin.audit_log",
     ];
     let of_token = key.starts_with("admin.tokens[") && (key.ends_with(".name") || key.ends_with(".role"));
     of_token || harmless.iter().any(|k| key.starts_with(k))

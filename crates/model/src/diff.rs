@@ -218,6 +218,7 @@ fn admin_changes(changes: &mut Vec<Change>, old: &Admin, new: &Admin) {
         tokens,
         certificates,
         open_metrics,
+        audit_log,
     } = new;
     let compared = [
         ("admin.listen", old.listen == *listen, true),
@@ -227,6 +228,7 @@ fn admin_changes(changes: &mut Vec<Change>, old: &Admin, new: &Admin) {
         ("admin.tokens", old.tokens == *tokens, false),
         ("admin.certificates", old.certificates == *certificates, false),
         ("admin.open_metrics", old.open_metrics == *open_metrics, false),
+        ("admin.audit_log", old.audit_log == *audit_log, true),
     ];
     settings(changes, compared);
 }

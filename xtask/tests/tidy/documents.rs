@@ -105,10 +105,13 @@ fn is_test(path: &str) -> bool {
         return false;
     };
     let test = format!("#[test]\nfn {function}() {{");
+    let in_a_runtime = format!("#[tokio::test]\nasync fn {function}() {{");
     let mut files = files()
         .iter()
         .filter(|source| source.path.ends_with(&format!("/{file}.rs")));
-    files.any(|source| source.is_test() && source.text.contains(&test))
+    files.any(|source| {
+        source.is_test() && (source.text.contains(&test) || source.text.contains(&in_a_runtime))
+    })
 }
 
 #[test]

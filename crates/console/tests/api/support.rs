@@ -4,7 +4,9 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use evenkeel_console::{Console, Counters, OrderError, OrderRequest, ReloadRequest, WeightsRequest};
+use evenkeel_console::{
+    AuditLog, Console, Counters, OrderError, OrderRequest, ReloadRequest, WeightsRequest,
+};
 use model::config::{
     AdminRole, AdminToken, AllDown, Config, Name, Secret, TOKEN_RANDOM_BYTES, TokenHash, token_from,
 };
@@ -30,6 +32,8 @@ pub(crate) struct Api {
     pub(crate) address: SocketAddr,
     pub(crate) ready: Arc<AtomicBool>,
     pub(crate) counters: Arc<Counters>,
+    /// Holds the audit log.
+    pub(crate) dir: tempfile::TempDir,
     pub(crate) stop: Option<oneshot::Sender<()>>,
     pub(crate) task: tokio::task::JoinHandle<()>,
 }
@@ -133,10 +137,14 @@ impl Api {
         counter.inc_by(7);
         registry.register("evenkeel_requests", "Requests", counter);
         let counters = Arc::<Counters>::default();
+        let dir = tempfile::tempdir().unwrap();
         let console = Console {
             token: token.map(|token| Secret::new(token.to_owned())),
             config: Arc::new(move || config.clone()),
             tls: None,
+            audit: AuditLog::open(dir.path().join("audit.log"), counters.clone())
+                .ok()
+                .map(Arc::new),
             counters: counters.clone(),
             status: Arc::new(status),
             ready: Arc::new(move || readiness.load(Ordering::Relaxed)),
@@ -159,6 +167,7 @@ impl Api {
             address,
             ready,
             counters,
+            dir,
             stop: Some(stop),
             task: tokio::spawn(evenkeel_console::serve(listener, console, shutdown)),
         }

@@ -416,3 +416,60 @@ fn guessing_tokens_locks_nobody_out() {
     assert_eq!(office.curl_as("operator", "/api/v1/status", &[]).0, 200);
     assert!(office.metric("evenkeel_admin_failed_logins_total{why=\"wrong_token\"} 10"));
 }
+
+/// Scenario: the day of an operator, told afterwards; the file is kept by SIGUSR1 and across a restart, and only its
+/// owner can read it.
+#[test]
+fn the_audit_log_tells_the_day() {
+    let one = Backend::named("one");
+    let place = Place::new(&shop(&[&one], QUIET));
+    let mut evenkeel = place.start();
+    let address = one.address.to_string();
+    evenkeel.cli_ok(&[
+        "backend", "drain", "shop", &address, "--for", "10m", "--by", "alice",
+    ]);
+    evenkeel.cli_ok(&["reload"]);
+    let file = place.data().join("audit.log");
+    let mode = std::os::unix::fs::PermissionsExt::mode(&std::fs::metadata(&file).unwrap().permissions());
+    assert_eq!(mode & 0o777, 0o600);
+    std::fs::rename(&file, place.path().join("kept")).unwrap();
+    evenkeel.signal(nix::sys::signal::Signal::SIGUSR1);
+    wait_until("it is opened again", || file.exists());
+    evenkeel.cli_ok(&["backend", "ready", "shop", &address, "--by", "bob"]);
+    let kept = std::fs::read_to_string(place.path().join("kept")).unwrap();
+    assert_eq!(kept.lines().count(), 2, "{kept}");
+    assert!(kept.contains("drain for 10m, by alice"), "{kept}");
+    evenkeel.kill();
+    drop(evenkeel);
+    let evenkeel = place.start();
+    let told = evenkeel.cli_ok(&["audit"]);
+    assert!(told.contains("ready, by bob") && told.contains("local"), "{told}");
+    let json: Value = serde_json::from_str(&evenkeel.cli_ok(&["audit", "--json"])).unwrap();
+    assert_eq!(json["records"].as_array().unwrap().len(), 1, "{json}");
+    assert_eq!(evenkeel.metric("evenkeel_audit_records_total", &[]), 0.0);
+}
+
+/// Scenario: the disk of the audit log is full. A backend can be drained all the same; the record is in the log of the
+/// process, and counted.
+#[test]
+fn a_full_disk_of_the_audit_log_stops_no_order() {
+    let one = Backend::named("one");
+    let evenkeel = Evenkeel::start(&format!(
+        "[admin]\naudit_log = \"/dev/full\"\n{}",
+        shop(&[&one], QUIET)
+    ));
+    evenkeel.cli_ok(&[
+        "backend",
+        "drain",
+        "shop",
+        &one.address.to_string(),
+        "--by",
+        "alice",
+    ]);
+    evenkeel.wait_for_state(one.address, "draining");
+    wait_until("the log has the record", || {
+        let log = evenkeel.log();
+        log.contains("cannot be written") && log.contains("drain, by alice")
+    });
+    evenkeel.wait_for_metric("evenkeel_audit_records_total", &[("result", "failed")], 1.0);
+}

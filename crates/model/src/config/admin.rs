@@ -29,6 +29,20 @@ pub struct Admin {
     pub certificates: Vec<AdminCertificate>,
     /// Whether `/metrics` is open to everyone who can reach the address.
     pub open_metrics: bool,
+    /// Where is written who did what.
+    pub audit_log: AuditTo,
+}
+
+/// Where the audit log is (`admin.audit_log`).
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum AuditTo {
+    /// `audit.log` in the data directory.
+    #[default]
+    DataDir,
+    /// This file.
+    File(PathBuf),
+    /// Nowhere.
+    Off,
 }
 
 impl Default for Admin {
@@ -41,6 +55,7 @@ impl Default for Admin {
             tokens: Vec::new(),
             certificates: Vec::new(),
             open_metrics: false,
+            audit_log: AuditTo::default(),
         }
     }
 }

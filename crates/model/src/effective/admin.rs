@@ -2,7 +2,7 @@
 //! to nobody but who looks for tokens.
 
 use super::{Writer, list, quoted};
-use crate::config::{Admin, AdminTls};
+use crate::config::{Admin, AdminTls, AuditTo};
 
 pub(super) fn write(w: &mut Writer, admin: &Admin) {
     let Admin {
@@ -13,6 +13,7 @@ pub(super) fn write(w: &mut Writer, admin: &Admin) {
         tokens,
         certificates,
         open_metrics,
+        audit_log,
     } = admin;
     w.header("[admin]");
     w.text("listen", &listen.to_string());
@@ -36,6 +37,11 @@ pub(super) fn write(w: &mut Writer, admin: &Admin) {
         w.raw("certificates", list(entries));
     }
     w.raw("open_metrics", open_metrics);
+    match audit_log {
+        AuditTo::DataDir => w.raw("audit_log", true),
+        AuditTo::Off => w.raw("audit_log", false),
+        AuditTo::File(path) => w.text("audit_log", &path.display().to_string()),
+    }
     if let Some(AdminTls {
         certificate,
         key,

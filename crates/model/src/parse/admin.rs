@@ -7,7 +7,9 @@ use std::path::PathBuf;
 use super::section::{Findings, Section, cut};
 use super::text;
 use super::tree::Value;
-use crate::config::{Admin, AdminCertificate, AdminRole, AdminTls, AdminToken, MAX_ADMIN_LOGINS, Secret};
+use crate::config::{
+    Admin, AdminCertificate, AdminRole, AdminTls, AdminToken, AuditTo, MAX_ADMIN_LOGINS, Secret,
+};
 use crate::diagnostic::Fault;
 use crate::schema;
 
@@ -23,6 +25,7 @@ pub(super) fn admin(f: &mut Findings<'_>, s: &Section<'_>) -> Admin {
         tokens: tokens(f, s, &mut names),
         certificates: certificates(f, s, &mut names),
         open_metrics: s.boolean(f, "open_metrics").unwrap_or(defaults.open_metrics),
+        audit_log: audit_log(f, s),
     };
     if let Some((entry, address)) = s.entry("listen").zip(listen) {
         require_protection(f, s, address);
@@ -84,6 +87,22 @@ fn require_authority(f: &mut Findings<'_>, s: &Section<'_>) {
             f.report(entry.node.span.clone(), &s.path_of("tls.client_ca"), fault);
         }
         _ => {}
+    }
+}
+
+/// `true`, `false`, or a path.
+fn audit_log(f: &mut Findings<'_>, s: &Section<'_>) -> AuditTo {
+    match s.entry("audit_log").map(|entry| &entry.node.value) {
+        None | Some(Value::Bool(true)) => AuditTo::DataDir,
+        Some(Value::Bool(false)) => AuditTo::Off,
+        Some(Value::Text(_)) => {
+            let path = s.text(f, "audit_log", text::file);
+            path.map_or_else(AuditTo::default, |path| AuditTo::File(path.into()))
+        }
+        Some(_) => {
+            s.report_wrong_type(f, "audit_log");
+            AuditTo::default()
+        }
     }
 }
 

@@ -58,6 +58,12 @@ pub(crate) static ADMIN: Table = Table {
             Is("false"),
             "Whether `/metrics` is open to everyone who can reach the address. Otherwise it wants a login like everything else.",
         ),
+        key(
+            "audit_log",
+            Kind::Either(&[Bool, Text(Form::File)]),
+            Is("true"),
+            "Where is written who changed what, and who was not let in: `audit.log` in the data directory, or this file (opened again on SIGUSR1). `false`: nowhere.",
+        ),
     ]],
     rules: &[&[Rule::NotTogether {
         key: "token",

@@ -15,9 +15,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use evenkeel_model::config::{
-    AccessLog, Admin, AdminCertificate, AdminRole, AdminTls, Algorithm, AllDown, Backend, CheckKind, Config,
-    Connections, ConsistentHash, GrpcCheck, HashKey, HashTable, HealthCheck, HostMatch, HttpCheck, IpNet,
-    Listener, ListenerLimits, ListenerTimeouts, LoadBalancer, LogFormat, LogTarget, MAX_CONDITIONS,
+    AccessLog, Admin, AdminCertificate, AdminRole, AdminTls, Algorithm, AllDown, AuditTo, Backend, CheckKind,
+    Config, Connections, ConsistentHash, GrpcCheck, HashKey, HashTable, HealthCheck, HostMatch, HttpCheck,
+    IpNet, Listener, ListenerLimits, ListenerTimeouts, LoadBalancer, LogFormat, LogTarget, MAX_CONDITIONS,
     MAX_MATCH_DEPTH, MAX_SPLIT_WEIGHT, MAX_WEIGHT, Name, Node, Observe, Passive, PathMatch, Pattern, Pool,
     PoolTimeouts, Recorder, RequestId, Role, Route, RouteMatch, RouteTarget, Split, SplitPart, Tracing,
     Trust, ValueMatch,
@@ -93,21 +93,40 @@ fn admin() -> impl Strategy<Value = Admin> {
         entries.into_iter().map(entry).collect::<Vec<_>>()
     });
     let clients = option::of((file(), certificates)).prop_map(Option::unzip);
-    (address(), file(), (file(), file()), clients, any::<bool>()).prop_map(
-        |(listen, token_file, (certificate, key), (client_ca, certificates), open_metrics)| Admin {
-            listen,
-            token: None,
-            token_file: Some(token_file),
-            tls: Some(AdminTls {
-                certificate,
-                key,
-                client_ca,
-            }),
-            tokens: Vec::new(),
-            certificates: certificates.unwrap_or_default(),
-            open_metrics,
-        },
+    let audit_log = prop_oneof![
+        Just(AuditTo::DataDir),
+        Just(AuditTo::Off),
+        file().prop_map(AuditTo::File)
+    ];
+    (
+        address(),
+        file(),
+        (file(), file()),
+        clients,
+        (any::<bool>(), audit_log),
     )
+        .prop_map(
+            |(
+                listen,
+                token_file,
+                (certificate, key),
+                (client_ca, certificates),
+                (open_metrics, audit_log),
+            )| Admin {
+                listen,
+                token: None,
+                token_file: Some(token_file),
+                tls: Some(AdminTls {
+                    certificate,
+                    key,
+                    client_ca,
+                }),
+                tokens: Vec::new(),
+                certificates: certificates.unwrap_or_default(),
+                open_metrics,
+                audit_log,
+            },
+        )
 }
 
 fn trust() -> impl Strategy<Value = Trust> {
