@@ -442,7 +442,7 @@ impl Method {
             Algorithm::PeakEwma => Self::PeakEwma(Alias::new(&weights)),
             Algorithm::IpHash => Self::IpHash,
             Algorithm::ConsistentHash(settings) => {
-                let declared = state.config.backends.iter().map(|b| b.weight);
+                let declared = (0..state.members.len()).filter_map(|i| state.told_weight(i));
                 let table = match settings.table {
                     HashTable::Ring => Table::Ring(Ring::new(&state.members, declared)),
                     HashTable::Maglev => Table::Maglev(Maglev::new(&state.members)),

@@ -199,6 +199,8 @@ fn why_eligible(member: &Member) -> String {
     match member.eligibility {
         Eligibility::Eligible if member.ramp_since.is_some() => format!("{}, in slow start", health()),
         Eligibility::Eligible | Eligibility::Down => health(),
+        Eligibility::AwaitsCheck => format!("found, and awaits its first successful check ({})", health()),
+        Eligibility::Draining if member.mode() == Mode::Ready => "draining: it says so itself".to_owned(),
         Eligibility::FailOpen => match &member.ejection {
             Some(ejection) => format!("fail open, though ejected: {}", ejection.reason),
             None => format!("fail open, though {}", health()),

@@ -13,8 +13,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 use evenkeel_dataplane::{Dataplane, Options};
 use model::config::{
     AccessLog, Admin, Algorithm, AllDown, Backend, Caps, Config, Connections, Listener, ListenerLimits,
-    ListenerTimeouts, LoadBalancer, LogTarget, Name, Node, Observe, Overload, Passive, Pool, PoolTimeouts,
-    Retries, Route, RouteMatch, RouteTarget, StoreConfig,
+    ListenerTimeouts, LoadBalancer, LogTarget, Membership, Name, Node, Observe, Overload, Passive, Pool,
+    PoolTimeouts, Retries, Route, RouteMatch, RouteTarget, StoreConfig,
 };
 use model::snapshot::{Layers, Snapshot};
 use model::state::{Observed, Overrides, Timestamp};
@@ -162,6 +162,7 @@ fn snapshot(backends: &[SocketAddr], observe: Observe) -> Snapshot {
         sticky: None,
         tls: None,
         overload: Overload::default(),
+        membership: Membership::default(),
     };
     let listener = Listener {
         name: name("http"),

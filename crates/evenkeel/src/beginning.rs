@@ -9,9 +9,9 @@ use cluster::Sync;
 use dataplane::Dataplane;
 use model::config::{Config, Role};
 use model::snapshot::{Layers, Snapshot};
-use model::state::{Observed, Overrides};
+use model::state::{Members, Observed, Overrides};
 
-use crate::hub::{Core, Declared, Effect};
+use crate::hub::{Core, Declared, Effect, Input};
 use crate::now;
 
 /// A hub's brain and the data plane that serves what it says.
@@ -23,7 +23,8 @@ pub(crate) struct Begun {
     pub(crate) served: Arc<Snapshot>,
 }
 
-/// Begins with the file and what is known of the store; with the file alone when that cannot be served.
+/// Begins with the file and what is known of the store; with the file alone when that cannot be served. Orders and
+/// members are those of the process before.
 ///
 /// # Errors
 /// When the file alone cannot be served.
@@ -31,11 +32,12 @@ pub(crate) async fn begin(
     source: String,
     file: &Arc<Config>,
     sync: &mut Sync,
-    overrides: &Overrides,
+    (overrides, members): &(Overrides, Members),
     start: impl Fn(Arc<Snapshot>) -> anyhow::Result<Dataplane>,
 ) -> anyhow::Result<Begun> {
     let attempt = |declared: Declared| {
-        let (core, effects) = Core::new(now(), source.clone(), declared, overrides.clone());
+        let (mut core, mut effects) = Core::new(now(), source.clone(), declared, overrides.clone());
+        effects.extend(core.handle(now(), Input::Remembered(members.clone())));
         let forwards = file.node.roles.contains(&Role::Lb);
         let snapshot = if forwards {
             core.snapshot().clone()

@@ -5,7 +5,6 @@ use std::sync::Arc;
 
 use balance::moved_share;
 use cluster::Desired;
-use model::config::Config;
 use model::diff::{Change, diff};
 use model::plan::{Draining, Format, MAX_POOLS_COMPARED, Moved, Plan, PlanQuery, foresee};
 use model::snapshot::Snapshot;
@@ -34,7 +33,7 @@ pub(crate) fn plan(
         revision: current.revision,
         restart: changes.iter().filter_map(needs_restart).collect(),
         changes: changes.iter().map(ToString::to_string).collect(),
-        drains: leaving(current, &config)
+        drains: leaving(current, &then)
             .map(|backend| Draining {
                 in_flight: in_flight(&backend),
                 backend,
@@ -63,12 +62,11 @@ fn needs_restart(change: &Change) -> Option<String> {
 }
 
 /// Backends that are in a pool now and would not be.
-fn leaving<'a>(current: &'a Snapshot, config: &'a Config) -> impl Iterator<Item = BackendId> + 'a {
+fn leaving<'a>(current: &'a Snapshot, then: &'a Snapshot) -> impl Iterator<Item = BackendId> + 'a {
     let members = current.pools.values().flat_map(|pool| &pool.members);
     let stays = |id: &BackendId| {
-        let lb = config.load_balancers.get(&id.load_balancer);
-        let pool = lb.and_then(|lb| lb.pools.get(&id.pool));
-        pool.is_some_and(|pool| pool.backends.iter().any(|b| b.address == id.address))
+        let pool = then.pool(&id.load_balancer, &id.pool);
+        pool.is_some_and(|pool| pool.members.iter().any(|member| member.id == *id))
     };
     members
         .map(|member| member.id.clone())

@@ -11,7 +11,7 @@ use console::Counters;
 use dataplane::Description;
 use model::config::Name;
 use model::snapshot::{Eligibility, Member, WEIGHT_SCALE};
-use model::state::{Health, Timestamp};
+use model::state::{Health, Source, Timestamp};
 use model::status::ListenerStatus;
 use prometheus_client::collector::Collector;
 use prometheus_client::encoding::{DescriptorEncoder, EncodeMetric};
@@ -41,10 +41,13 @@ metrics! {
     RELOADS "evenkeel_config_reloads_total" "counter" "result" "Reloads by result: ok or refused";
     LISTENER_OPEN "evenkeel_listener_open" "gauge" "load_balancer, listener" "Whether the listener is open (1)";
     ALL_DOWN "evenkeel_pool_all_down" "gauge" "load_balancer, pool" "Whether no backend of the pool is eligible (1)";
+    MEMBERS "evenkeel_pool_members" "gauge" "load_balancer, pool, source" "Members of the pool by where they were learnt of: declared, registered, dns or file";
+    LEFT_OUT "evenkeel_pool_members_left_out" "gauge" "load_balancer, pool" "Members that were found and are not used: there are too many, or this process listens there itself";
+    STALE "evenkeel_pool_source_stale" "gauge" "load_balancer, pool, source" "Whether the source's members are those of an earlier time (1): it cannot be asked, or says nonsense";
     UP "evenkeel_backend_up" "gauge" "load_balancer, pool, backend" "0 when the checks say down, else 1";
     HEALTH "evenkeel_backend_health" "gauge" "load_balancer, pool, backend, state" "1 for the state of the checks that holds: up, down or unchecked";
     ELIGIBLE "evenkeel_backend_eligible" "gauge" "load_balancer, pool, backend" "Whether the backend takes new requests (1)";
-    STATE "evenkeel_backend_state" "gauge" "load_balancer, pool, backend, state" "1 for the state that holds: eligible, fail_open, draining, maintenance, down, ejected or zero_weight";
+    STATE "evenkeel_backend_state" "gauge" "load_balancer, pool, backend, state" "1 for the state that holds: eligible, fail_open, draining, maintenance, down, ejected, zero_weight or awaits_check";
     WEIGHT "evenkeel_backend_weight" "gauge" "load_balancer, pool, backend" "Weight in effect: declared or ordered, less what slow start holds back; 0 takes no new requests";
     CHANGES "evenkeel_backend_state_changes_total" "counter" "load_balancer, pool, backend, to" "Verdicts of the checks that changed the state, by the new one: up or down";
     EJECTIONS "evenkeel_backend_ejections_total" "counter" "load_balancer, pool, backend" "Passive ejections";
@@ -99,6 +102,7 @@ impl Collector for ControlMetrics {
         self.config(out, &view)?;
         listeners(out, &figures)?;
         pools(out, &view)?;
+        members(out, &view)?;
         backends(out, &view)?;
         self.admin(out)?;
         self.process(out, &figures)
@@ -170,6 +174,43 @@ fn pools(out: &mut DescriptorEncoder<'_>, view: &View) -> fmt::Result {
         (labels, flag(state.all_down))
     });
     family(out, ALL_DOWN, series)
+}
+
+fn members(out: &mut DescriptorEncoder<'_>, view: &View) -> fmt::Result {
+    let pools = &view.snapshot.pools;
+    let by_source = pools.iter().flat_map(|(key, pool)| {
+        let asked = Source::ALL
+            .iter()
+            .filter(|source| pool.config.membership.asks(**source));
+        asked.map(move |source| {
+            let members = pool.members.iter().filter(|member| member.source() == *source);
+            (of_source(key, *source), members.count() as f64)
+        })
+    });
+    family(out, MEMBERS, by_source)?;
+    let dynamic = pools
+        .iter()
+        .filter(|(_, pool)| pool.config.membership.is_dynamic());
+    let left_out = dynamic.map(|(key, pool)| {
+        let found = view.snapshot.found.get(key);
+        let sources = found.into_iter().flat_map(|found| found.sources.values());
+        let at_sources: usize = sources.map(|state| state.left_out).sum();
+        (of_pool(key), (pool.left_out + at_sources) as f64)
+    });
+    family(out, LEFT_OUT, left_out)?;
+    let stale = view.snapshot.found.iter().flat_map(|(key, found)| {
+        let sources = found.sources.iter();
+        sources.map(move |(source, state)| (of_source(key, *source), flag(state.stale.is_some())))
+    });
+    family(out, STALE, stale)
+}
+
+fn of_pool((lb, pool): &(Name, Name)) -> Labels<'_> {
+    vec![("load_balancer", lb.as_str()), ("pool", pool.as_str())]
+}
+
+fn of_source(pool: &(Name, Name), source: Source) -> Labels<'_> {
+    more(of_pool(pool), "source", source.as_str())
 }
 
 fn backends(out: &mut DescriptorEncoder<'_>, view: &View) -> fmt::Result {

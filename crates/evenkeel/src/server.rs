@@ -33,8 +33,10 @@ use crate::beginning::{Begun, begin};
 use crate::data_dir::{self, DataDir};
 use crate::foresight;
 use crate::hub::{Hub, Inputs, Process, View};
+use crate::membership;
 use crate::metrics::{ControlMetrics, Figures};
 use crate::now;
+use crate::remembered;
 use crate::source::{self, Flags, Request, Source};
 use crate::text::{counted, duration};
 
@@ -146,7 +148,8 @@ impl Server {
             started.map_err(anyhow::Error::from)
         };
         let source = setup.source.to_string();
-        let begun = runtime.block_on(begin(source, &config, &mut sync, &overrides, start))?;
+        let earlier = (overrides, remembered::load(data.path()));
+        let begun = runtime.block_on(begin(source, &config, &mut sync, &earlier, start))?;
         let admin = bind_admin(config.admin.listen)?;
         give_up_root(identity.as_ref())?;
         doors.keep_records(&config.admin.audit_log, data.audit_log())?;
@@ -260,6 +263,7 @@ impl Tasks {
         let (candidates_out, candidates) = mpsc::channel(1);
         let (offers_out, offers) = mpsc::channel(1);
         let (verdicts_out, verdicts) = mpsc::channel(CHANNEL);
+        let membership = membership::start(self.data.path().to_owned());
         let inputs = Inputs {
             orders: orders_in,
             weights: weights_in,
@@ -267,6 +271,7 @@ impl Tasks {
             offers,
             verdicts,
             ordered: keep_certificates(&dataplane, self.data.managed(), certificates_in),
+            reports: membership.reports,
             events: self.plane_events,
         };
         let hub = Hub {
@@ -275,6 +280,7 @@ impl Tasks {
             data: self.data,
             targets,
             certificates,
+            members: membership.wanted,
             view: self.view,
             forwards: self.forwards,
         };

@@ -8,6 +8,7 @@ mod admin;
 mod backend_http2;
 mod country;
 mod http2;
+mod membership;
 mod observe;
 mod overload;
 mod pages;
@@ -43,6 +44,7 @@ pub use admin::{
 pub use backend_http2::{BackendHttp2, GrpcCheck};
 pub use country::{country_meant, is_country};
 pub use http2::Http2;
+pub use membership::{Discovery, Membership};
 pub use observe::{
     AccessLog, DEFAULT_REQUEST_ID_HEADER, DEFAULT_SERVICE_NAME, DEFAULT_SYSLOG_SOCKET, DEFAULT_TRACE_QUEUE,
     DEFAULT_TRACE_SAMPLE, LogFormat, LogTarget, Observe, Recorder, RequestId, Tracing, Trust,
@@ -380,6 +382,8 @@ pub struct Pool {
     pub tls: Option<BackendTls>,
     /// What keeps it alive when more comes than it can do.
     pub overload: Overload,
+    /// Its members beside `backends`.
+    pub membership: Membership,
 }
 
 /// Default of `slow_start`.

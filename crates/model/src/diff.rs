@@ -8,8 +8,8 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use crate::config::{
-    Actions, Admin, Backend, Config, Listener, LoadBalancer, Name, Node, Observe, Overload, Pool, Route,
-    RouteTarget,
+    Actions, Admin, Backend, Config, Listener, LoadBalancer, Membership, Name, Node, Observe, Overload, Pool,
+    Route, RouteTarget,
 };
 
 /// One change from an old config to a new one.
@@ -438,7 +438,9 @@ fn pool_changes(parts: &mut Vec<Part>, old: &Pool, new: &Pool) {
         sticky,
         tls,
         overload,
+        membership,
     } = new;
+    let Membership { discovery } = membership;
     let Overload {
         caps,
         queue,
@@ -474,6 +476,7 @@ fn pool_changes(parts: &mut Vec<Part>, old: &Pool, new: &Pool) {
             "circuit_breaker",
             old.overload.circuit_breaker == *circuit_breaker,
         ),
+        ("discovery", old.membership.discovery == *discovery),
     ]);
     if !keys.is_empty() {
         let pool = name.clone();

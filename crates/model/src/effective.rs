@@ -6,6 +6,7 @@ mod action;
 mod admin;
 mod backend_http2;
 mod http2;
+mod membership;
 mod observe;
 mod overload;
 mod route;
@@ -231,6 +232,7 @@ fn write_pool(w: &mut Writer, path: &str, pool: &Pool) {
         sticky,
         tls,
         overload,
+        membership,
     } = pool;
     w.header(&format!("[{path}]"));
     w.text("algorithm", algorithm.as_str());
@@ -261,18 +263,14 @@ fn write_pool(w: &mut Writer, path: &str, pool: &Pool) {
         write_passive(w, passive);
     }
 
-    let Connections {
-        max_idle,
-        idle_timeout,
-    } = connections;
     backend_http2::write(w, path, http2.as_ref());
     w.header(&format!("[{path}.connections]"));
-    w.raw("max_idle", max_idle);
-    w.duration("idle_timeout", *idle_timeout);
+    write_connections(w, connections);
 
     w.header(&format!("[{path}.timeouts]"));
     write_pool_timeouts(w, timeouts);
 
+    membership::write(w, path, membership);
     overload::write_tables(w, path, overload);
     w.header(&format!("[{path}.retries]"));
     sticky::write_retries(w, retries);
@@ -283,6 +281,15 @@ fn write_pool(w: &mut Writer, path: &str, pool: &Pool) {
     if let Some(tls) = tls {
         tls::write_backend_tls(w, &format!("{path}.tls"), tls);
     }
+}
+
+fn write_connections(w: &mut Writer, connections: &Connections) {
+    let Connections {
+        max_idle,
+        idle_timeout,
+    } = connections;
+    w.raw("max_idle", max_idle);
+    w.duration("idle_timeout", *idle_timeout);
 }
 
 fn write_pool_timeouts(w: &mut Writer, timeouts: &PoolTimeouts) {

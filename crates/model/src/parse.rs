@@ -12,6 +12,7 @@ mod health;
 mod http2;
 mod limits;
 mod load_balancer;
+mod membership;
 mod observe;
 mod overload;
 mod place;

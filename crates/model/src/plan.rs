@@ -79,7 +79,10 @@ pub struct Moved {
 /// The snapshot that `config` would give, with the orders, verdicts and ejections that `current` shows.
 pub fn foresee(current: &Snapshot, config: &Arc<Config>, now: Timestamp) -> Snapshot {
     let mut overrides = Overrides::default();
-    let mut observed = Observed::default();
+    let mut observed = Observed {
+        members: current.found.clone(),
+        ..Observed::default()
+    };
     for member in current.pools.values().flat_map(|pool| &pool.members) {
         let key = || OverrideKey {
             load_balancer: member.id.load_balancer.clone(),

@@ -9,6 +9,7 @@ mod json;
 mod keys;
 mod limit_keys;
 mod markdown;
+mod membership_keys;
 mod observe_keys;
 mod overload_keys;
 mod pool_keys;
@@ -27,6 +28,7 @@ pub use json::json_schema;
 pub(crate) use keys::{LIMITS, LISTENER, LISTENER_TIMEOUTS, LOAD_BALANCER, NODE, ROOT};
 pub(crate) use limit_keys::{RATE_LIMIT, ROUTE_TIMEOUTS};
 pub use markdown::{key_tables, rewrite};
+pub(crate) use membership_keys::DISCOVERY;
 pub(crate) use observe_keys::{ACCESS_LOG, RECORDER, REQUEST_ID, TRACING};
 pub(crate) use pool_keys::{
     BACKEND, CONNECTIONS, HASH, HEALTH, HTTP_CHECK_KEYS, PASSIVE, POOL, POOL_TIMEOUTS, RETRIES,
@@ -557,6 +559,7 @@ static ALL: &[&Table] = &[
     &ROUTE_TIMEOUTS,
     &POOL,
     &BACKEND,
+    &DISCOVERY,
     &HASH,
     &HEALTH,
     &PASSIVE,

@@ -15,10 +15,11 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::config::{AllDown, Config, LoadBalancer, MAX_WEIGHT, Name, Pool};
+use crate::config::{AllDown, Backend, Config, LoadBalancer, MAX_WEIGHT, Name, Pool};
+use crate::parse::MAX_BACKENDS;
 use crate::state::{
-    BackendId, ByLoadBalancer, Ejection, Health, HealthState, Mode, Observed, Override, OverrideKey,
-    Overrides, RouteKey, RouteOrder, Timestamp,
+    BackendId, ByLoadBalancer, Ejection, Found, Health, HealthState, Members, Mode, Observed, Override,
+    OverrideKey, Overrides, PoolKey, PoolMembers, RouteKey, RouteOrder, Source, Timestamp,
 };
 
 /// Weights in effect are in hundredths of a configured weight, so that slow start has steps to climb.
@@ -38,6 +39,8 @@ pub struct Snapshot {
     pub pools: BTreeMap<(Name, Name), Arc<PoolState>>,
     /// Orders in force for the weights of splits.
     pub routes: ByLoadBalancer<RouteKey, Arc<RouteOrder>>,
+    /// What was found of the members of pools beside those declared.
+    pub found: Members,
     /// Of what, by load balancer.
     made_of: BTreeMap<Name, MadeOf>,
     /// The first time at which that alone gives another snapshot.
@@ -52,12 +55,14 @@ impl PartialEq for Snapshot {
             config,
             pools,
             routes,
+            found,
             made_of: _,
             next_change: _,
         } = self;
         *revision == other.revision
             && *config == other.config
             && *pools == other.pools
+            && *found == other.found
             && *routes == other.routes
     }
 }
@@ -71,6 +76,7 @@ struct MadeOf {
     orders: Option<Arc<BTreeMap<OverrideKey, Override>>>,
     health: Option<Arc<BTreeMap<BackendId, HealthState>>>,
     ejections: Option<Arc<BTreeMap<BackendId, Ejection>>>,
+    found: Option<Arc<BTreeMap<PoolKey, Arc<PoolMembers>>>>,
     /// When the same would make something else.
     until: Option<Timestamp>,
 }
@@ -82,8 +88,11 @@ pub struct PoolState {
     pub load_balancer: Name,
     /// The pool as declared.
     pub config: Arc<Pool>,
-    /// One per declared backend, in the order declared.
+    /// One per declared backend, in the order declared; then those that were found, in order of address. At most
+    /// [`MAX_BACKENDS`].
     pub members: Vec<Member>,
+    /// Found ones that had no room.
+    pub left_out: usize,
     /// No member is eligible of itself: [`AllDown`] decides who is used.
     pub all_down: bool,
 }
@@ -93,7 +102,9 @@ pub struct PoolState {
 pub struct Member {
     /// Its key.
     pub id: BackendId,
-    /// Weight as declared or ordered, without slow start.
+    /// What its source says of it; `None`: it is declared.
+    pub found: Option<Found>,
+    /// Weight as declared, told by its source, or ordered, without slow start.
     pub weight: u32,
     /// Weight in effect in hundredths; 0 takes no new requests.
     pub effective_weight: u32,
@@ -113,6 +124,11 @@ pub struct Member {
 }
 
 impl Member {
+    /// Where it was learnt of.
+    pub fn source(&self) -> Source {
+        self.found.as_ref().map_or(Source::Declared, |found| found.source)
+    }
+
     /// The mode in force.
     pub fn mode(&self) -> Mode {
         self.order.as_ref().map_or(Mode::Ready, |o| o.mode)
@@ -141,6 +157,8 @@ pub enum Eligibility {
     Ejected,
     /// Weight 0.
     ZeroWeight,
+    /// Found, and not seen to work yet: takes requests after its first successful check.
+    AwaitsCheck,
 }
 
 impl Eligibility {
@@ -153,6 +171,7 @@ impl Eligibility {
         Self::Down,
         Self::Ejected,
         Self::ZeroWeight,
+        Self::AwaitsCheck,
     ];
 
     /// Whether new requests may go there.
@@ -170,6 +189,7 @@ impl Eligibility {
             Self::Down => "down",
             Self::Ejected => "ejected",
             Self::ZeroWeight => "zero_weight",
+            Self::AwaitsCheck => "awaits_check",
         }
     }
 }
@@ -185,6 +205,14 @@ pub struct Layers<'a> {
     pub overrides: &'a Overrides,
     /// Found.
     pub observed: &'a Observed,
+}
+
+impl PoolState {
+    /// The weight of the member at this place as declared, or as its source tells it: without orders and slow start.
+    pub fn told_weight(&self, index: usize) -> Option<u32> {
+        let found = || Some(self.members.get(index)?.found.as_ref()?.weight);
+        self.config.backends.get(index).map(|b| b.weight).or_else(found)
+    }
 }
 
 impl Snapshot {
@@ -218,6 +246,7 @@ impl Snapshot {
             config: layers.config.clone(),
             pools,
             routes,
+            found: layers.observed.members.clone(),
             made_of,
             next_change,
         }
@@ -273,6 +302,7 @@ impl MadeOf {
             orders: layers.overrides.backends.part(&lb.name).cloned(),
             health: layers.observed.health.part(&lb.name).cloned(),
             ejections: layers.observed.ejections.part(&lb.name).cloned(),
+            found: layers.observed.members.part(&lb.name).cloned(),
             until: None,
         }
     }
@@ -283,6 +313,25 @@ impl MadeOf {
             && self.orders == other.orders
             && self.health == other.health
             && self.ejections == other.ejections
+            && self.found == other.found
+    }
+
+    /// Members of a pool that are not declared, in order of address.
+    fn found_in(&self, load_balancer: &Name, pool: &Pool) -> BTreeMap<SocketAddr, &Found> {
+        if !pool.membership.is_dynamic() {
+            return BTreeMap::new();
+        }
+        let key = (load_balancer.clone(), pool.name.clone());
+        let members = self.found.as_ref().and_then(|found| found.get(&key));
+        let mut found = members
+            .map(|members| members.merged(&pool.membership))
+            .unwrap_or_default();
+        if !found.is_empty() {
+            for backend in &pool.backends {
+                found.remove(&backend.address);
+            }
+        }
+        found
     }
 
     /// Builds a pool; the state `before` when it is the same again.
@@ -311,18 +360,22 @@ fn build_pool(
     before: Option<&PoolState>,
     now: Timestamp,
 ) -> PoolState {
+    let id = |address| BackendId {
+        load_balancer: load_balancer.clone(),
+        pool: pool.name.clone(),
+        address,
+    };
     let mut members: Vec<Member> = pool
         .backends
         .iter()
-        .map(|backend| {
-            let id = BackendId {
-                load_balancer: load_balancer.clone(),
-                pool: pool.name.clone(),
-                address: backend.address,
-            };
-            build_member(of, id, backend.weight, pool, now)
-        })
+        .map(|backend| build_member(of, id(backend.address), Told::Declared(backend), pool, now))
         .collect();
+    let found = of.found_in(load_balancer, pool);
+    let room = MAX_BACKENDS.saturating_sub(members.len());
+    let left_out = found.len().saturating_sub(room);
+    let found = found.into_iter().take(room);
+    members
+        .extend(found.map(|(address, found)| build_member(of, id(address), Told::Found(found), pool, now)));
     let all_down = !members.iter().any(|m| m.eligibility == Eligibility::Eligible);
     if all_down && pool.all_down == AllDown::FailOpen {
         for member in &mut members {
@@ -345,11 +398,35 @@ fn build_pool(
         load_balancer: load_balancer.clone(),
         config: pool.clone(),
         members,
+        left_out,
         all_down,
     }
 }
 
-fn build_member(of: &MadeOf, id: BackendId, declared: u32, pool: &Pool, now: Timestamp) -> Member {
+/// Who says that there is such a member.
+#[derive(Clone, Copy)]
+enum Told<'a> {
+    Declared(&'a Backend),
+    Found(&'a Found),
+}
+
+impl<'a> Told<'a> {
+    fn weight(self) -> u32 {
+        match self {
+            Self::Declared(backend) => backend.weight,
+            Self::Found(found) => found.weight,
+        }
+    }
+
+    fn found(self) -> Option<&'a Found> {
+        match self {
+            Self::Declared(_) => None,
+            Self::Found(found) => Some(found),
+        }
+    }
+}
+
+fn build_member(of: &MadeOf, id: BackendId, told: Told<'_>, pool: &Pool, now: Timestamp) -> Member {
     let key = OverrideKey {
         load_balancer: id.load_balancer.clone(),
         address: id.address,
@@ -378,12 +455,18 @@ fn build_member(of: &MadeOf, id: BackendId, declared: u32, pool: &Pool, now: Tim
         .filter(|e| e.until > now && pool.passive.is_some())
         .cloned();
     let ordered = order.as_ref().and_then(|o| o.weight);
-    let weight = ordered.unwrap_or(declared).min(MAX_WEIGHT);
+    let weight = ordered.unwrap_or_else(|| told.weight()).min(MAX_WEIGHT);
     let mode = order.as_ref().map_or(Mode::Ready, |o| o.mode);
+    let leaves = told.found().and_then(|found| found.draining);
+    let awaits_check = pool.health.is_some()
+        && health.health != Health::Up
+        && told.found().is_some_and(|found| !found.proven);
     let eligibility = match mode {
         Mode::Maintenance => Eligibility::Maintenance,
         Mode::Drain => Eligibility::Draining,
+        Mode::Ready if leaves.is_some() => Eligibility::Draining,
         Mode::Ready if weight == 0 => Eligibility::ZeroWeight,
+        Mode::Ready if awaits_check => Eligibility::AwaitsCheck,
         Mode::Ready if health.health == Health::Down => Eligibility::Down,
         Mode::Ready if ejection.is_some() => Eligibility::Ejected,
         Mode::Ready => Eligibility::Eligible,
@@ -391,9 +474,10 @@ fn build_member(of: &MadeOf, id: BackendId, declared: u32, pool: &Pool, now: Tim
     let keeps_sessions = eligibility == Eligibility::Draining
         && health.health != Health::Down
         && ejection.is_none()
-        && sessions_until(pool, order.as_ref()).is_some_and(|until| now < until);
+        && sessions_until(pool, order.as_ref(), leaves).is_some_and(|until| now < until);
     Member {
         id,
+        found: told.found().cloned(),
         weight,
         effective_weight: 0,
         eligibility,
@@ -406,10 +490,11 @@ fn build_member(of: &MadeOf, id: BackendId, declared: u32, pool: &Pool, now: Tim
 }
 
 /// Until when a drained member keeps the sessions that it has.
-fn sessions_until(pool: &Pool, order: Option<&Override>) -> Option<Timestamp> {
-    let drain = order.filter(|o| o.mode == Mode::Drain)?;
+fn sessions_until(pool: &Pool, order: Option<&Override>, leaves: Option<Timestamp>) -> Option<Timestamp> {
+    let drain = order.filter(|o| o.mode == Mode::Drain).map(|o| o.since);
+    let since = drain.or(leaves)?;
     let sticky = pool.sticky.as_ref().filter(|s| !s.drain_timeout.is_zero())?;
-    Some(drain.since.plus(sticky.drain_timeout))
+    Some(since.plus(sticky.drain_timeout))
 }
 
 /// A ramp starts when a member becomes eligible beside others that already were; a pool that starts or returns
@@ -454,6 +539,8 @@ fn next_member_change(pool: &PoolState, member: &Member, now: Timestamp) -> Opti
         let elapsed = (slow_start.as_millis() * next).div_ceil(u128::from(RAMP_STEPS));
         Timestamp(since.0.saturating_add(u64::try_from(elapsed).unwrap_or(u64::MAX)))
     });
-    let sessions = sessions_until(&pool.config, member.order.as_ref()).filter(|_| member.keeps_sessions);
+    let leaves = member.found.as_ref().and_then(|found| found.draining);
+    let sessions =
+        sessions_until(&pool.config, member.order.as_ref(), leaves).filter(|_| member.keeps_sessions);
     [expiry, ejection, ramp, sessions].into_iter().flatten().min()
 }

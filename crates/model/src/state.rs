@@ -1,6 +1,7 @@
 //! The other two layers of truth: operators' orders ([`Override`]) and what was found ([`Observed`]).
 
 mod by_load_balancer;
+mod members;
 mod route;
 mod target;
 
@@ -11,6 +12,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::config::Name;
 pub use by_load_balancer::{ByLoadBalancer, OfLoadBalancer};
+pub use members::{Found, Listed, Members, PoolKey, PoolMembers, Report, Source, SourceState};
 pub use route::{RouteKey, RouteOrder, RouteWeights};
 pub use target::{Standing, Target};
 
@@ -243,4 +245,6 @@ pub struct Observed {
     pub health: ByLoadBalancer<BackendId, HealthState>,
     /// Ejections by backend.
     pub ejections: ByLoadBalancer<BackendId, Ejection>,
+    /// Members that nobody declared, by pool.
+    pub members: Members,
 }

@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use serde::{Deserialize, Serialize};
 
 use crate::config::{AllDown, Name};
-use crate::state::{Ejection, Health, Mode, Override, RouteOrder, Timestamp};
+use crate::state::{Ejection, Health, Mode, Override, RouteOrder, Source, Timestamp};
 
 /// State of one process.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -194,8 +194,31 @@ pub struct PoolStatus {
     /// Live figures.
     #[serde(flatten)]
     pub live: PoolLive,
-    /// Members in the order declared.
+    /// Where its members come from beside the config.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub sources: Vec<SourceStatus>,
+    /// Found members that have no room in the pool.
+    #[serde(default)]
+    pub left_out: usize,
+    /// Members in the order declared, then those that were found.
     pub backends: Vec<BackendStatus>,
+}
+
+/// What a source says of a pool.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SourceStatus {
+    /// Which.
+    pub source: Source,
+    /// Members that it names.
+    pub members: usize,
+    /// Members that it names beyond what it may, or that cannot be.
+    pub left_out: usize,
+    /// Why its members are those of an earlier time.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub stale: Option<String>,
+    /// Since when.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub stale_since: Option<Timestamp>,
 }
 
 /// Live figures of a pool over all shards.
@@ -227,6 +250,15 @@ pub struct QueueStatus {
 pub struct BackendStatus {
     /// Address.
     pub address: SocketAddr,
+    /// Where it was learnt of.
+    #[serde(default)]
+    pub source: Source,
+    /// Where it stands, as its source says.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub zone: Option<Name>,
+    /// How busy it says it is, in percent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub load: Option<u8>,
     /// Whether it takes new requests, or why not: see [`crate::snapshot::Eligibility::as_str`].
     pub eligibility: String,
     /// Verdict of the checks.
@@ -279,7 +311,7 @@ pub struct BackendLive {
 pub struct Event {
     /// When.
     pub at: Timestamp,
-    /// What kind: `backend_up`, `backend_down`, `backend_ejected`, `backend_returned`, `order`, `reload`, `reload_refused`, `listener_open`, `listener_closed`, `listener_failed`, `pool_all_down`, `pool_recovered`, `circuit_opened`, `circuit_closed`, `certificate_reloaded`, `certificate_refused`, `certificate_expires`, `ocsp_stale`, `geoip_loaded`, `geoip_failed`, `applied`, `apply_refused`, `shadowed`.
+    /// What kind: `backend_up`, `backend_down`, `backend_ejected`, `backend_returned`, `order`, `reload`, `reload_refused`, `listener_open`, `listener_closed`, `listener_failed`, `pool_all_down`, `pool_recovered`, `circuit_opened`, `circuit_closed`, `certificate_reloaded`, `certificate_refused`, `certificate_expires`, `ocsp_stale`, `geoip_loaded`, `geoip_failed`, `applied`, `apply_refused`, `shadowed`, `members_changed`, `members_stale`, `members_fresh`, `members_left_out`.
     pub kind: String,
     /// About what: `shop/default/10.0.0.1:9001`.
     pub subject: String,

@@ -51,6 +51,8 @@ pub(crate) struct Schedule {
     checks: HashMap<CheckId, Check>,
     queue: BTreeSet<(u64, CheckId)>,
     next_id: u64,
+    /// A list was there before: of what comes now and is not known, somebody waits to know.
+    started: bool,
 }
 
 impl Schedule {
@@ -71,6 +73,7 @@ impl Schedule {
                 self.queue.remove(&(check.machine.next_probe(), id));
             }
         }
+        let first_list = !std::mem::replace(&mut self.started, true);
         let mut news = Vec::new();
         // In the order of the list, so that its first checks are due first.
         for target in targets {
@@ -79,15 +82,22 @@ impl Schedule {
             };
             match self.ids.get(&what).and_then(|id| self.checks.get_mut(id)) {
                 Some(check) => news.extend(check.join(&targets)),
-                None => news.extend(self.add(what, &targets, now_ms)),
+                None => news.extend(self.add(what, &targets, now_ms, first_list)),
             }
         }
         news
     }
 
-    fn add(&mut self, what: What, targets: &[&Target], now_ms: u64) -> Vec<Verdict> {
+    /// One of which nothing is known, among others, is looked at within its faster interval; what is known, and the
+    /// first list, are spread over the whole one.
+    fn add(&mut self, what: What, targets: &[&Target], now_ms: u64, first_list: bool) -> Vec<Verdict> {
         let id = CheckId(self.next_id);
-        let phase = (self.next_id as f64 * GOLDEN).fract();
+        let known = targets.iter().any(|target| target.standing.is_some());
+        let spread = match first_list || known {
+            true => 1.0,
+            false => what.check.fast_interval.div_duration_f64(what.check.interval),
+        };
+        let phase = (self.next_id as f64 * GOLDEN).fract() * spread;
         self.next_id += 1;
         let mut machine = HealthMachine::new(&what.check, now_ms, phase);
         if let Some(Standing { health, reason }) = targets.iter().find_map(|t| t.standing.clone()) {

@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use balance::{Balancer, Load, PoolLoad, Rng};
 use model::config::{
-    Algorithm, AllDown, Backend, Caps, Connections, ConsistentHash, HashKey, HashTable, Name, Overload,
-    Passive, Pool, PoolTimeouts, Retries,
+    Algorithm, AllDown, Backend, Caps, Connections, ConsistentHash, HashKey, HashTable, Membership, Name,
+    Overload, Passive, Pool, PoolTimeouts, Retries,
 };
 use model::snapshot::{Eligibility, Member, PoolState, WEIGHT_SCALE};
 use model::state::{BackendId, Health, HealthState, Timestamp};
@@ -78,6 +78,7 @@ pub(crate) fn state_with(
                 pool: name("default"),
                 address: backend.address,
             },
+            found: None,
             weight: backend.weight,
             effective_weight: *effective,
             eligibility: if *effective == 0 {
@@ -116,11 +117,13 @@ pub(crate) fn state_with(
         sticky: None,
         tls: None,
         overload: Overload::default(),
+        membership: Membership::default(),
     };
     PoolState {
         load_balancer: name("shop"),
         config: Arc::new(config),
         members,
+        left_out: 0,
         all_down: effective.iter().all(|w| *w == 0),
     }
 }

@@ -14,11 +14,11 @@ use model::explain::{Candidate, Chosen, ExplainQuery, Explanation, Refusal, Rout
 use model::geography::{Code, Geography};
 use model::plan::{Draining, Moved, Plan, PlanQuery};
 use model::record::{AttemptRecord, QueueRecord, RecordQuery, RequestRecord, TlsRecord};
-use model::state::{BackendId, Ejection, Health, Mode, OrderAction, Override, RouteOrder, Timestamp};
+use model::state::{BackendId, Ejection, Health, Mode, OrderAction, Override, RouteOrder, Source, Timestamp};
 use model::status::{
     BackendLive, BackendStatus, CertificateStatus, ConfigStatus, Event, ListenerStatus, LoadBalancerStatus,
-    PoolLive, PoolStatus, QueueStatus, RefusedRevision, ReloadStatus, RouteStatus, SplitPartStatus,
-    SplitStatus, Status, StoreStatus,
+    PoolLive, PoolStatus, QueueStatus, RefusedRevision, ReloadStatus, RouteStatus, SourceStatus,
+    SplitPartStatus, SplitStatus, Status, StoreStatus,
 };
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::registry::Registry;
@@ -496,6 +496,14 @@ fn status() -> Status {
                     }),
                     circuit: Some("half_open".into()),
                 },
+                sources: vec![SourceStatus {
+                    source: Source::Dns,
+                    members: 1,
+                    left_out: 2,
+                    stale: Some("no answer".into()),
+                    stale_since: Some(Timestamp(1)),
+                }],
+                left_out: 0,
                 backends: vec![backend(true), backend(false)],
             }],
             route_count: 1,
@@ -562,6 +570,9 @@ fn weighed(lapses: bool) -> RouteOrder {
 fn backend(full: bool) -> BackendStatus {
     BackendStatus {
         address: "10.0.0.1:9001".parse().unwrap(),
+        source: if full { Source::Dns } else { Source::Declared },
+        zone: full.then(|| name("eu-1")),
+        load: full.then_some(70),
         eligibility: "eligible".to_owned(),
         health: Health::Up,
         health_reason: "status 200".to_owned(),

@@ -6,10 +6,10 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use anyhow::Context;
-use model::state::{Health, Override, RouteOrder, Timestamp};
+use model::state::{Health, Override, RouteOrder, Source, Timestamp};
 use model::status::{
     BackendLive, BackendStatus, CertificateStatus, ConfigStatus, Event, ListenerStatus, LoadBalancerStatus,
-    PoolStatus, QueueStatus, RouteStatus, SplitPartStatus, SplitStatus, Status,
+    PoolStatus, QueueStatus, RouteStatus, SourceStatus, SplitPartStatus, SplitStatus, Status,
 };
 use model::units::format_duration;
 
@@ -223,9 +223,39 @@ fn pool(out: &mut String, pool: &PoolStatus, now: Timestamp, paint: Paint) {
         };
         let _ = writeln!(out, "    circuit breaker: {text}");
     }
+    for source in &pool.sources {
+        let _ = writeln!(out, "    {}", source_line(source, now, paint));
+    }
+    if pool.left_out > 0 {
+        let text = format!(
+            "{} have no room in the pool",
+            counted(pool.left_out, "found member")
+        );
+        let _ = writeln!(out, "    {}", paint.text(Tone::Bad, &text));
+    }
     if !pool.backends.is_empty() {
         out.push_str(&backends(&pool.backends, now).render(4, paint));
     }
+}
+
+/// `dns: 3 members`, and what is wrong with them.
+fn source_line(source: &SourceStatus, now: Timestamp, paint: Paint) -> String {
+    let mut text = format!(
+        "{}: {}",
+        source.source.as_str(),
+        counted(source.members, "member")
+    );
+    if source.left_out > 0 {
+        let left_out = format!(", {} LEFT OUT", source.left_out);
+        text.push_str(&paint.text(Tone::Bad, &left_out));
+    }
+    if let Some(why) = &source.stale {
+        let since = source
+            .stale_since
+            .map_or_else(String::new, |at| format!(" for {}", ago(now, at)));
+        text.push_str(&paint.text(Tone::Bad, &format!(", STALE{since}: {why}")));
+    }
+    text
 }
 
 /// `3 of at most 1000 wait, up to 1s`.
@@ -263,7 +293,7 @@ fn backends(backends: &[BackendStatus], now: Timestamp) -> Table {
     ]);
     for b in backends {
         table.row(vec![
-            Cell::text(b.address.to_string()),
+            Cell::text(address(b)),
             state(b, now),
             health(b),
             Cell::text(ago(now, b.health_since)),
@@ -278,6 +308,18 @@ fn backends(backends: &[BackendStatus], now: Timestamp) -> Table {
         ]);
     }
     table
+}
+
+/// `10.0.0.1:9001`, and where it was learnt of unless it is declared: `10.0.0.1:9001 (dns, eu-1)`.
+fn address(backend: &BackendStatus) -> String {
+    if backend.source == Source::Declared {
+        return backend.address.to_string();
+    }
+    let source = [backend.source.as_str().to_owned()].into_iter();
+    let zone = backend.zone.iter().map(ToString::to_string);
+    let load = backend.load.iter().map(|load| format!("load {load}%"));
+    let words: Vec<String> = source.chain(zone).chain(load).collect();
+    format!("{} ({})", backend.address, words.join(", "))
 }
 
 /// `3`, or `3 of 4` where there is a cap.
@@ -387,6 +429,9 @@ mod tests {
     fn backend(port: u16) -> BackendStatus {
         BackendStatus {
             address: ([10, 0, 0, 1], port).into(),
+            source: Source::Declared,
+            zone: None,
+            load: None,
             eligibility: "eligible".into(),
             health: Health::Up,
             health_reason: "status 200".into(),
@@ -530,6 +575,8 @@ mod tests {
                         circuit: Some("half_open".into()),
                     },
                     warnings: vec!["its backends' certificates are not verified (insecure)".into()],
+                    sources: Vec::new(),
+                    left_out: 0,
                     backends: vec![backend(9001), drained(), ejected, ramping],
                 }],
             }],

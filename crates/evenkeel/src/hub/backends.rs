@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use model::config::{HealthCheck, LoadBalancer, Name, Pool};
 use model::snapshot::PoolState;
-use model::state::{BackendId, Mode};
+use model::state::{BackendId, Members, Mode};
 
 /// What of a pool is checked, and the state of the pool from which that follows.
 #[derive(Debug)]
@@ -24,13 +24,19 @@ pub(super) struct Known {
 }
 
 impl Known {
-    pub(super) fn of(lb: Option<&LoadBalancer>) -> Self {
-        let pools = lb.into_iter().flat_map(|lb| lb.pools.values());
-        let addresses = |pool: &Pool| pool.backends.iter().map(|b| b.address).collect();
+    /// Those that are declared, and those that were found.
+    pub(super) fn of(lb: Option<&LoadBalancer>, found: &Members) -> Self {
+        let addresses = |lb: &LoadBalancer, pool: &Pool| {
+            let found = found.get(&(lb.name.clone(), pool.name.clone()));
+            let found = found.into_iter().flat_map(|found| found.addresses());
+            pool.backends.iter().map(|b| b.address).chain(found).collect()
+        };
+        let of_pool = |lb, pool: &Pool| (pool.name.clone(), (pool.health.is_some(), addresses(lb, pool)));
+        let pools = lb
+            .into_iter()
+            .flat_map(|lb| lb.pools.values().map(move |pool| (lb, pool)));
         Self {
-            pools: pools
-                .map(|pool| (pool.name.clone(), (pool.health.is_some(), addresses(pool))))
-                .collect(),
+            pools: pools.map(|(lb, pool)| of_pool(lb, pool)).collect(),
         }
     }
 

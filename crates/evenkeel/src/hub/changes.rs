@@ -51,6 +51,10 @@ pub(crate) enum Kind {
     Applied,
     ApplyRefused,
     Shadowed,
+    MembersChanged,
+    MembersStale,
+    MembersFresh,
+    MembersLeftOut,
 }
 
 impl Kind {
@@ -82,6 +86,10 @@ impl Kind {
             Self::Applied => "applied",
             Self::ApplyRefused => "apply_refused",
             Self::Shadowed => "shadowed",
+            Self::MembersChanged => "members_changed",
+            Self::MembersStale => "members_stale",
+            Self::MembersFresh => "members_fresh",
+            Self::MembersLeftOut => "members_left_out",
         }
     }
 
@@ -101,6 +109,8 @@ impl Kind {
             Self::CircuitOpened,
             Self::ApplyRefused,
             Self::Shadowed,
+            Self::MembersStale,
+            Self::MembersLeftOut,
         ];
         bad.iter().any(|k| k.as_str() == kind)
     }

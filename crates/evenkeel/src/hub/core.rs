@@ -8,6 +8,8 @@
 //! Two rules it keeps: a config that was refused changes nothing but the record of the refusal, and an order
 //! enters the state only when it is already on disk ([`Core::plan`], then [`Input::Ordered`]).
 
+mod members;
+
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -20,8 +22,9 @@ use dataplane::CertificateNews;
 use model::config::{Config, HealthCheck, MAX_SPLIT_WEIGHT, MAX_WEIGHT, Name};
 use model::snapshot::{Layers, Snapshot};
 use model::state::{
-    BackendId, ByLoadBalancer, CircuitMoved, Ejected, Ejection, Health, HealthState, Mode, Observed, Order,
-    OrderAction, Override, OverrideKey, Overrides, RouteKey, RouteOrder, RouteWeights, Timestamp, Verdict,
+    BackendId, ByLoadBalancer, CircuitMoved, Ejected, Ejection, Health, HealthState, Members, Mode, Observed,
+    Order, OrderAction, Override, OverrideKey, Overrides, Report, RouteKey, RouteOrder, RouteWeights,
+    Timestamp, Verdict,
 };
 use model::status::{ConfigStatus, Event, ListenerStatus, MAX_EVENTS, ReloadStatus};
 use orchestrator::acme::AcmeEvent;
@@ -56,6 +59,10 @@ pub(crate) enum Input {
         /// Why it could not be.
         result: Result<(), String>,
     },
+    /// Members of an earlier life of this process; given before anything else.
+    Remembered(Members),
+    /// What sources say of the members of pools.
+    Members(Vec<Report>),
     /// Active checks reached verdicts.
     Verdicts(Vec<Verdict>),
     /// The data plane ejected a backend; already in force there.
@@ -101,6 +108,8 @@ pub(crate) enum Effect {
     Probe(Vec<(BackendId, Arc<HealthCheck>)>),
     /// Bring the file of overrides up to date; failing is logged and made good by the next store.
     Store(Overrides),
+    /// Keep these members for the next start; failing is logged.
+    Remember(Members),
     /// Log this event; it is in the view already.
     Log(Arc<Event>),
 }
@@ -123,6 +132,8 @@ pub(crate) struct Core {
     failed_listeners: BTreeMap<(Name, Name, SocketAddr), String>,
     listener_retry: Option<Timestamp>,
     counts: Arc<ByLoadBalancer<BackendId, Counts>>,
+    /// Ordered backends that are not there, since when.
+    gone: BTreeMap<OverrideKey, Timestamp>,
     events: VecDeque<Arc<Event>>,
 }
 
@@ -163,6 +174,7 @@ impl Core {
             failed_listeners: BTreeMap::new(),
             listener_retry: None,
             counts: Arc::default(),
+            gone: BTreeMap::new(),
             events: VecDeque::new(),
         };
         let mut effects = Vec::new();
@@ -190,6 +202,8 @@ impl Core {
                 | Input::CircuitMoved(_)
         );
         match input {
+            Input::Remembered(members) => self.remember(now, members),
+            Input::Members(reports) => self.take_reports(now, reports, &mut effects),
             Input::Verdicts(verdicts) => self.take_verdicts(now, verdicts, &mut effects),
             Input::Ejected(ejected) => self.take_ejection(now, ejected, &mut effects),
             Input::CertificateOrdered(event) => {
@@ -217,6 +231,7 @@ impl Core {
             Input::Listeners(listeners) => self.take_listeners(now, listeners, &mut effects),
             Input::Time => {}
         }
+        self.forget_orphans(now, &mut effects);
         if self.drop_lapsed_orders(now, &mut effects) {
             effects.push(Effect::Store(self.overrides.clone()));
             targets_may_change = true;
@@ -236,6 +251,7 @@ impl Core {
             .next_change()
             .into_iter()
             .chain(self.listener_retry)
+            .chain(self.next_orphan())
             .min()
     }
 
@@ -246,12 +262,15 @@ impl Core {
             let name = order.key.load_balancer.clone();
             return Err(OrderError::UnknownLoadBalancer { name, known });
         };
-        let known: BTreeSet<SocketAddr> = lb
+        let pools = lb
             .pools
-            .values()
-            .flat_map(|p| p.backends.iter().map(|b| b.address))
+            .keys()
+            .filter_map(|pool| self.snapshot.pool(&lb.name, pool));
+        let known: BTreeSet<SocketAddr> = pools
+            .flat_map(|pool| pool.members.iter().map(|member| member.id.address))
             .collect();
-        if !known.contains(&order.key.address) {
+        // An order may outlive a member that was found, and must not be past changing.
+        if !known.contains(&order.key.address) && !self.overrides.backends.contains_key(&order.key) {
             return Err(OrderError::UnknownBackend {
                 load_balancer: lb.name.clone(),
                 address: order.key.address,
@@ -365,6 +384,7 @@ impl Core {
     }
 
     fn take_verdicts(&mut self, now: Timestamp, verdicts: Vec<Verdict>, effects: &mut Vec<Effect>) {
+        let mut up = Vec::new();
         for verdict in verdicts {
             // A verdict may cross a reload that removed the backend or its check.
             if !self.is_probed(&verdict.backend) {
@@ -387,8 +407,12 @@ impl Core {
                 reason: verdict.reason,
                 since,
             };
+            if state.health == Health::Up {
+                up.push(verdict.backend.clone());
+            }
             self.observed.health.insert(verdict.backend, state);
         }
+        self.note_proven(&up, effects);
     }
 
     fn take_ejection(&mut self, now: Timestamp, ejected: Ejected, effects: &mut Vec<Effect>) {
@@ -539,10 +563,14 @@ impl Core {
         load_balancers: &BTreeSet<Name>,
         effects: &mut Vec<Effect>,
     ) -> bool {
+        self.forget_unasked_members(load_balancers);
         let config = self.config.clone();
         let mut orders = false;
         for name in load_balancers {
-            let known = Known::of(config.load_balancers.get(name).map(Arc::as_ref));
+            let known = Known::of(
+                config.load_balancers.get(name).map(Arc::as_ref),
+                &self.observed.members,
+            );
             let health = &mut self.observed.health;
             health.take_out_of(name, |id, _| !known.is_checked(id));
             let ejections = &mut self.observed.ejections;
@@ -551,7 +579,12 @@ impl Core {
                 Arc::make_mut(&mut self.counts).take_out_of(name, |id, _| !known.has(id));
             }
             let of_backends = &mut self.overrides.backends;
-            let gone = of_backends.take_out_of(name, |key, _| !known.has_anywhere(key.address));
+            let gone = of_backends.take_out_of(name, |key, _| {
+                !known.has_anywhere(key.address) && !members::may_come_back(&mut self.gone, &config, now, key)
+            });
+            self.gone.retain(|key, _| {
+                key.load_balancer != *name || !(gone.contains_key(key) || known.has_anywhere(key.address))
+            });
             for (key, order) in &gone {
                 self.record(now, changes::orphaned(key, order), effects);
             }
@@ -633,7 +666,10 @@ impl Core {
     }
 
     fn has_backend(&self, id: &BackendId) -> bool {
+        let key = (id.load_balancer.clone(), id.pool.clone());
+        let found = self.observed.members.get(&key);
         pool_has(&self.config, &id.load_balancer, &id.pool, id.address)
+            || found.is_some_and(|found| found.has(id.address))
     }
 
     fn record(

@@ -11,6 +11,8 @@ mod declared;
 #[cfg(test)]
 pub(crate) mod fixture;
 #[cfg(test)]
+mod found;
+#[cfg(test)]
 mod route_storm;
 #[cfg(test)]
 mod scale;
@@ -29,25 +31,28 @@ use console::{OrderError, OrderRequest, WeightsRequest};
 use dataplane::{Dataplane, DataplaneEvent};
 use model::acme::Managed;
 use model::config::Config;
-use model::state::{Overrides, Verdict};
+use model::state::{Overrides, Report, Verdict};
 use orchestrator::Target;
 use orchestrator::acme::AcmeEvent;
+use orchestrator::discovery;
 use tokio::sync::{mpsc, watch};
 use tokio::time::MissedTickBehavior;
 
 pub(crate) use self::changes::{describe, shares};
-pub(crate) use self::core::{Core, Effect};
+pub(crate) use self::core::{Core, Effect, Input};
 pub(crate) use self::declared::Declared;
 pub(crate) use self::view::{Process, View};
 
 use self::changes::Kind;
-use self::core::Input;
 use crate::data_dir::DataDir;
+use crate::membership;
 use crate::now;
 use crate::source::Candidate;
 
 /// Verdicts taken at once: after a start many come together, and each batch builds one snapshot.
 const VERDICTS_AT_ONCE: usize = 1024;
+/// Reports of members taken at once, likewise.
+const REPORTS_AT_ONCE: usize = 256;
 /// Longest sleep, so that a wall clock that was set is noticed.
 const MAX_SLEEP: Duration = Duration::from_secs(10);
 
@@ -78,6 +83,8 @@ pub(crate) struct Hub {
     pub(crate) targets: watch::Sender<Vec<Target>>,
     /// Certificates to keep fresh.
     pub(crate) certificates: watch::Sender<Vec<Managed>>,
+    /// What is wanted of those who look up members, and keep them.
+    pub(crate) members: membership::Wanted,
     /// What others see.
     pub(crate) view: watch::Sender<View>,
     /// Whether this node forwards; if not, it only knows.
@@ -98,6 +105,8 @@ pub(crate) struct Inputs {
     pub(crate) verdicts: mpsc::Receiver<Verdict>,
     /// What became of ordered certificates.
     pub(crate) ordered: mpsc::Receiver<AcmeEvent>,
+    /// What sources say of the members of pools.
+    pub(crate) reports: mpsc::Receiver<Report>,
     /// Events of the data plane.
     pub(crate) events: mpsc::Receiver<DataplaneEvent>,
 }
@@ -107,9 +116,10 @@ impl Hub {
     pub(crate) async fn run(mut self, first: Vec<Effect>, mut inputs: Inputs) {
         self.apply(first).await;
         self.order_certificates(&self.core.snapshot().config);
+        self.look_up(&self.core.snapshot().config);
         let listeners = Input::Listeners(self.dataplane.listeners());
         self.handle(listeners).await;
-        let mut verdicts = Vec::new();
+        let (mut verdicts, mut reports) = (Vec::new(), Vec::new());
         let mut geoip = tokio::time::interval(GEOIP_POLL);
         geoip.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
@@ -125,6 +135,9 @@ impl Hub {
                 Some(offer) = inputs.offers.recv() => self.offer(offer).await,
                 _ = inputs.verdicts.recv_many(&mut verdicts, VERDICTS_AT_ONCE), if !inputs.verdicts.is_closed() => {
                     self.handle(Input::Verdicts(std::mem::take(&mut verdicts))).await;
+                }
+                _ = inputs.reports.recv_many(&mut reports, REPORTS_AT_ONCE), if !inputs.reports.is_closed() => {
+                    self.handle(Input::Members(std::mem::take(&mut reports))).await;
                 }
                 Some(event) = inputs.ordered.recv() => {
                     self.handle(Input::CertificateOrdered(event)).await;
@@ -167,6 +180,7 @@ impl Hub {
                         tokio::task::block_in_place(|| self.dataplane.publish(&snapshot));
                     }
                     self.order_certificates(&snapshot.config);
+                    self.look_up(&snapshot.config);
                     published = true;
                 }
                 Effect::Probe(targets) => {
@@ -180,6 +194,9 @@ impl Hub {
                             "the orders could not be stored, the file still has the old ones: {error}"
                         );
                     }
+                }
+                Effect::Remember(members) => {
+                    self.members.remembered.send_replace(members);
                 }
                 Effect::Log(event) if is_bad(&event.kind) => {
                     tracing::warn!(event = event.kind, "{}: {}", event.subject, event.message);
@@ -202,6 +219,16 @@ impl Hub {
     fn order_certificates(&self, config: &Config) {
         let wanted = Managed::all(config);
         self.certificates.send_if_modified(|known| {
+            let changed = *known != wanted;
+            *known = wanted;
+            changed
+        });
+    }
+
+    /// Says which pools' members are to be looked up, when that has changed.
+    fn look_up(&self, config: &Config) {
+        let wanted = discovery::Target::all(config);
+        self.members.lookups.send_if_modified(|known| {
             let changed = *known != wanted;
             *known = wanted;
             changed

@@ -9,25 +9,26 @@ use std::time::Duration;
 use console::OrderError;
 use model::config::Config;
 use model::snapshot::{Eligibility, Snapshot};
-use model::state::{Ejected, Health, Mode, Order, OrderAction, Overrides, Timestamp, Verdict};
+use model::state::{Ejected, Health, Members, Mode, Order, OrderAction, Overrides, Timestamp, Verdict};
 use model::status::{ListenerStatus, MAX_EVENTS};
 
 use super::core::{Core, Effect, Input};
 use super::fixture::{address, config, config_with, id, key, name, started};
 
 /// What stands around the core: it carries out the effects as the shell does.
-struct World {
+pub(super) struct World {
     core: Core,
-    now: Timestamp,
+    pub(super) now: Timestamp,
     published: Arc<Snapshot>,
     publishes: usize,
-    probed: BTreeSet<u16>,
-    stored: Overrides,
+    pub(super) probed: BTreeSet<u16>,
+    pub(super) stored: Overrides,
+    pub(super) remembered: Members,
     log: Vec<(String, String)>,
 }
 
 impl World {
-    fn new(config: Arc<Config>, stored: Overrides) -> Self {
+    pub(super) fn new(config: Arc<Config>, stored: Overrides) -> Self {
         let (core, first) = Core::new(started(), "test.toml".into(), config.into(), stored.clone());
         let published = core.snapshot().clone();
         let mut world = Self {
@@ -37,6 +38,7 @@ impl World {
             publishes: 0,
             probed: BTreeSet::new(),
             stored,
+            remembered: Members::default(),
             log: Vec::new(),
         };
         world.apply(first);
@@ -55,17 +57,23 @@ impl World {
                     self.probed = targets.iter().map(|(id, _)| id.address.port()).collect();
                 }
                 Effect::Store(overrides) => self.stored = overrides,
+                Effect::Remember(members) => self.remembered = members,
                 Effect::Log(event) => self.log.push((event.kind.clone(), event.message.clone())),
             }
         }
     }
 
-    fn give(&mut self, input: Input) {
+    pub(super) fn give(&mut self, input: Input) {
         let effects = self.core.handle(self.now, input);
         self.apply(effects);
     }
 
-    fn order(&mut self, port: u16, action: OrderAction, lasts: Option<Duration>) -> Result<(), OrderError> {
+    pub(super) fn order(
+        &mut self,
+        port: u16,
+        action: OrderAction,
+        lasts: Option<Duration>,
+    ) -> Result<(), OrderError> {
         let order = Order {
             key: key(port),
             action,
@@ -78,7 +86,7 @@ impl World {
         Ok(())
     }
 
-    fn verdict(&mut self, port: u16, health: Health, reason: &str) {
+    pub(super) fn verdict(&mut self, port: u16, health: Health, reason: &str) {
         self.give(Input::Verdicts(vec![Verdict {
             backend: id(port),
             health,
@@ -96,7 +104,7 @@ impl World {
     }
 
     /// Lets time pass as the shell does: from deadline to deadline.
-    fn pass(&mut self, time: Duration) {
+    pub(super) fn pass(&mut self, time: Duration) {
         let end = self.now.plus(time);
         let mut steps = 0;
         while let Some(at) = self.core.deadline().filter(|at| *at <= end) {
@@ -109,7 +117,7 @@ impl World {
         self.now = end;
     }
 
-    fn eligibility(&self) -> BTreeMap<u16, Eligibility> {
+    pub(super) fn eligibility(&self) -> BTreeMap<u16, Eligibility> {
         let pool = self.published.pool(&name("shop"), &name("default")).unwrap();
         pool.members
             .iter()
@@ -117,7 +125,7 @@ impl World {
             .collect()
     }
 
-    fn logged(&self, kind: &str) -> Vec<&str> {
+    pub(super) fn logged(&self, kind: &str) -> Vec<&str> {
         let of_kind = self.log.iter().filter(|(k, _)| k == kind);
         of_kind.map(|(_, message)| message.as_str()).collect()
     }

@@ -10,7 +10,8 @@ use model::snapshot::{Member, PoolState, Snapshot, WEIGHT_SCALE};
 use model::state::{BackendId, ByLoadBalancer, RouteOrder, Timestamp};
 use model::status::{
     BackendLive, BackendStatus, ConfigStatus, Event, ListenerStatus, LoadBalancerStatus, MAX_ROUTES_SHOWN,
-    PoolLive, PoolStatus, RefusedRevision, RouteStatus, SplitPartStatus, SplitStatus, Status, StoreStatus,
+    PoolLive, PoolStatus, RefusedRevision, RouteStatus, SourceStatus, SplitPartStatus, SplitStatus, Status,
+    StoreStatus,
 };
 
 use super::declared::Declared;
@@ -163,12 +164,31 @@ impl View {
             all_down_policy: pool.all_down,
             warnings: super::changes::warnings(pool),
             live: pool_live,
+            sources: self.sources(lb, pool),
+            left_out: state.left_out,
             backends: state
                 .members
                 .iter()
                 .map(|m| backend_status(m, live(&m.id)))
                 .collect(),
         })
+    }
+}
+
+impl View {
+    fn sources(&self, lb: &Name, pool: &Pool) -> Vec<SourceStatus> {
+        let key = (lb.clone(), pool.name.clone());
+        let members = self.snapshot.found.get(&key);
+        let sources = members.into_iter().flat_map(|members| &members.sources);
+        sources
+            .map(|(source, state)| SourceStatus {
+                source: *source,
+                members: state.members.len(),
+                left_out: state.left_out,
+                stale: state.stale.as_ref().map(|(why, _)| why.clone()),
+                stale_since: state.stale.as_ref().map(|(_, since)| *since),
+            })
+            .collect()
     }
 }
 
@@ -187,6 +207,9 @@ fn routes(lb: &LoadBalancer) -> Vec<RouteStatus> {
 fn backend_status(member: &Member, live: BackendLive) -> BackendStatus {
     BackendStatus {
         address: member.id.address,
+        source: member.source(),
+        zone: member.found.as_ref().and_then(|found| found.zone.clone()),
+        load: member.found.as_ref().and_then(|found| found.load),
         eligibility: member.eligibility.as_str().to_owned(),
         health: member.health.health,
         health_reason: member.health.reason.clone(),

@@ -20,6 +20,7 @@ mod connections;
 mod death;
 mod demo;
 mod departures;
+mod discovery;
 mod events;
 mod exhaustion;
 mod expectations;

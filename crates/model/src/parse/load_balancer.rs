@@ -272,7 +272,11 @@ fn forwards_nothing(s: &Section<'_>) -> bool {
 
 fn default_pool(f: &mut Findings<'_>, s: &Section<'_>) -> Option<Declared> {
     let elsewhere = ["listeners", "routes"].iter().any(|key| s.entry(key).is_some());
-    if elsewhere && !["backend_servers", "pools"].iter().any(|key| s.is_given(key)) {
+    if elsewhere
+        && !["backend_servers", "pools", "discovery"]
+            .iter()
+            .any(|key| s.is_given(key))
+    {
         s.report_neither(f, "backend_servers", "pools");
     }
     let name = Name::parse(DEFAULT_NAME).ok()?;

@@ -6,6 +6,7 @@ use std::net::SocketAddr;
 use super::backend_http2::backend_http2;
 use super::health::health;
 use super::limits::retries;
+use super::membership::membership;
 use super::overload::{caps, overload, refuse_connections, warn_of_idle_queue};
 use super::section::{Findings, Section, narrow, parsed};
 use super::sticky::sticky;
@@ -40,6 +41,7 @@ pub(super) fn pool(f: &mut Findings<'_>, name: Name, s: &Section<'_>) -> Option<
     let sticky = s.section(f, "sticky").and_then(|s| sticky(f, &s));
     let overload = overload(f, s);
     refuse_connections(f, s, http2.is_some());
+    let membership = membership(f, s);
     let backends = backends(f, s, http2.is_some())?;
     warn_of_idle_queue(f, s, &overload, &backends);
     Some(Pool {
@@ -57,6 +59,7 @@ pub(super) fn pool(f: &mut Findings<'_>, name: Name, s: &Section<'_>) -> Option<
         sticky,
         tls,
         overload,
+        membership,
     })
 }
 
@@ -89,6 +92,11 @@ fn consistent_hash(f: &mut Findings<'_>, s: &Section<'_>) -> ConsistentHash {
 }
 
 fn backends(f: &mut Findings<'_>, s: &Section<'_>, http2: bool) -> Option<Vec<Backend>> {
+    // Members may all be found; whether they are is not said by a table with an error in it.
+    let may_be_found = s.is_given("discovery");
+    if s.entry("backend_servers").is_none() && may_be_found {
+        return Some(Vec::new());
+    }
     let items = s.items(f, "backend_servers")?;
     if let Some(entry) = s.entry("backend_servers").filter(|_| items.len() > MAX_BACKENDS) {
         let fault = Fault::new(format!(
@@ -98,7 +106,10 @@ fn backends(f: &mut Findings<'_>, s: &Section<'_>, http2: bool) -> Option<Vec<Ba
         f.report(entry.key_span.clone(), &s.path_of("backend_servers"), fault);
         return None;
     }
-    if let Some(entry) = s.entry("backend_servers").filter(|_| items.is_empty()) {
+    if let Some(entry) = s
+        .entry("backend_servers")
+        .filter(|_| items.is_empty() && !may_be_found)
+    {
         let fault = Fault::new("there is no backend: every request is answered 503 `no_backend`");
         f.warn(entry.key_span.clone(), &s.path_of("backend_servers"), fault);
     }

@@ -5,6 +5,7 @@ use super::Default::{Is, Means, Required};
 use super::Kind::{Duration, Integer, List, Named, OneOf, OneOrList, Size, TableOrFalse, Text};
 use super::admin_keys::ADMIN;
 use super::http2_keys::HTTP2;
+use super::membership_keys::MEMBERSHIP_KEYS;
 use super::observe_keys::{ACCESS_LOG, RECORDER, REQUEST_ID, TRACING};
 use super::overload_keys::OVERLOAD_KEYS;
 use super::pool_keys::{POOL, POOL_KEYS, POOL_RULES};
@@ -231,6 +232,7 @@ pub(crate) static LOAD_BALANCER: Table = Table {
             ),
         ],
         POOL_KEYS,
+        MEMBERSHIP_KEYS,
         OVERLOAD_KEYS,
     ],
     rules: &[
@@ -240,10 +242,11 @@ pub(crate) static LOAD_BALANCER: Table = Table {
                 other: "listeners",
                 instead: "move it into `listeners` as the `address` of one",
             },
-            Rule::AnyOf(&["backend_servers", "pools", "routes", "listeners"]),
+            Rule::AnyOf(&["backend_servers", "pools", "routes", "listeners", "discovery"]),
             in_pool("algorithm"),
             in_pool("hash"),
             in_pool("backend_servers"),
+            in_pool("discovery"),
             in_pool("health"),
             in_pool("health_endpoint"),
             in_pool("poll_frequency"),

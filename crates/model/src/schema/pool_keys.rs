@@ -6,6 +6,7 @@ use super::Kind::{
 };
 use super::backend_http2_keys::BACKEND_HTTP2;
 use super::keys::{DAY, HOUR, MIB, SECOND, SHORTEST, key, timeout};
+use super::membership_keys::MEMBERSHIP_KEYS;
 use super::overload_keys::{CAP_KEYS, OVERLOAD_KEYS};
 use super::sticky_keys::STICKY;
 use super::tls_keys::BACKEND_TLS;
@@ -39,7 +40,7 @@ pub(super) static POOL_KEYS: &[Key] = &[
             min: 0,
         },
         Required,
-        "What is balanced against, each once: addresses, or tables with a weight. In the short form needed unless `pools` is given, or every request is answered by routes and listeners.",
+        "What is balanced against, each once: addresses, or tables with a weight. Needed unless the pool has `discovery`; in the short form also unless `pools` is given, or every request is answered by routes and listeners.",
     ),
     key(
         "health",
@@ -156,8 +157,8 @@ pub(crate) static POOL: Table = Table {
     id: "pool",
     heading: "[load_balancers.NAME.pools.NAME]",
     about: "Backends that serve the same thing, with how to choose among them. The same keys directly in a load balancer describe its pool `default`.",
-    keys: &[POOL_KEYS, OVERLOAD_KEYS],
-    rules: &[POOL_RULES],
+    keys: &[POOL_KEYS, MEMBERSHIP_KEYS, OVERLOAD_KEYS],
+    rules: &[POOL_RULES, &[Rule::AnyOf(&["backend_servers", "discovery"])]],
 };
 
 pub(crate) static BACKEND: Table = Table {

@@ -3,6 +3,7 @@
 mod actions;
 mod backend_http2;
 mod http2;
+mod membership;
 mod overload;
 mod sticky;
 mod store;
@@ -545,13 +546,23 @@ fn pool() -> impl Strategy<Value = Pool> {
             option::of(sticky::sticky()),
             option::of(backend_http2::backend_http2()),
             option::of((tls::backend_tls(), any::<bool>())),
-            overload::overload(),
+            (overload::overload(), membership::membership()),
         ),
     )
         .prop_map(
             |(
                 (name, algorithm, backends, health, passive),
-                (slow_start, all_down, connections, timeouts, retries, sticky, http2, tls, overload),
+                (
+                    slow_start,
+                    all_down,
+                    connections,
+                    timeouts,
+                    retries,
+                    sticky,
+                    http2,
+                    tls,
+                    (overload, membership),
+                ),
             )| {
                 let (tls, checked) = tls.unzip();
                 let of_check = tls.clone().filter(|_| checked == Some(true));
@@ -574,6 +585,7 @@ fn pool() -> impl Strategy<Value = Pool> {
                     sticky,
                     tls,
                     overload,
+                    membership,
                 };
                 overload::fit(&mut pool);
                 pool

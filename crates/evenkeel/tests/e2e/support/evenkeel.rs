@@ -272,22 +272,13 @@ impl Evenkeel {
     /// What the status says of a backend (in the first pool that has it).
     pub(crate) fn backend(&self, address: SocketAddr) -> Value {
         let status = self.status();
-        let pools = status["load_balancers"]
-            .as_array()
-            .unwrap()
-            .iter()
-            .flat_map(|lb| lb["pools"].as_array().unwrap());
-        let mut backends = pools.flat_map(|p| p["backends"].as_array().unwrap());
-        let found = backends.find(|b| b["address"] == address.to_string());
-        found
-            .unwrap_or_else(|| panic!("the status has no {address}: {status}"))
-            .clone()
+        find_backend(&status, address).unwrap_or_else(|| panic!("the status has no {address}: {status}"))
     }
 
-    /// Waits until the status says this of a backend's eligibility.
+    /// Waits until the status says this of a backend's eligibility; it may not be known yet.
     pub(crate) fn wait_for_state(&self, address: SocketAddr, eligibility: &str) {
         wait_until(&format!("{address} is {eligibility}"), || {
-            self.backend(address)["eligibility"] == eligibility
+            find_backend(&self.status(), address).is_some_and(|b| b["eligibility"] == eligibility)
         });
     }
 
@@ -414,4 +405,11 @@ fn admin_address(log: &str) -> Option<SocketAddr> {
     let (_, after) = log.split_once("the admin API listens on http")?;
     let (_, after) = after.split_once("://")?;
     after.split_whitespace().next()?.parse().ok()
+}
+
+fn find_backend(status: &Value, address: SocketAddr) -> Option<Value> {
+    let lbs = status["load_balancers"].as_array().unwrap().iter();
+    let pools = lbs.flat_map(|lb| lb["pools"].as_array().unwrap());
+    let mut backends = pools.flat_map(|p| p["backends"].as_array().unwrap());
+    backends.find(|b| b["address"] == address.to_string()).cloned()
 }

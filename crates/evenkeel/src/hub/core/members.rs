@@ -1,0 +1,313 @@
+//! Members that nobody declared: what sources report becomes part of what is observed.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use model::config::{Config, Name, Pool};
+use model::state::{
+    BackendId, Found, Health, Listed, Members, OverrideKey, PoolMembers, Report, Source, SourceState,
+    Timestamp,
+};
+
+use super::super::changes::Kind;
+use super::{Core, Effect};
+
+/// How long an order outlives a backend that was found and is not found any more: it may come back, and should it
+/// not, whoever gets its address next must not meet an order that was meant for it.
+const ORDER_GRACE: Duration = Duration::from_secs(600);
+/// Addresses named in an event; all are in the status.
+const NAMED: usize = 8;
+
+impl Core {
+    /// Takes the members of an earlier life of this process, as far as the config still asks for them.
+    pub(super) fn remember(&mut self, now: Timestamp, members: Members) {
+        for (key, members) in members.iter() {
+            let Some(pool) = pool(&self.config, key) else {
+                continue;
+            };
+            let mut members = PoolMembers::clone(members);
+            members.sources.retain(|source, _| pool.membership.asks(*source));
+            for state in members.sources.values_mut() {
+                let before = "known from before the restart, and not heard of since";
+                state.stale = Some((before.to_owned(), now));
+            }
+            if !members.sources.is_empty() {
+                self.observed.members.insert(key.clone(), Arc::new(members));
+            }
+        }
+    }
+
+    /// Takes what sources say of pools.
+    pub(super) fn take_reports(&mut self, now: Timestamp, reports: Vec<Report>, effects: &mut Vec<Effect>) {
+        let mut changed = BTreeSet::new();
+        for report in reports {
+            changed.extend(self.take_report(now, report, effects));
+        }
+        if !changed.is_empty() {
+            if self.forget_unknown_backends(now, &changed, effects) {
+                effects.push(Effect::Store(self.overrides.clone()));
+            }
+            effects.push(Effect::Remember(self.observed.members.clone()));
+        }
+    }
+
+    /// Takes one; says whose members that changed.
+    fn take_report(&mut self, now: Timestamp, report: Report, effects: &mut Vec<Effect>) -> Option<Name> {
+        let key = (report.load_balancer, report.pool);
+        let source = report.source;
+        // A report may cross a reload that removed the pool or its source.
+        if !pool(&self.config, &key).is_some_and(|pool| pool.membership.asks(source)) {
+            return None;
+        }
+        let old = self.observed.members.get(&key);
+        let old = old.and_then(|members| members.sources.get(&source)).cloned();
+        let first = old.is_none();
+        let old = old.unwrap_or_default();
+        let mut left_out = report.left_out;
+        let members = match report.members {
+            None => old.members.clone(),
+            Some(listed) => {
+                let (members, refused) = self.found(now, (&key, source), &listed, &old.members);
+                left_out += refused;
+                Arc::new(members)
+            }
+        };
+        let since = old.stale.as_ref().map_or(now, |(_, since)| *since);
+        let new = SourceState {
+            members,
+            stale: report.stale.map(|why| (why, since)),
+            left_out,
+        };
+        if new == old && !first {
+            return None;
+        }
+        for (kind, message) in words(source, &old, &new) {
+            self.record(now, (kind, format!("{}/{}", key.0, key.1), message), effects);
+        }
+        let changed = new.members != old.members;
+        let load_balancer = key.0.clone();
+        let mut pool = self.observed.members.remove(&key).unwrap_or_default();
+        Arc::make_mut(&mut pool).sources.insert(source, new);
+        self.observed.members.insert(key, pool);
+        changed.then_some(load_balancer)
+    }
+
+    /// The members as they are now, and how many cannot be: an address that we listen on ourselves would send
+    /// requests round in a circle.
+    fn found(
+        &self,
+        now: Timestamp,
+        (pool, source): (&(Name, Name), Source),
+        listed: &BTreeMap<SocketAddr, Listed>,
+        old: &BTreeMap<SocketAddr, Found>,
+    ) -> (BTreeMap<SocketAddr, Found>, usize) {
+        let own = self.own_addresses();
+        let kept = listed.iter().filter(|(address, _)| !is_own(&own, **address));
+        let found = kept.map(|(address, listed)| {
+            let before = old.get(address);
+            let draining = before.and_then(|before| before.draining).unwrap_or(now);
+            let found = Found {
+                source,
+                weight: listed.weight,
+                zone: listed.zone.clone(),
+                draining: listed.draining.then_some(draining),
+                load: listed.load,
+                since: before.map_or(now, |before| before.since),
+                proven: before.is_some_and(|before| before.proven) || self.is_up(pool, *address),
+            };
+            (*address, found)
+        });
+        let found: BTreeMap<SocketAddr, Found> = found.collect();
+        let refused = listed.len() - found.len();
+        (found, refused)
+    }
+
+    fn is_up(&self, (load_balancer, pool): &(Name, Name), address: SocketAddr) -> bool {
+        let id = BackendId {
+            load_balancer: load_balancer.clone(),
+            pool: pool.clone(),
+            address,
+        };
+        self.observed
+            .health
+            .get(&id)
+            .is_some_and(|state| state.health == Health::Up)
+    }
+
+    /// Notes that these have been seen to work, where that is news.
+    pub(super) fn note_proven(&mut self, up: &[BackendId], effects: &mut Vec<Effect>) {
+        let mut news = false;
+        for id in up {
+            let key = (id.load_balancer.clone(), id.pool.clone());
+            let Some(members) = self.observed.members.get(&key) else {
+                continue;
+            };
+            let is_news =
+                |state: &SourceState| state.members.get(&id.address).is_some_and(|found| !found.proven);
+            if !members.sources.values().any(is_news) {
+                continue;
+            }
+            news = true;
+            let Some(members) = self.observed.members.get_mut(&key).map(Arc::make_mut) else {
+                continue;
+            };
+            for state in members.sources.values_mut().filter(|state| is_news(state)) {
+                if let Some(found) = Arc::make_mut(&mut state.members).get_mut(&id.address) {
+                    found.proven = true;
+                }
+            }
+        }
+        if news {
+            effects.push(Effect::Remember(self.observed.members.clone()));
+        }
+    }
+
+    fn own_addresses(&self) -> BTreeSet<SocketAddr> {
+        let open = self.open_listeners.iter().map(|(_, _, address)| *address);
+        let lbs = self.config.load_balancers.values();
+        let configured = lbs.flat_map(|lb| lb.listeners.iter().map(|listener| listener.address));
+        open.chain(configured).chain([self.config.admin.listen]).collect()
+    }
+
+    /// Forgets the members of pools, and the words of sources, that the config of these load balancers does not ask
+    /// for any more.
+    pub(super) fn forget_unasked_members(&mut self, load_balancers: &BTreeSet<Name>) {
+        let config = &self.config;
+        let asked = |key: &(Name, Name), source: Source| {
+            pool(config, key).is_some_and(|pool| pool.membership.asks(source))
+        };
+        for name in load_balancers {
+            let unasked = |key: &(Name, Name), members: &Arc<PoolMembers>| {
+                !members.sources.keys().all(|source| asked(key, *source))
+            };
+            for (key, mut members) in self.observed.members.take_out_of(name, unasked) {
+                Arc::make_mut(&mut members)
+                    .sources
+                    .retain(|source, _| asked(&key, *source));
+                if !members.sources.is_empty() {
+                    self.observed.members.insert(key, members);
+                }
+            }
+        }
+    }
+
+    /// When the first order for a backend that went is forgotten.
+    pub(super) fn next_orphan(&self) -> Option<Timestamp> {
+        self.gone.values().min().map(|gone| gone.plus(ORDER_GRACE))
+    }
+
+    /// Forgets orders for backends that went too long ago.
+    pub(super) fn forget_orphans(&mut self, now: Timestamp, effects: &mut Vec<Effect>) {
+        if self.next_orphan().is_none_or(|at| at > now) {
+            return;
+        }
+        let load_balancers = self.gone.keys().map(|key| key.load_balancer.clone()).collect();
+        if self.forget_unknown_backends(now, &load_balancers, effects) {
+            effects.push(Effect::Store(self.overrides.clone()));
+        }
+    }
+}
+
+/// Whether an order for a backend that is not there is kept for now: where members come and go, it may come back.
+/// `gone` remembers since when it is not there.
+pub(super) fn may_come_back(
+    gone: &mut BTreeMap<OverrideKey, Timestamp>,
+    config: &Config,
+    now: Timestamp,
+    key: &OverrideKey,
+) -> bool {
+    let lb = config.load_balancers.get(&key.load_balancer);
+    if !lb.is_some_and(|lb| lb.pools.values().any(|pool| pool.membership.is_dynamic())) {
+        return false;
+    }
+    let since = *gone.entry(key.clone()).or_insert(now);
+    now < since.plus(ORDER_GRACE)
+}
+
+fn pool<'c>(config: &'c Config, (lb, pool): &(Name, Name)) -> Option<&'c Pool> {
+    config.load_balancers.get(lb)?.pools.get(pool).map(Arc::as_ref)
+}
+
+/// Whether this process listens there itself.
+fn is_own(own: &BTreeSet<SocketAddr>, address: SocketAddr) -> bool {
+    let any_interface = own
+        .iter()
+        .any(|own| own.ip().is_unspecified() && own.port() == address.port());
+    own.contains(&address) || (any_interface && address.ip().is_loopback())
+}
+
+/// What changed at a source, for people.
+fn words(source: Source, old: &SourceState, new: &SourceState) -> Vec<(Kind, String)> {
+    let mut told = Vec::new();
+    let name = source.as_str();
+    match (&old.stale, &new.stale) {
+        (before, Some((why, _))) if before.as_ref().map(|(why, _)| why) != Some(why) => {
+            let kept = match new.members.len() {
+                0 => "there are no members".to_owned(),
+                members => format!("{members} known members stay"),
+            };
+            told.push((Kind::MembersStale, format!("{name}: {why}; {kept}")));
+        }
+        (Some(_), None) => {
+            let message = format!("{name}: heard again, {} members", new.members.len());
+            told.push((Kind::MembersFresh, message));
+        }
+        _ => {}
+    }
+    let joined = || {
+        new.members
+            .keys()
+            .filter(|address| !old.members.contains_key(address))
+    };
+    let left = || {
+        old.members
+            .keys()
+            .filter(|address| !new.members.contains_key(address))
+    };
+    let mut parts = Vec::new();
+    for (sign, addresses) in [
+        ("joined", joined().collect::<Vec<_>>()),
+        ("left", left().collect()),
+    ] {
+        if !addresses.is_empty() {
+            parts.push(format!("{sign}: {}", named(&addresses)));
+        }
+    }
+    let told_otherwise = |(address, found): &(&SocketAddr, &Found)| {
+        let before = old.members.get(address);
+        before.is_some_and(|before| {
+            (before.weight, before.draining, &before.zone) != (found.weight, found.draining, &found.zone)
+        })
+    };
+    let changed: Vec<_> = new
+        .members
+        .iter()
+        .filter(told_otherwise)
+        .map(|(a, _)| a)
+        .collect();
+    if !changed.is_empty() {
+        parts.push(format!("changed: {}", named(&changed)));
+    }
+    if !parts.is_empty() {
+        let message = format!("{name}: {} ({} members)", parts.join("; "), new.members.len());
+        told.push((Kind::MembersChanged, message));
+    }
+    if new.left_out > 0 && new.left_out != old.left_out {
+        let message = format!(
+            "{name}: {} left out: there are too many of them, or this process listens there itself",
+            new.left_out
+        );
+        told.push((Kind::MembersLeftOut, message));
+    }
+    told
+}
+
+fn named(addresses: &[&SocketAddr]) -> String {
+    let first: Vec<String> = addresses.iter().take(NAMED).map(ToString::to_string).collect();
+    match addresses.len().saturating_sub(NAMED) {
+        0 => first.join(", "),
+        more => format!("{} and {more} more", first.join(", ")),
+    }
+}
