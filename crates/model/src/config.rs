@@ -153,6 +153,8 @@ pub struct Node {
     pub group: Option<String>,
     /// How long SIGTERM waits for running requests. Hot.
     pub shutdown_timeout: Duration,
+    /// How long the orchestrators' last verdicts stand when none of them is heard; then the node checks for itself.
+    pub plan_b_after: Duration,
     /// Client connections over all listeners; beyond it new ones are closed at once and counted. Hot.
     pub max_connections: u32,
     /// What is signed with where nothing nearer says otherwise: the first signs, the others are accepted still.
@@ -172,6 +174,7 @@ impl Default for Node {
             user: None,
             group: None,
             shutdown_timeout: DEFAULT_SHUTDOWN_TIMEOUT,
+            plan_b_after: DEFAULT_PLAN_B_AFTER,
             max_connections: DEFAULT_MAX_CONNECTIONS,
             secrets: Vec::new(),
             geoip: None,
@@ -183,6 +186,8 @@ impl Default for Node {
 const DEFAULT_NODE_NAME: &str = "evenkeel";
 /// Default of `node.shutdown_timeout`.
 const DEFAULT_SHUTDOWN_TIMEOUT: Duration = Duration::from_secs(30);
+/// Default of `node.plan_b_after`.
+const DEFAULT_PLAN_B_AFTER: Duration = Duration::from_secs(15);
 /// Default of `node.max_connections`.
 pub const DEFAULT_MAX_CONNECTIONS: u32 = 100_000;
 

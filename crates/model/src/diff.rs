@@ -182,6 +182,7 @@ fn node_changes(changes: &mut Vec<Change>, old: &Node, new: &Node) {
         user,
         group,
         shutdown_timeout,
+        plan_b_after,
         max_connections,
         secrets,
         geoip,
@@ -199,6 +200,7 @@ fn node_changes(changes: &mut Vec<Change>, old: &Node, new: &Node) {
             old.shutdown_timeout == *shutdown_timeout,
             false,
         ),
+        ("node.plan_b_after", old.plan_b_after == *plan_b_after, true),
         (
             "node.max_connections",
             old.max_connections == *max_connections,

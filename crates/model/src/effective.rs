@@ -97,6 +97,7 @@ fn write_node(w: &mut Writer, node: &Node) {
         user,
         group,
         shutdown_timeout,
+        plan_b_after,
         max_connections,
         secrets,
         geoip,
@@ -114,6 +115,7 @@ fn write_node(w: &mut Writer, node: &Node) {
     w.optional("user", user.as_deref(), "the user that started it");
     w.optional("group", group.as_deref(), "the user's own");
     w.duration("shutdown_timeout", *shutdown_timeout);
+    w.duration("plan_b_after", *plan_b_after);
     w.raw("max_connections", max_connections);
     match secrets.is_empty() {
         true => w.comment("secret: a random one in the data directory"),

@@ -183,6 +183,7 @@ fn node(f: &mut Findings<'_>, s: &Section<'_>) -> Node {
         shutdown_timeout: s
             .duration(f, "shutdown_timeout")
             .unwrap_or(defaults.shutdown_timeout),
+        plan_b_after: s.duration(f, "plan_b_after").unwrap_or(defaults.plan_b_after),
         max_connections: s
             .integer(f, "max_connections")
             .map_or(defaults.max_connections, narrow),

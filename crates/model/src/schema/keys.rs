@@ -155,6 +155,16 @@ pub(crate) static NODE: Table = Table {
             "How long SIGTERM waits for running requests.",
         ),
         key(
+            "plan_b_after",
+            Duration {
+                min: 1000,
+                max: HOUR,
+                or_zero: false,
+            },
+            Is("\"15s\""),
+            "With a store that nodes share: how long the last verdicts of the orchestrators stand when none of them is heard; then this node checks for itself.",
+        ),
+        key(
             "max_connections",
             Integer {
                 min: 1,

@@ -59,12 +59,21 @@ fn node() -> impl Strategy<Value = Node> {
         option::of(1..=1024u16),
         option::of("/[^\\pC]{0,20}".prop_map(PathBuf::from)),
         option::of(("[a-z_][a-z0-9_-]{0,8}", option::of("[a-z_][a-z0-9_-]{0,8}"))),
-        ms(0..=3_600_000),
+        (ms(0..=3_600_000), ms(1000..=3_600_000)),
         1..=10_000_000u32,
         "/[^\\pC]{0,20}".prop_map(PathBuf::from),
     )
         .prop_map(
-            |(name, roles, threads, data_dir, account, shutdown_timeout, max_connections, geoip)| {
+            |(
+                name,
+                roles,
+                threads,
+                data_dir,
+                account,
+                (shutdown_timeout, plan_b_after),
+                max_connections,
+                geoip,
+            )| {
                 let (user, group) = account.unzip();
                 Node {
                     name,
@@ -74,6 +83,7 @@ fn node() -> impl Strategy<Value = Node> {
                     user,
                     group: group.flatten(),
                     shutdown_timeout,
+                    plan_b_after,
                     max_connections,
                     secrets: Vec::new(),
                     geoip: Some(geoip),
