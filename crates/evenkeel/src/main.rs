@@ -3,6 +3,7 @@
 
 mod admin;
 mod beginning;
+mod checking;
 mod cli;
 mod client;
 mod client_tls;

@@ -9,6 +9,7 @@ use std::sync::Arc;
 
 use console::Counters;
 use dataplane::Description;
+use model::cluster::{OrchestratorsStatus, PlanBStatus};
 use model::config::Name;
 use model::snapshot::{Eligibility, Member, WEIGHT_SCALE};
 use model::state::{Health, Source, Timestamp};
@@ -18,6 +19,7 @@ use prometheus_client::encoding::{DescriptorEncoder, EncodeMetric};
 use prometheus_client::metrics::MetricType;
 use prometheus_client::metrics::counter::ConstCounter;
 use prometheus_client::metrics::gauge::ConstGauge;
+use reconcile::cluster::SLOTS as SLOTS_OF_A_CLUSTER;
 use tokio::sync::watch;
 
 use crate::hub::View;
@@ -55,6 +57,13 @@ metrics! {
     DENIED "evenkeel_admin_denied_total" "counter" "needs" "Requests to the admin API that the sender's role does not allow, by the role that is needed: operator or admin";
     AUDIT "evenkeel_audit_records_total" "counter" "result" "Records of the audit log: written, failed (told to the log of the process instead), or suppressed (failed logins and denials beyond the bound)";
     HANDSHAKES "evenkeel_admin_handshake_failures_total" "counter" "" "TLS handshakes with the admin API that failed";
+    ORCHESTRATORS "evenkeel_orchestrators" "gauge" "" "Orchestrators that share the checks, as this node sees it; 1 with an embedded store";
+    LEADS "evenkeel_orchestrator_leader" "gauge" "" "Whether this process leads the orchestrators (1)";
+    SLOTS "evenkeel_orchestrator_slots" "gauge" "" "Shares of the checks (slots, of 1,024) that this process makes";
+    UNCHECKED "evenkeel_orchestrator_slots_unchecked" "gauge" "" "Slots that no orchestrator checks at this moment, as this node sees it";
+    VERDICTS "evenkeel_orchestrator_verdicts_total" "counter" "result" "Verdicts of this process for the store: written, refused (something had changed) or failed (no answer)";
+    PLAN_B "evenkeel_plan_b_phase" "gauge" "phase" "1 for the phase that holds: following, holding, own_checks or handing_back";
+    PLAN_B_BEGAN "evenkeel_plan_b_began_total" "counter" "" "Times that this node began to check the store's backends for itself";
     TCP "evenkeel_open_tcp_connections" "gauge" "side" "Open TCP connections by side: client, or backend (in use and idle)";
     CPU "process_cpu_seconds_total" "counter" "" "CPU time used, user and system together";
     MEMORY "process_resident_memory_bytes" "gauge" "" "Resident memory";
@@ -79,6 +88,8 @@ pub(crate) struct ControlMetrics {
     pub(crate) view: watch::Receiver<View>,
     /// Asks the data plane.
     pub(crate) figures: Box<dyn Fn(&View) -> Figures + Send + Sync>,
+    /// What is seen of the orchestrators; `None`: this process checks everything.
+    pub(crate) orchestrators: Box<dyn Fn() -> Option<OrchestratorsStatus> + Send + Sync>,
     /// Start of the process.
     pub(crate) started: Timestamp,
     /// Who asked the admin API.
@@ -105,6 +116,7 @@ impl Collector for ControlMetrics {
         members(out, &view)?;
         backends(out, &view)?;
         self.admin(out)?;
+        orchestrators(out, (self.orchestrators)())?;
         self.process(out, &figures)
     }
 }
@@ -158,6 +170,46 @@ impl ControlMetrics {
         }
         single(out, START, unix_seconds(self.started))
     }
+}
+
+fn orchestrators(out: &mut DescriptorEncoder<'_>, seen: Option<OrchestratorsStatus>) -> fmt::Result {
+    let alone = seen.is_none();
+    let seen = seen.unwrap_or_default();
+    let own = seen.own.unwrap_or_default();
+    single(
+        out,
+        ORCHESTRATORS,
+        if alone {
+            1.0
+        } else {
+            seen.orchestrators.len() as f64
+        },
+    )?;
+    single(out, LEADS, flag(alone || own.leads))?;
+    single(
+        out,
+        SLOTS,
+        f64::from(if alone { SLOTS_OF_A_CLUSTER } else { own.slots }),
+    )?;
+    single(out, UNCHECKED, f64::from(seen.slots_unchecked))?;
+    let verdicts = [
+        ("written", own.verdicts_written),
+        ("refused", own.verdicts_refused),
+        ("failed", own.verdicts_failed),
+    ];
+    let verdicts = verdicts.map(|(result, n)| (vec![("result", result)], n as f64));
+    family(out, VERDICTS, verdicts)?;
+    let phase = seen
+        .plan_b
+        .as_ref()
+        .map_or("following", |plan_b| plan_b.phase.as_str());
+    let phases = PlanBStatus::PHASES.map(|name| (vec![("phase", name)], flag(name == phase)));
+    family(out, PLAN_B, phases)?;
+    single(
+        out,
+        PLAN_B_BEGAN,
+        seen.plan_b.as_ref().map_or(0, |plan_b| plan_b.began) as f64,
+    )
 }
 
 fn listeners(out: &mut DescriptorEncoder<'_>, figures: &Figures) -> fmt::Result {
@@ -358,6 +410,7 @@ mod tests {
         registry.register_collector(Box::new(ControlMetrics {
             view,
             figures: Box::new(move |_| figures.clone()),
+            orchestrators: Box::new(|| None),
             started: started(),
             admin: Arc::default(),
         }));

@@ -17,11 +17,12 @@ use cluster::{Last, Space, Standing, Sync};
 use console::{AuditLog, Console, OrderRequest, ReloadRequest, WeightsRequest};
 use dataplane::{Dataplane, DataplaneEvent};
 use model::acme::Managed;
+use model::cluster::{ClusterNews, OrchestratorsStatus};
 use model::config::{Config, Role, Secret, StoreConfig};
 use model::plan::{Plan, PlanQuery};
+use model::state::Verdict;
 use model::status::Status;
 use net::privileges::{self, Identity};
-use orchestrator::Gate;
 use orchestrator::acme::{self, AcmeEvent};
 use prometheus_client::registry::Registry;
 use tokio::runtime::Runtime;
@@ -30,6 +31,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 
 use crate::admin::Doors;
 use crate::beginning::{Begun, begin};
+use crate::checking::{self, Checkers, Checking};
 use crate::data_dir::{self, DataDir};
 use crate::foresight;
 use crate::hub::{Hub, Inputs, Process, View};
@@ -66,6 +68,7 @@ pub(crate) struct Server {
     api: AdminApi,
     signals: Signals,
     reloads: mpsc::Sender<Request>,
+    checkers: Checkers,
     space: Space,
 }
 
@@ -81,6 +84,7 @@ struct Shared {
     dataplane: Arc<Dataplane>,
     view: watch::Receiver<View>,
     standing: watch::Receiver<Standing>,
+    orchestrators: Option<watch::Receiver<OrchestratorsStatus>>,
     process: Process,
     ready: AtomicBool,
     flags: Flags,
@@ -105,6 +109,11 @@ impl Shared {
         foresight::plan(query, &self.flags, &stored, &snapshot, now(), in_flight)
     }
 
+    /// What is seen of them, where there may be others.
+    fn orchestrators(&self) -> Option<OrchestratorsStatus> {
+        self.orchestrators.as_ref().map(|seen| seen.borrow().clone())
+    }
+
     fn status(&self) -> Status {
         let view = self.view.borrow().clone();
         let listeners = self.dataplane.listeners();
@@ -113,7 +122,8 @@ impl Shared {
             |lb: &_, pool: &_| self.dataplane.pool_live(lb, pool),
         );
         let standing = self.standing.borrow().clone();
-        view.status(self.process, now(), &listeners, &standing, live)
+        let stored = (&standing, self.orchestrators());
+        view.status(self.process, now(), &listeners, stored, live)
     }
 }
 
@@ -155,10 +165,14 @@ impl Server {
         doors.keep_records(&config.admin.audit_log, data.audit_log())?;
         begun.dataplane.tell(&begun.served).map_err(anyhow::Error::msg)?;
         let (view, view_in) = watch::channel(begun.core.view());
+        let (verdicts_out, verdicts) = mpsc::channel(CHANNEL);
+        let (news_out, news) = mpsc::channel(CHANNEL);
+        let (checking, checkers) = checking::start(&config, &space, verdicts_out, news_out)?;
         let shared = Arc::new(Shared {
             dataplane: begun.dataplane.clone(),
             view: view_in,
             standing: sync.standing(),
+            orchestrators: checkers.status.clone(),
             process: Process { started: now() },
             ready: AtomicBool::new(true),
             flags: setup.flags.clone(),
@@ -171,6 +185,9 @@ impl Server {
             view,
             plane_events,
             sync,
+            checking,
+            verdicts,
+            news,
         };
         let senders = tasks.spawn(setup.source, setup.flags, setup.text);
         let reloads = senders.reloads.clone();
@@ -183,6 +200,7 @@ impl Server {
             api,
             signals,
             reloads,
+            checkers,
             space,
         })
     }
@@ -207,11 +225,13 @@ impl Server {
             api,
             mut signals,
             reloads,
+            checkers,
             space,
         } = self;
         runtime.block_on(async {
             signals.until_stop(&shared, &reloads).await;
             shared.ready.store(false, Ordering::Release);
+            let given_back = tokio::spawn(checkers.stop());
             tokio::select! {
                 () = drain(&shared) => {}
                 () = signals.until_stop(&shared, &reloads) => {
@@ -221,6 +241,8 @@ impl Server {
             let _ = api.stop.send(());
             // The answer being written gets its chance; the end does not depend on it.
             let _ = tokio::time::timeout(LAST_WAIT, api.done).await;
+            // Leases end by themselves if this does not.
+            let _ = tokio::time::timeout(LAST_WAIT, given_back).await;
         });
         runtime.shutdown_timeout(LAST_WAIT);
         // The last handle: what is being written reaches the disk.
@@ -237,6 +259,9 @@ struct Tasks {
     view: watch::Sender<View>,
     plane_events: mpsc::Receiver<DataplaneEvent>,
     sync: Sync,
+    checking: Checking,
+    verdicts: mpsc::Receiver<Verdict>,
+    news: mpsc::Receiver<ClusterNews>,
 }
 
 /// Where to tell the tasks what is wanted.
@@ -255,21 +280,20 @@ impl Tasks {
             dataplane,
             ..
         } = self.begun;
-        let (targets, targets_in) = watch::channel(Vec::new());
         let (certificates, certificates_in) = watch::channel(Vec::new());
         let (orders, orders_in) = mpsc::channel(CHANNEL);
         let (weights, weights_in) = mpsc::channel(CHANNEL);
         let (reloads, reloads_in) = mpsc::channel(CHANNEL);
         let (candidates_out, candidates) = mpsc::channel(1);
         let (offers_out, offers) = mpsc::channel(1);
-        let (verdicts_out, verdicts) = mpsc::channel(CHANNEL);
         let membership = membership::start(self.data.path().to_owned());
         let inputs = Inputs {
             orders: orders_in,
             weights: weights_in,
             candidates,
             offers,
-            verdicts,
+            verdicts: self.verdicts,
+            news: self.news,
             ordered: keep_certificates(&dataplane, self.data.managed(), certificates_in),
             reports: membership.reports,
             events: self.plane_events,
@@ -278,7 +302,7 @@ impl Tasks {
             core,
             dataplane,
             data: self.data,
-            targets,
+            checking: self.checking,
             certificates,
             members: membership.wanted,
             view: self.view,
@@ -288,7 +312,6 @@ impl Tasks {
         // Nobody hints: the watch tells.
         let (_, no_hints) = mpsc::channel(1);
         tokio::spawn(self.sync.run(offers_out, no_hints));
-        tokio::spawn(orchestrator::run(targets_in, Gate::open(), verdicts_out));
         let watched = source::watch(source, flags, text, reloads_in, candidates_out);
         tokio::spawn(watched);
         Senders {
@@ -408,6 +431,10 @@ fn console(shared: &Arc<Shared>, doors: Doors, senders: Senders) -> Console {
         figures: {
             let shared = shared.clone();
             Box::new(move |view| figures(&shared.dataplane, view))
+        },
+        orchestrators: {
+            let shared = shared.clone();
+            Box::new(move || shared.orchestrators())
         },
         started: shared.process.started,
         admin: doors.counters.clone(),

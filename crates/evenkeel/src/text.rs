@@ -26,6 +26,15 @@ pub(crate) fn duration(time: Duration) -> String {
     }
 }
 
+/// Times in sentences are for people: no milliseconds once there are seconds.
+pub(crate) fn whole_seconds(time: Duration) -> Duration {
+    if time.as_secs() == 0 {
+        time
+    } else {
+        Duration::from_secs(time.as_secs())
+    }
+}
+
 /// How long ago something was, in whole seconds; `-` for what never was.
 pub(crate) fn ago(now: Timestamp, then: Timestamp) -> String {
     if then == Timestamp(0) {

@@ -6,7 +6,7 @@ use crate::config::Name;
 use crate::state::Timestamp;
 
 /// Who checks what, as this node sees it.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct OrchestratorsStatus {
     /// Whether the store is heard; otherwise all of this is as it was last seen.
     pub heard: bool,
@@ -20,7 +20,7 @@ pub struct OrchestratorsStatus {
     pub slots: u16,
     /// Shares that nobody checks at this moment.
     pub slots_unchecked: u16,
-    /// This node's own part, where it has the role.
+    /// This process's own part, where it has the role.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub own: Option<OwnPart>,
     /// What this node does when no orchestrator looks after its backends, where it balances any that they would.
@@ -40,10 +40,10 @@ pub struct OrchestratorStatus {
 }
 
 /// The part of an orchestrator in this process.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct OwnPart {
     /// Its name.
-    pub name: Name,
+    pub name: Option<Name>,
     /// Shares of the checks that it runs.
     pub slots: u16,
     /// Whether it leads.

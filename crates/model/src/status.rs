@@ -4,6 +4,7 @@ use std::net::SocketAddr;
 
 use serde::{Deserialize, Serialize};
 
+use crate::cluster::OrchestratorsStatus;
 use crate::config::{AllDown, Name};
 use crate::state::{Ejection, Health, Mode, Override, RouteOrder, Source, Timestamp};
 
@@ -22,6 +23,9 @@ pub struct Status {
     pub config: ConfigStatus,
     /// Where what is not in the file is kept, and how this node stands towards it.
     pub store: StoreStatus,
+    /// Who checks the backends of a store that nodes share.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub orchestrators: Option<OrchestratorsStatus>,
     /// Load balancers in order of name.
     pub load_balancers: Vec<LoadBalancerStatus>,
     /// The last events, oldest first; at most [`MAX_EVENTS`].

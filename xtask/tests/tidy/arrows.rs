@@ -42,6 +42,7 @@ const ARROWS: &[(&str, &[&str])] = &[
         &[
             "evenkeel-model",
             "evenkeel-balance",
+            "evenkeel-reconcile",
             "evenkeel-net",
             "evenkeel-tls",
             "evenkeel-dataplane",

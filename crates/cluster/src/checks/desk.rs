@@ -416,7 +416,7 @@ impl Desk {
 impl Own {
     fn status(&self) -> OwnPart {
         OwnPart {
-            name: self.post.name.clone(),
+            name: Some(self.post.name.clone()),
             slots: narrow(self.post.stays.len()),
             leads: self.post.leads.is_some(),
             frozen: self.post.frozen,

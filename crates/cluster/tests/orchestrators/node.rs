@@ -111,7 +111,7 @@ impl Node {
 
     /// Its name in the store.
     pub(crate) fn name(&self) -> Name {
-        self.status.borrow().own.as_ref().unwrap().name.clone()
+        self.status.borrow().own.as_ref().unwrap().name.clone().unwrap()
     }
 
     pub(crate) fn phase(&self) -> Option<String> {

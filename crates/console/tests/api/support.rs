@@ -7,6 +7,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use evenkeel_console::{
     AuditLog, Console, Counters, OrderError, OrderRequest, ReloadRequest, WeightsRequest,
 };
+use model::cluster::{OrchestratorStatus, OrchestratorsStatus, OwnPart, PlanBStatus};
 use model::config::{
     AdminRole, AdminToken, AllDown, Config, Name, Secret, TOKEN_RANDOM_BYTES, TokenHash, token_from,
 };
@@ -465,6 +466,30 @@ fn status() -> Status {
                 reasons: vec!["0.0.0.0:80 is listened on twice".to_owned()],
             }),
         },
+        orchestrators: Some(OrchestratorsStatus {
+            heard: false,
+            leader: Some(name("edge-1-0a1b2c3d")),
+            epoch: Some(12),
+            orchestrators: vec![OrchestratorStatus {
+                name: name("edge-1-0a1b2c3d"),
+                slots: 1000,
+                settled: true,
+            }],
+            slots: 1024,
+            slots_unchecked: 24,
+            own: Some(OwnPart {
+                name: Some(name("edge-1-0a1b2c3d")),
+                slots: 1000,
+                leads: true,
+                ..OwnPart::default()
+            }),
+            plan_b: Some(PlanBStatus {
+                phase: "holding".to_owned(),
+                since: Timestamp(1),
+                why: Some("store_unreachable".to_owned()),
+                began: 0,
+            }),
+        }),
         load_balancers: vec![LoadBalancerStatus {
             name: name("shop"),
             listeners: vec![ListenerStatus {

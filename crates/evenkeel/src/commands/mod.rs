@@ -10,6 +10,7 @@ pub(crate) mod reload;
 pub(crate) mod route;
 pub(crate) mod schema;
 pub(crate) mod status;
+mod status_orchestrators;
 mod status_store;
 pub(crate) mod token;
 pub(crate) mod why;

@@ -46,6 +46,7 @@ pub(crate) fn render(status: &Status, paint: Paint) -> String {
     let mut out = String::new();
     head(&mut out, status, paint);
     super::status_store::render(&mut out, &status.store, paint);
+    super::status_orchestrators::render(&mut out, status.orchestrators.as_ref(), status.now, paint);
     for lb in &status.load_balancers {
         load_balancer(&mut out, lb, status.now, paint);
     }
@@ -506,6 +507,7 @@ mod tests {
                 connected: true,
                 ..StoreStatus::default()
             },
+            orchestrators: None,
             load_balancers: vec![LoadBalancerStatus {
                 name: name("shop"),
                 listeners: vec![ListenerStatus {

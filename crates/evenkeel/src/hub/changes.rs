@@ -2,9 +2,9 @@
 
 use std::collections::BTreeMap;
 use std::path::Path;
-use std::time::Duration;
 
 use dataplane::{CertificateChange, CertificateNews};
+use model::cluster::ClusterNews;
 use model::config::{AllDown, Config, Name, Pool};
 use model::snapshot::{PoolState, Snapshot};
 use model::state::{
@@ -13,8 +13,10 @@ use model::state::{
 };
 use orchestrator::acme::AcmeEvent;
 
-use crate::text::duration;
+use crate::text::{duration, whole_seconds};
 
+/// The subject of what concerns them.
+const ORCHESTRATORS: &str = "orchestrators";
 /// The subject of what concerns the store.
 const STORE: &str = "store";
 /// Reasons of a refusal that an event tells.
@@ -55,6 +57,9 @@ pub(crate) enum Kind {
     MembersStale,
     MembersFresh,
     MembersLeftOut,
+    LeaderChanged,
+    PlanBBegan,
+    PlanBEnded,
 }
 
 impl Kind {
@@ -90,6 +95,9 @@ impl Kind {
             Self::MembersStale => "members_stale",
             Self::MembersFresh => "members_fresh",
             Self::MembersLeftOut => "members_left_out",
+            Self::LeaderChanged => "leader_changed",
+            Self::PlanBBegan => "plan_b_began",
+            Self::PlanBEnded => "plan_b_ended",
         }
     }
 
@@ -111,6 +119,7 @@ impl Kind {
             Self::Shadowed,
             Self::MembersStale,
             Self::MembersLeftOut,
+            Self::PlanBBegan,
         ];
         bad.iter().any(|k| k.as_str() == kind)
     }
@@ -307,6 +316,28 @@ pub(crate) fn describe(order: &Override) -> String {
     format!("{what} by {}", order.by)
 }
 
+/// Something that happened among the orchestrators.
+pub(super) fn cluster(news: ClusterNews) -> Change {
+    match news {
+        ClusterNews::Leader { name, epoch } => {
+            let message = format!("{name} leads the orchestrators (epoch {epoch})");
+            (Kind::LeaderChanged, ORCHESTRATORS.to_owned(), message)
+        }
+        ClusterNews::PlanBBegan { why } => {
+            let why = match why.as_str() {
+                "store_unreachable" => "the store is not heard",
+                _ => "there is no orchestrator",
+            };
+            let message = format!("{why}: this node checks the store's backends for itself");
+            (Kind::PlanBBegan, ORCHESTRATORS.to_owned(), message)
+        }
+        ClusterNews::PlanBEnded => {
+            let message = "they are back and have checked everything: own checks have ended".to_owned();
+            (Kind::PlanBEnded, ORCHESTRATORS.to_owned(), message)
+        }
+    }
+}
+
 /// One line about a reload that took.
 pub(super) fn reload(revision: u64, messages: &[String], at_most: usize) -> String {
     let named = messages
@@ -431,13 +462,4 @@ fn pool_subject(lb: &Name, pool: &PoolState) -> String {
 
 fn subject(key: &OverrideKey) -> String {
     format!("{}/{}", key.load_balancer, key.address)
-}
-
-/// Times in sentences are for people: no milliseconds once there are seconds.
-fn whole_seconds(time: Duration) -> Duration {
-    if time.as_secs() == 0 {
-        time
-    } else {
-        Duration::from_secs(time.as_secs())
-    }
 }

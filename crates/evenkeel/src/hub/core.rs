@@ -19,6 +19,7 @@ use std::time::Duration;
 use cluster::Desired;
 use console::OrderError;
 use dataplane::CertificateNews;
+use model::cluster::ClusterNews;
 use model::config::{Config, HealthCheck, MAX_SPLIT_WEIGHT, MAX_WEIGHT, Name};
 use model::snapshot::{Layers, Snapshot};
 use model::state::{
@@ -73,6 +74,8 @@ pub(crate) enum Input {
     CertificateOrdered(AcmeEvent),
     /// The circuit breaker of a pool opened or closed.
     CircuitMoved(CircuitMoved),
+    /// Something happened among the orchestrators.
+    Cluster(ClusterNews),
     /// An order was stored; these are the overrides that [`Core::plan`] made of it.
     Ordered {
         /// The order, for the record.
@@ -200,6 +203,7 @@ impl Core {
                 | Input::Certificate(_)
                 | Input::CertificateOrdered(_)
                 | Input::CircuitMoved(_)
+                | Input::Cluster(_)
         );
         match input {
             Input::Remembered(members) => self.remember(now, members),
@@ -210,6 +214,7 @@ impl Core {
                 self.record(now, changes::certificate_ordered(event, now), &mut effects);
             }
             Input::Certificate(news) => self.record(now, changes::certificate(news), &mut effects),
+            Input::Cluster(news) => self.record(now, changes::cluster(news), &mut effects),
             Input::CircuitMoved(moved) => self.record(now, changes::circuit_moved(&moved), &mut effects),
             Input::Ordered { order, overrides } => {
                 self.overrides = overrides;

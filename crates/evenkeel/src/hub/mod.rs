@@ -30,9 +30,9 @@ use cluster::{Desired, Offer};
 use console::{OrderError, OrderRequest, WeightsRequest};
 use dataplane::{Dataplane, DataplaneEvent};
 use model::acme::Managed;
+use model::cluster::ClusterNews;
 use model::config::Config;
 use model::state::{Overrides, Report, Verdict};
-use orchestrator::Target;
 use orchestrator::acme::AcmeEvent;
 use orchestrator::discovery;
 use tokio::sync::{mpsc, watch};
@@ -44,6 +44,7 @@ pub(crate) use self::declared::Declared;
 pub(crate) use self::view::{Process, View};
 
 use self::changes::Kind;
+use crate::checking::Checking;
 use crate::data_dir::DataDir;
 use crate::membership;
 use crate::now;
@@ -80,7 +81,7 @@ pub(crate) struct Hub {
     /// Keeps the orders.
     pub(crate) data: Arc<DataDir>,
     /// Whom to check.
-    pub(crate) targets: watch::Sender<Vec<Target>>,
+    pub(crate) checking: Checking,
     /// Certificates to keep fresh.
     pub(crate) certificates: watch::Sender<Vec<Managed>>,
     /// What is wanted of those who look up members, and keep them.
@@ -103,6 +104,8 @@ pub(crate) struct Inputs {
     pub(crate) offers: mpsc::Receiver<Offer>,
     /// Verdicts of the checks.
     pub(crate) verdicts: mpsc::Receiver<Verdict>,
+    /// What happened among the orchestrators.
+    pub(crate) news: mpsc::Receiver<ClusterNews>,
     /// What became of ordered certificates.
     pub(crate) ordered: mpsc::Receiver<AcmeEvent>,
     /// What sources say of the members of pools.
@@ -139,6 +142,7 @@ impl Hub {
                 _ = inputs.reports.recv_many(&mut reports, REPORTS_AT_ONCE), if !inputs.reports.is_closed() => {
                     self.handle(Input::Members(std::mem::take(&mut reports))).await;
                 }
+                Some(news) = inputs.news.recv() => self.handle(Input::Cluster(news)).await,
                 Some(event) = inputs.ordered.recv() => {
                     self.handle(Input::CertificateOrdered(event)).await;
                 }
@@ -183,11 +187,7 @@ impl Hub {
                     self.look_up(&snapshot.config);
                     published = true;
                 }
-                Effect::Probe(targets) => {
-                    let target = |(backend, check)| Target::new(backend, check);
-                    self.targets
-                        .send_replace(targets.into_iter().map(target).collect());
-                }
+                Effect::Probe(wanted) => self.checking.want(wanted),
                 Effect::Store(overrides) => {
                     if let Err(error) = self.store(overrides).await {
                         tracing::error!(
@@ -206,6 +206,7 @@ impl Hub {
                 }
             }
         }
+        self.checking.file_is(&self.core.file());
         self.view.send_replace(self.core.view());
         if published {
             let listeners = Input::Listeners(self.dataplane.listeners());

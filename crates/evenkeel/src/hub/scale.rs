@@ -344,7 +344,7 @@ impl Measured {
         );
         let (view, listeners) = (core.view(), dataplane.listeners());
         let status = steps.time(("status", "made"), || {
-            view.status(process, *now, &listeners, &Standing::default(), live)
+            view.status(process, *now, &listeners, (&Standing::default(), None), live)
         });
         let json = steps.time(("status", "as JSON"), || serde_json::to_vec(&status).unwrap());
         println!("status: {} bytes", json.len());

@@ -5,6 +5,7 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 
 use cluster::Standing;
+use model::cluster::OrchestratorsStatus;
 use model::config::{LoadBalancer, Name, Pool, RouteTarget, SplitPart, StoreConfig};
 use model::snapshot::{Member, PoolState, Snapshot, WEIGHT_SCALE};
 use model::state::{BackendId, ByLoadBalancer, RouteOrder, Timestamp};
@@ -67,7 +68,7 @@ impl View {
         process: Process,
         now: Timestamp,
         listeners: &[(Name, ListenerStatus)],
-        standing: &Standing,
+        (standing, orchestrators): (&Standing, Option<OrchestratorsStatus>),
         (backend_live, pool_live): (
             impl Fn(&BackendId) -> BackendLive,
             impl Fn(&Name, &Name) -> PoolLive,
@@ -81,6 +82,7 @@ impl View {
             now,
             config: self.config.clone(),
             store: self.store(standing),
+            orchestrators,
             load_balancers: load_balancers
                 .map(|lb| LoadBalancerStatus {
                     name: lb.name.clone(),
