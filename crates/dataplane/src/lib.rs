@@ -251,7 +251,7 @@ impl Dataplane {
                 telling: false,
             }),
         };
-        if !dataplane.send(&serving, sockets, &Arc::from([])) {
+        if !dataplane.send(&serving, None, sockets, &Arc::from([])) {
             return Err(StartError::Thread(io::Error::other(
                 "a shard did not begin to serve",
             )));
@@ -304,10 +304,11 @@ impl Dataplane {
             }
         }
         let retired = retired(&state.serving, &serving);
-        self.send(&serving, sockets, &retired);
+        self.send(&serving, Some(&state.serving), sockets, &retired);
+        let left = state.serving.touched(Some(&serving)).map(|lb| lb.names()).sum();
         state.serving = serving;
         drop(state);
-        self.shared.registry.prune();
+        self.shared.registry.prune_after(left);
         failures
     }
 
@@ -339,8 +340,8 @@ impl Dataplane {
         let (observing, opened) = self.follow(&state, snapshot);
         opened?;
         let serving = Serving::build(snapshot, Some(&state.serving), &self.shared.registry, observing);
-        state.serving = Arc::new(serving);
-        self.send(&state.serving, Vec::new(), &Arc::from([]));
+        let before = std::mem::replace(&mut state.serving, Arc::new(serving));
+        self.send(&state.serving, Some(&before), Vec::new(), &Arc::from([]));
         Ok(())
     }
 
@@ -494,11 +495,12 @@ impl Dataplane {
     fn send(
         &self,
         serving: &Arc<Serving>,
+        before: Option<&Serving>,
         mut sockets: Vec<(SocketAddr, Vec<std::net::TcpListener>)>,
         retired: &Arc<[u64]>,
     ) -> bool {
         let now_us = u64::try_from(self.shared.epoch.elapsed().as_micros()).unwrap_or(u64::MAX);
-        serving.install_queues(now_us);
+        serving.install_queues(before, now_us);
         let (done, taken) = mpsc::sync_channel(self.shards.len());
         for shard in &self.shards {
             let open = sockets
@@ -559,13 +561,11 @@ fn retired(before: &Serving, after: &Serving) -> Arc<[u64]> {
         let members = &pool.balancer.state().members;
         members.get(index).is_some_and(Member::is_used)
     };
-    let now: BTreeSet<u64> = after
-        .backends()
+    let now: BTreeSet<u64> = serving::backends(after.touched(Some(before)))
         .filter(|(p, i, _)| takes(p, *i))
         .map(|(_, _, b)| b.serial)
         .collect();
-    let gone = before
-        .backends()
+    let gone = serving::backends(before.touched(Some(after)))
         .filter(|(pool, _, b)| changed(pool) && !now.contains(&b.serial));
     gone.map(|(_, _, backend)| {
         backend.takes_requests.store(false, Relaxed);

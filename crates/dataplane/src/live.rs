@@ -1,7 +1,5 @@
 //! Live figures of pools and backends, for `status`.
 
-use std::sync::PoisonError;
-
 use balance::Circuit;
 use model::config::Name;
 use model::state::BackendId;
@@ -21,7 +19,9 @@ impl Dataplane {
             in_flight: cell.load.in_flight(),
             max_in_flight: self
                 .with_pool(&id.load_balancer, &id.pool, |pool| {
-                    let index = pool.backends.iter().position(|member| member.id == *id)?;
+                    // Looked for only where there may be one: a pool may have many backends.
+                    let mut members = pool.backends.iter().filter(|_| pool.balancer.is_capped());
+                    let index = members.position(|member| member.id.address == id.address)?;
                     pool.balancer.cap(index)
                 })
                 .flatten(),
@@ -35,6 +35,16 @@ impl Dataplane {
             live.idle_connections += counters.idle();
         }
         live
+    }
+
+    /// Connections to the backends of all pools: in use, and idle.
+    pub fn backend_connections(&self) -> u64 {
+        let serving = self.serving();
+        let each = serving.backends().map(|(_, _, cell)| {
+            let idle: u32 = cell.counters.all().map(|counters| counters.idle()).sum();
+            u64::from(cell.load.in_flight()) + u64::from(idle)
+        });
+        each.sum()
     }
 
     /// Live figures of a pool; nothing for one that is not known.
@@ -69,10 +79,7 @@ impl Dataplane {
         pool: &Name,
         look: impl FnOnce(&PoolServing) -> R,
     ) -> Option<R> {
-        let serving = {
-            let state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
-            state.serving.clone()
-        };
+        let serving = self.serving();
         let lb = serving.load_balancers.get(load_balancer)?;
         lb.pools.iter().find(|p| p.config.name == *pool).map(|p| look(p))
     }

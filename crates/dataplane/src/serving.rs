@@ -4,11 +4,14 @@
 //! shard at once. What must outlive a change (requests in flight, counters, ejections) is kept in *cells* that
 //! are found again by name.
 
+#[cfg(test)]
+mod sharing;
+
 use std::collections::{BTreeMap, HashMap};
 use std::hash::Hash;
 use std::net::SocketAddr;
 use std::path::PathBuf;
-use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering::Relaxed};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 
 use balance::{Balancer, Load, PoolLoad, Sessions, derive_seed};
@@ -36,7 +39,10 @@ use crate::tls::{ListenerTls, ManagedFiles, PoolTls, TlsCounters};
 pub(crate) struct Serving {
     pub(crate) observing: Arc<Observing>,
     pub(crate) load_balancers: BTreeMap<Name, Arc<LbServing>>,
+    /// In the order of the load balancers.
     pub(crate) listeners: Vec<Arc<ListenerServing>>,
+    /// The same by their address.
+    by_address: HashMap<SocketAddr, Arc<ListenerServing>>,
     pub(crate) max_connections: u32,
     /// What cookies are signed with where the pool says nothing.
     secrets: Vec<Secret>,
@@ -95,6 +101,12 @@ impl ListenerServing {
 }
 
 impl LbServing {
+    /// Names in the registry that are its own, about.
+    pub(crate) fn names(&self) -> usize {
+        let backends = self.pools.iter().map(|pool| pool.backends.len());
+        1 + self.route_counters.len() + backends.sum::<usize>()
+    }
+
     /// The route at this index, when it does anything besides choosing a pool.
     pub(crate) fn acting(&self, route: usize) -> Option<&Route> {
         let acts = self.acting.get(route).is_some_and(|acts| *acts);
@@ -153,6 +165,8 @@ pub(crate) struct Registry {
     /// What is signed with where the config says nothing, and what tables are seeded from.
     secrets: Vec<Secret>,
     next_serial: AtomicU64,
+    /// Names that changes may have left behind since they were last looked at.
+    left: AtomicUsize,
     backends: Mutex<HashMap<BackendId, Weak<BackendCell>>>,
     pools: Mutex<HashMap<(Name, Name), Weak<PoolCell>>>,
     load_balancers: Mutex<HashMap<Name, Weak<LbCell>>>,
@@ -174,6 +188,7 @@ impl Registry {
             managed_dir,
             challenges: Arc::default(),
             next_serial: AtomicU64::new(0),
+            left: AtomicUsize::new(0),
             backends: Mutex::default(),
             pools: Mutex::default(),
             load_balancers: Mutex::default(),
@@ -278,8 +293,14 @@ impl Registry {
         derive_seed(secret.as_bytes(), what.as_bytes())
     }
 
-    /// Forgets the names of cells that nobody holds any more.
-    pub(crate) fn prune(&self) {
+    /// Forgets the names of cells that nobody holds any more, after a change that may have left so many of them
+    /// behind. That is a look at every name, so it waits until there may be as many to forget as there are names.
+    pub(crate) fn prune_after(&self, left: usize) {
+        let names = count(&self.backends) + count(&self.routes) + count(&self.load_balancers);
+        if self.left.fetch_add(left, Relaxed) + left < names {
+            return;
+        }
+        self.left.store(0, Relaxed);
         prune(&self.backends);
         prune(&self.pools);
         prune(&self.load_balancers);
@@ -303,6 +324,10 @@ fn find_or<K: Eq + Hash + Clone, V>(
     let made = Arc::new(make());
     map.insert(key.clone(), Arc::downgrade(&made));
     made
+}
+
+fn count<K, V>(map: &Mutex<HashMap<K, Weak<V>>>) -> usize {
+    map.lock().unwrap_or_else(PoisonError::into_inner).len()
 }
 
 fn prune<K: Eq + Hash, V>(map: &Mutex<HashMap<K, Weak<V>>>) {
@@ -329,9 +354,17 @@ impl Serving {
             same: previous.is_some_and(|p| p.secrets == secrets),
             secrets: &secrets,
         };
+        let quiet = previous.filter(|p| Arc::ptr_eq(&p.observing, &observing));
         for (name, config) in &snapshot.config.load_balancers {
             let before = previous.and_then(|p| p.load_balancers.get(name));
             let lb = build_lb(snapshot, config, before, registry, &signing);
+            if let Some(previous) = quiet
+                && before.is_some_and(|before| Arc::ptr_eq(before, &lb))
+            {
+                listeners.extend(previous.listeners_of(name).iter().cloned());
+                load_balancers.insert(name.clone(), lb);
+                continue;
+            }
             for listener in &config.listeners {
                 let tls = previous.and_then(|p| p.named(name, &listener.name));
                 let managed = registry.managed(name, listener);
@@ -348,7 +381,9 @@ impl Serving {
             }
             load_balancers.insert(name.clone(), lb);
         }
+        let by_address = listeners.iter().map(|l| (l.config.address, l.clone()));
         Self {
+            by_address: by_address.collect(),
             load_balancers,
             observing,
             listeners,
@@ -359,13 +394,26 @@ impl Serving {
 
     /// The listener configured for `address`.
     pub(crate) fn listener(&self, address: SocketAddr) -> Option<&Arc<ListenerServing>> {
-        self.listeners.iter().find(|l| l.config.address == address)
+        self.by_address.get(&address)
     }
 
     /// The listener of this name.
     fn named(&self, lb: &Name, name: &Name) -> Option<&Arc<ListenerServing>> {
-        let is = |l: &&Arc<ListenerServing>| l.config.name == *name && l.lb.config.name == *lb;
-        self.listeners.iter().find(is)
+        self.listeners_of(lb).iter().find(|l| l.config.name == *name)
+    }
+
+    fn listeners_of(&self, lb: &Name) -> &[Arc<ListenerServing>] {
+        let name = |l: &Arc<ListenerServing>| l.lb.config.name.clone();
+        let begin = self.listeners.partition_point(|l| name(l) < *lb);
+        let end = self.listeners.partition_point(|l| name(l) <= *lb);
+        self.listeners.get(begin..end).unwrap_or_default()
+    }
+
+    /// Load balancers of which this and `other` do not have the very same.
+    pub(crate) fn touched<'s>(&'s self, other: Option<&'s Self>) -> impl Iterator<Item = &'s Arc<LbServing>> {
+        let other = move |lb: &LbServing| other.and_then(|o| o.load_balancers.get(&lb.config.name));
+        let lbs = self.load_balancers.values();
+        lbs.filter(move |lb| other(lb).is_none_or(|other| !Arc::ptr_eq(other, lb)))
     }
 
     /// What hinders TLS from working as configured: its place, and why.
@@ -388,7 +436,9 @@ impl Serving {
     /// What would hinder TLS from working as `config` says, beside what is loaded already.
     pub(crate) fn tls_problems_of(&self, config: &Config, registry: &Registry) -> Vec<String> {
         let mut problems = Vec::new();
-        for (name, lb) in &config.load_balancers {
+        let known = |name| self.load_balancers.get(name).map(|lb| &lb.config);
+        let lbs = config.load_balancers.iter();
+        for (name, lb) in lbs.filter(|(name, lb)| known(name).is_none_or(|known| !Arc::ptr_eq(known, lb))) {
             for listener in &lb.listeners {
                 let known = self.named(name, &listener.name);
                 let managed = registry.managed(name, listener);
@@ -409,23 +459,27 @@ impl Serving {
         problems
     }
 
-    /// Puts the caps and queues of all pools in force.
-    pub(crate) fn install_queues(&self, now_us: u64) {
-        let pools = self.load_balancers.values().flat_map(|lb| lb.pools.iter());
+    /// Puts the caps and queues in force of all pools that are not in force already.
+    pub(crate) fn install_queues(&self, previous: Option<&Self>, now_us: u64) {
+        let pools = self.touched(previous).flat_map(|lb| lb.pools.iter());
         let queues = pools.filter(|p| p.balancer.is_capped() || p.cell.load.waiting() > 0);
         queues.for_each(|pool| pool.balancer.install(now_us));
     }
 
     /// Every backend of every pool.
     pub(crate) fn backends(&self) -> impl Iterator<Item = (&PoolServing, usize, &Arc<BackendCell>)> {
-        let pools = self.load_balancers.values().flat_map(|lb| lb.pools.iter());
-        pools.flat_map(|pool| {
-            pool.backends
-                .iter()
-                .enumerate()
-                .map(move |(i, b)| (pool.as_ref(), i, b))
-        })
+        backends(self.load_balancers.values())
     }
+}
+
+/// Every backend of these load balancers, with its pool and its place in it.
+pub(crate) fn backends<'s>(
+    load_balancers: impl Iterator<Item = &'s Arc<LbServing>>,
+) -> impl Iterator<Item = (&'s PoolServing, usize, &'s Arc<BackendCell>)> {
+    load_balancers.flat_map(|lb| lb.pools.iter()).flat_map(|pool| {
+        let backends = pool.backends.iter().enumerate();
+        backends.map(move |(i, b)| (pool.as_ref(), i, b))
+    })
 }
 
 /// What a listener offers by ALPN, the best first.

@@ -246,7 +246,8 @@ impl Shard {
         self.observer.follow(&serving.observing, self.shared.shards);
         self.close_listeners(|address| serving.listener(*address).is_none());
         for (address, slot) in self.listeners.borrow().iter() {
-            if let Some(listener) = serving.listener(*address) {
+            let now = serving.listener(*address);
+            if let Some(listener) = now.filter(|now| !Arc::ptr_eq(now, &slot.serving.borrow().0)) {
                 slot.serving.replace(Rc::new(View(listener.clone())));
             }
         }

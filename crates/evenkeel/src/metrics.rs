@@ -87,7 +87,7 @@ pub(crate) struct ControlMetrics {
     /// The hub's view.
     pub(crate) view: watch::Receiver<View>,
     /// Asks the data plane.
-    pub(crate) figures: Box<dyn Fn(&View) -> Figures + Send + Sync>,
+    pub(crate) figures: Box<dyn Fn() -> Figures + Send + Sync>,
     /// What is seen of the orchestrators; `None`: this process checks everything.
     pub(crate) orchestrators: Box<dyn Fn() -> Option<OrchestratorsStatus> + Send + Sync>,
     /// Start of the process.
@@ -108,7 +108,7 @@ type Labels<'a> = Vec<(&'static str, &'a str)>;
 impl Collector for ControlMetrics {
     fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> fmt::Result {
         let view = self.view.borrow().clone();
-        let figures = (self.figures)(&view);
+        let figures = (self.figures)();
         let out = &mut encoder;
         self.config(out, &view)?;
         listeners(out, &figures)?;
@@ -409,7 +409,7 @@ mod tests {
         let mut registry = Registry::default();
         registry.register_collector(Box::new(ControlMetrics {
             view,
-            figures: Box::new(move |_| figures.clone()),
+            figures: Box::new(move || figures.clone()),
             orchestrators: Box::new(|| None),
             started: started(),
             admin: Arc::default(),

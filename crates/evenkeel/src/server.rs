@@ -144,7 +144,7 @@ impl Server {
         let mut doors = Doors::open(&config.admin)?;
         let scheme = doors.scheme();
         let overrides = data.load_overrides()?;
-        crate::hub::warn_of(&config);
+        crate::hub::warn_of(&config, None);
         let mut sync = Sync::new(space.clone(), last);
         let (events, plane_events) = mpsc::channel(CHANNEL);
         let start = |snapshot| {
@@ -430,7 +430,7 @@ fn console(shared: &Arc<Shared>, doors: Doors, senders: Senders) -> Console {
         view: shared.view.clone(),
         figures: {
             let shared = shared.clone();
-            Box::new(move |view| figures(&shared.dataplane, view))
+            Box::new(move || figures(&shared.dataplane))
         },
         orchestrators: {
             let shared = shared.clone();
@@ -485,15 +485,11 @@ fn translate_reloads(reloads: mpsc::Sender<Request>) -> mpsc::Sender<ReloadReque
     out
 }
 
-fn figures(dataplane: &Dataplane, view: &View) -> Figures {
-    let members = view.snapshot.pools.values().flat_map(|p| &p.members);
+fn figures(dataplane: &Dataplane) -> Figures {
     Figures {
         listeners: dataplane.listeners(),
         client_connections: dataplane.connections().into(),
-        backend_connections: members
-            .map(|m| dataplane.live(&m.id))
-            .map(|live| u64::from(live.in_flight) + u64::from(live.idle_connections))
-            .sum(),
+        backend_connections: dataplane.backend_connections(),
     }
 }
 

@@ -196,15 +196,15 @@ pub(super) fn warnings(pool: &Pool) -> Vec<String> {
     insecure.then(|| warning.to_owned()).into_iter().collect()
 }
 
-/// The same for every pool, with its name.
-pub(crate) fn all_warnings(config: &Config) -> Vec<String> {
+/// The same for every pool, with its load balancer.
+pub(crate) fn all_warnings(config: &Config) -> Vec<(&Name, String)> {
     let lbs = config.load_balancers.values();
     let pools = lbs.flat_map(|lb| lb.pools.values().map(move |pool| (lb, pool)));
     let each = pools.flat_map(|(lb, pool)| {
         let place = format!("pool {}/{}", lb.name, pool.name);
         warnings(pool)
             .into_iter()
-            .map(move |warning| format!("{place}: {warning}"))
+            .map(move |warning| (&lb.name, format!("{place}: {warning}")))
     });
     each.collect()
 }

@@ -356,6 +356,11 @@ impl Core {
         self.overrides.backends.get(key)
     }
 
+    /// Whether some listener could not be opened: each publish tries again.
+    pub(crate) fn misses_listeners(&self) -> bool {
+        !self.failed_listeners.is_empty()
+    }
+
     /// The snapshot in force.
     pub(crate) fn snapshot(&self) -> &Arc<Snapshot> {
         &self.snapshot

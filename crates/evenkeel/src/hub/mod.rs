@@ -65,10 +65,13 @@ pub(crate) fn is_bad(kind: &str) -> bool {
     Kind::is_bad(kind)
 }
 
-/// Writes the warnings about a config into the log.
-pub(crate) fn warn_of(config: &Config) {
-    for warning in changes::all_warnings(config) {
-        tracing::warn!("{warning}");
+/// Writes the warnings about a config into the log; about what it shares with the one before nothing is said again.
+pub(crate) fn warn_of(config: &Config, before: Option<&Config>) {
+    let touched = before.map(|before| config.touched(before));
+    for (lb, warning) in changes::all_warnings(config) {
+        if touched.as_ref().is_none_or(|touched| touched.contains(lb)) {
+            tracing::warn!("{warning}");
+        }
     }
 }
 
@@ -175,7 +178,7 @@ impl Hub {
     }
 
     async fn apply(&mut self, effects: Vec<Effect>) {
-        let mut published = false;
+        let mut listeners_may_change = false;
         for effect in effects {
             match effect {
                 Effect::Publish(snapshot) => {
@@ -183,9 +186,13 @@ impl Hub {
                     if self.forwards {
                         tokio::task::block_in_place(|| self.dataplane.publish(&snapshot));
                     }
-                    self.order_certificates(&snapshot.config);
-                    self.look_up(&snapshot.config);
-                    published = true;
+                    // A verdict or an order opens no listener.
+                    let same = Arc::ptr_eq(&self.view.borrow().snapshot.config, &snapshot.config);
+                    if !same {
+                        self.order_certificates(&snapshot.config);
+                        self.look_up(&snapshot.config);
+                    }
+                    listeners_may_change |= !same || self.core.misses_listeners();
                 }
                 Effect::Probe(wanted) => self.checking.want(wanted),
                 Effect::Store(overrides) => {
@@ -208,7 +215,7 @@ impl Hub {
         }
         self.checking.file_is(&self.core.file());
         self.view.send_replace(self.core.view());
-        if published {
+        if listeners_may_change {
             let listeners = Input::Listeners(self.dataplane.listeners());
             let effects = self.core.handle(now(), listeners);
             // Listeners change nothing that is published, so this ends here.
@@ -275,13 +282,17 @@ impl Hub {
     async fn candidate(&mut self, candidate: Candidate) {
         let input = match candidate.result {
             Err(reasons) => Input::Refused(reasons),
-            Ok(config) => match self.declared(Arc::new(config), self.core.stored()) {
-                Ok(declared) => {
-                    warn_of(&declared.file);
-                    Input::Loaded(declared)
+            Ok(config) => {
+                // So that only what changed is looked at.
+                let known = self.core.file();
+                match self.declared(Arc::new(config.sharing(&known)), self.core.stored()) {
+                    Ok(declared) => {
+                        warn_of(&declared.file, Some(&known));
+                        Input::Loaded(declared)
+                    }
+                    Err(reasons) => Input::Refused(reasons),
                 }
-                Err(reasons) => Input::Refused(reasons),
-            },
+            }
         };
         if let Input::Refused(reasons) = &input {
             for reason in reasons {

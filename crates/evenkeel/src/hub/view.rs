@@ -1,7 +1,7 @@
 //! What the hub shows to others: a consistent copy of its state, replaced after each input, so that no reader
 //! (API, metrics, the demo's table) ever makes the hub wait.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 
 use cluster::Standing;
@@ -75,6 +75,10 @@ impl View {
         ),
     ) -> Status {
         let load_balancers = self.snapshot.config.load_balancers.values();
+        let mut by_lb: BTreeMap<&Name, Vec<&ListenerStatus>> = BTreeMap::new();
+        for (lb, listener) in listeners {
+            by_lb.entry(lb).or_default().push(listener);
+        }
         Status {
             node: self.snapshot.config.node.name.clone(),
             version: env!("CARGO_PKG_VERSION").to_owned(),
@@ -86,10 +90,11 @@ impl View {
             load_balancers: load_balancers
                 .map(|lb| LoadBalancerStatus {
                     name: lb.name.clone(),
-                    listeners: listeners
-                        .iter()
-                        .filter(|(name, _)| *name == lb.name)
-                        .map(|(_, listener)| listener.clone())
+                    listeners: by_lb
+                        .remove(&lb.name)
+                        .unwrap_or_default()
+                        .into_iter()
+                        .cloned()
                         .collect(),
                     pools: lb
                         .pools
