@@ -52,6 +52,11 @@ pub(crate) const FOR_TESTS: &[Tool] = &[
         purpose: "users and another client of that store",
     },
     Tool {
+        program: "prometheus-alertmanager",
+        package: "prometheus-alertmanager",
+        purpose: "a receiver of alerts",
+    },
+    Tool {
         program: "valgrind",
         package: "valgrind",
         purpose: "instruction counts",

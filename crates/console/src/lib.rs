@@ -14,6 +14,7 @@
 //! connection.
 
 mod access;
+mod alerts;
 mod audit;
 mod audit_route;
 mod bucket;
@@ -42,6 +43,7 @@ use model::status::{ReloadStatus, Status};
 use prometheus_client::registry::Registry;
 use tokio::sync::{mpsc, oneshot};
 
+pub use alerts::Alerting;
 pub use audit::{AuditLog, AuditRecord};
 pub use counters::Counters;
 pub use server::serve;
@@ -86,6 +88,8 @@ pub struct Console {
     pub weights: mpsc::Sender<WeightsRequest>,
     /// Where requests to reload go; answered likewise.
     pub reloads: mpsc::Sender<ReloadRequest>,
+    /// Alerts.
+    pub alerts: Alerting,
     /// The metrics.
     pub registry: Arc<Registry>,
     /// The config in force as TOML in full form, secrets redacted.

@@ -26,7 +26,9 @@ use crate::limits::{ANSWER_TIMEOUT, MAX_BODY_BYTES, MAX_CONFIG_BODY_BYTES, MAX_C
 use crate::login::Caller;
 use crate::order::{OrderBody, json_problem};
 use crate::problem::{Kind, Problem};
-use crate::{Console, OrderError, OrderRequest, ReloadRequest, access, audit_route, requests, weights};
+use crate::{
+    Console, OrderError, OrderRequest, ReloadRequest, access, alerts, audit_route, requests, weights,
+};
 
 /// The contract that this module keeps; see `docs/adr/0003-openapi-document.md`.
 const OPENAPI: &str = include_str!("../openapi.json");
@@ -69,6 +71,8 @@ fn table() -> Vec<(Method, &'static str, Need, MethodRouter<Arc<Console>>)> {
         ),
         (Method::POST, "/api/v1/reload", operator, post(reload)),
         (Method::POST, backend_order, operator, post(order)),
+        (Method::GET, "/api/v1/alerts", viewer, get(alerts::show)),
+        (Method::POST, "/api/v1/alerts/test", operator, post(alerts::test)),
         (
             Method::POST,
             "/api/v1/load-balancers/{lb}/routes/{route}/weights",

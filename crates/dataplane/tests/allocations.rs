@@ -12,9 +12,9 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use evenkeel_dataplane::{Dataplane, Options};
 use model::config::{
-    AccessLog, Admin, Algorithm, AllDown, Backend, Caps, Config, Connections, Listener, ListenerLimits,
-    ListenerTimeouts, LoadBalancer, LogTarget, Membership, Name, Node, Observe, Overload, Passive, Pool,
-    PoolTimeouts, Retries, Route, RouteMatch, RouteTarget, StoreConfig,
+    AccessLog, Admin, Alerts, Algorithm, AllDown, Backend, Caps, Config, Connections, Listener,
+    ListenerLimits, ListenerTimeouts, LoadBalancer, LogTarget, Membership, Name, Node, Observe, Overload,
+    Passive, Pool, PoolTimeouts, Retries, Route, RouteMatch, RouteTarget, StoreConfig,
 };
 use model::snapshot::{Layers, Snapshot};
 use model::state::{Observed, Overrides, Timestamp};
@@ -211,6 +211,7 @@ fn snapshot(backends: &[SocketAddr], observe: Observe) -> Snapshot {
         },
         observe,
         store: StoreConfig::default(),
+        alerts: Alerts::default(),
         load_balancers: BTreeMap::from([(name("test"), Arc::new(lb))]),
     });
     let layers = Layers {

@@ -38,6 +38,8 @@ pub(crate) enum Command {
     Plan(PlanArgs),
     /// Show load balancers, backends and recent events of a running process
     Status(StatusArgs),
+    /// Show what is wrong and who is told of it, or send a test alert to them
+    Alerts(AlertsArgs),
     /// Order a backend to drain, into maintenance, back to ready, or to another weight
     #[command(subcommand)]
     Backend(BackendCommand),
@@ -240,6 +242,33 @@ pub(crate) struct StatusArgs {
     pub(crate) json: bool,
     #[command(flatten)]
     pub(crate) client: ClientArgs,
+}
+
+#[derive(Debug, Args)]
+#[command(
+    args_conflicts_with_subcommands = true,
+    after_help = "\
+Examples:
+  evenkeel alerts
+  evenkeel alerts --json
+  evenkeel alerts test
+
+Exit code of `test`: 0 when every receiver took it, 1 when one did not, or when there is none."
+)]
+pub(crate) struct AlertsArgs {
+    #[command(subcommand)]
+    pub(crate) command: Option<AlertsCommand>,
+    /// Print what the API answers
+    #[arg(long)]
+    pub(crate) json: bool,
+    #[command(flatten)]
+    pub(crate) client: ClientArgs,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum AlertsCommand {
+    /// Send a test alert to each receiver, and tell what came of it
+    Test(ClientArgs),
 }
 
 #[derive(Debug, Subcommand)]

@@ -2,6 +2,7 @@
 //! here, and they meet only over channels.
 
 mod admin;
+mod alerts;
 mod beginning;
 mod checking;
 mod cli;
@@ -41,6 +42,7 @@ fn main() -> ExitCode {
         Command::Backend(command) => commands::backend::run(command),
         Command::Route(command) => commands::route::run(command),
         Command::Explain(args) => commands::explain::run(args),
+        Command::Alerts(args) => commands::alerts::run(&args),
         Command::Why(args) => commands::why::run(&args),
         Command::Plan(args) => commands::plan::run(&args),
         Command::Audit(args) => commands::audit::run(&args),

@@ -9,6 +9,7 @@ use std::sync::Arc;
 
 use console::Counters;
 use dataplane::Description;
+use model::alert::{AlertKind, AlertState, AlertsStatus};
 use model::cluster::{OrchestratorsStatus, PlanBStatus};
 use model::config::Name;
 use model::snapshot::{Eligibility, Member, WEIGHT_SCALE};
@@ -64,6 +65,10 @@ metrics! {
     VERDICTS "evenkeel_orchestrator_verdicts_total" "counter" "result" "Verdicts of this process for the store: written, refused (something had changed) or failed (no answer)";
     PLAN_B "evenkeel_plan_b_phase" "gauge" "phase" "1 for the phase that holds: following, holding, own_checks or handing_back";
     PLAN_B_BEGAN "evenkeel_plan_b_began_total" "counter" "" "Times that this node began to check the store's backends for itself";
+    ALERTS_FIRING "evenkeel_alerts_firing" "gauge" "name" "Alerts that fire, by name (docs/alerts.md)";
+    ALERTS_LEFT_OUT "evenkeel_alerts_left_out" "gauge" "" "Alerts that there was no room for";
+    ALERT_DELIVERIES "evenkeel_alert_deliveries_total" "counter" "receiver, result" "Messages to receivers of alerts by what became of them: delivered, failed (tried again) or refused";
+    ALERT_FORGOTTEN "evenkeel_alert_ends_forgotten_total" "counter" "receiver" "Ends of alerts that a receiver was never told, for lack of room";
     TCP "evenkeel_open_tcp_connections" "gauge" "side" "Open TCP connections by side: client, or backend (in use and idle)";
     CPU "process_cpu_seconds_total" "counter" "" "CPU time used, user and system together";
     MEMORY "process_resident_memory_bytes" "gauge" "" "Resident memory";
@@ -86,6 +91,8 @@ pub(crate) struct Figures {
 pub(crate) struct ControlMetrics {
     /// The hub's view.
     pub(crate) view: watch::Receiver<View>,
+    /// Alerts, and who is told of them.
+    pub(crate) alerts: watch::Receiver<AlertsStatus>,
     /// Asks the data plane.
     pub(crate) figures: Box<dyn Fn() -> Figures + Send + Sync>,
     /// What is seen of the orchestrators; `None`: this process checks everything.
@@ -117,6 +124,7 @@ impl Collector for ControlMetrics {
         backends(out, &view)?;
         self.admin(out)?;
         orchestrators(out, (self.orchestrators)())?;
+        alerts(out, &self.alerts.borrow().clone())?;
         self.process(out, &figures)
     }
 }
@@ -317,6 +325,42 @@ fn backends(out: &mut DescriptorEncoder<'_>, view: &View) -> fmt::Result {
     family(out, EJECTIONS, ejections)
 }
 
+fn alerts(out: &mut DescriptorEncoder<'_>, status: &AlertsStatus) -> fmt::Result {
+    let firing = |kind: &AlertKind| {
+        let of_kind = status.alerts.iter().filter(|a| a.name == kind.as_str());
+        of_kind.filter(|a| a.state == AlertState::Firing).count()
+    };
+    let by_kind = AlertKind::ALL.iter();
+    family(
+        out,
+        ALERTS_FIRING,
+        by_kind.map(|kind| (vec![("name", kind.as_str())], firing(kind) as f64)),
+    )?;
+    single(out, ALERTS_LEFT_OUT, status.left_out as f64)?;
+    let deliveries = status.receivers.iter().flat_map(|receiver| {
+        let counts = &receiver.deliveries;
+        let by_result = [
+            ("delivered", counts.delivered),
+            ("failed", counts.failed),
+            ("refused", counts.refused),
+        ];
+        by_result.map(|(result, n)| {
+            (
+                vec![("receiver", receiver.name.as_str()), ("result", result)],
+                n as f64,
+            )
+        })
+    });
+    family(out, ALERT_DELIVERIES, deliveries)?;
+    let forgotten = status.receivers.iter().map(|receiver| {
+        (
+            vec![("receiver", receiver.name.as_str())],
+            receiver.forgotten as f64,
+        )
+    });
+    family(out, ALERT_FORGOTTEN, forgotten)
+}
+
 fn labels<'a>(member: &'a Member, address: &'a str) -> Labels<'a> {
     vec![
         ("load_balancer", member.id.load_balancer.as_str()),
@@ -409,6 +453,7 @@ mod tests {
         let mut registry = Registry::default();
         registry.register_collector(Box::new(ControlMetrics {
             view,
+            alerts: watch::channel(AlertsStatus::default()).1,
             figures: Box::new(move || figures.clone()),
             orchestrators: Box::new(|| None),
             started: started(),

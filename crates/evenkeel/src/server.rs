@@ -30,6 +30,7 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::{mpsc, oneshot, watch};
 
 use crate::admin::Doors;
+use crate::alerts::{self, Teller};
 use crate::beginning::{Begun, begin};
 use crate::checking::{self, Checkers, Checking};
 use crate::data_dir::{self, DataDir};
@@ -85,6 +86,7 @@ struct Shared {
     view: watch::Receiver<View>,
     standing: watch::Receiver<Standing>,
     orchestrators: Option<watch::Receiver<OrchestratorsStatus>>,
+    alerts: Teller,
     process: Process,
     ready: AtomicBool,
     flags: Flags,
@@ -123,7 +125,9 @@ impl Shared {
         );
         let standing = self.standing.borrow().clone();
         let stored = (&standing, self.orchestrators());
-        view.status(self.process, now(), &listeners, stored, live)
+        let status = view.status(self.process, now(), &listeners, stored, live);
+        let alerts = self.alerts.status.borrow().clone();
+        Status { alerts, ..status }
     }
 }
 
@@ -147,19 +151,22 @@ impl Server {
         crate::hub::warn_of(&config, None);
         let mut sync = Sync::new(space.clone(), last);
         let (events, plane_events) = mpsc::channel(CHANNEL);
-        let start = |snapshot| {
-            let started = Dataplane::start(dataplane::Options {
-                threads: threads(&config),
-                snapshot,
-                managed_dir: data.managed(),
-                secrets: secrets.clone(),
-                events: events.clone(),
-            });
-            started.map_err(anyhow::Error::from)
+        let options = |snapshot| dataplane::Options {
+            threads: threads(&config),
+            snapshot,
+            managed_dir: data.managed(),
+            secrets: secrets.clone(),
+            events: events.clone(),
         };
-        let source = setup.source.to_string();
+        let start = |snapshot| Dataplane::start(options(snapshot)).map_err(anyhow::Error::from);
         let earlier = (overrides, remembered::load(data.path()));
-        let begun = runtime.block_on(begin(source, &config, &mut sync, &earlier, start))?;
+        let begun = runtime.block_on(begin(
+            setup.source.to_string(),
+            &config,
+            &mut sync,
+            &earlier,
+            start,
+        ))?;
         let admin = bind_admin(config.admin.listen)?;
         give_up_root(identity.as_ref())?;
         doors.keep_records(&config.admin.audit_log, data.audit_log())?;
@@ -169,6 +176,7 @@ impl Server {
         let (news_out, news) = mpsc::channel(CHANNEL);
         let (checking, checkers) = checking::start(&config, &space, verdicts_out, news_out)?;
         let shared = Arc::new(Shared {
+            alerts: alerts::tell(&begun.dataplane, &view_in),
             dataplane: begun.dataplane.clone(),
             view: view_in,
             standing: sync.standing(),
@@ -437,6 +445,7 @@ fn console(shared: &Arc<Shared>, doors: Doors, senders: Senders) -> Console {
             Box::new(move || shared.orchestrators())
         },
         started: shared.process.started,
+        alerts: shared.alerts.status.clone(),
         admin: doors.counters.clone(),
     }));
     let (status, ready, explain, effective) =
@@ -467,6 +476,7 @@ fn console(shared: &Arc<Shared>, doors: Doors, senders: Senders) -> Console {
         orders: senders.orders,
         weights: senders.weights,
         reloads: translate_reloads(senders.reloads),
+        alerts: shared.alerts.for_console(),
         registry: Arc::new(registry),
         effective: Arc::new(move || model::effective::to_toml(&effective.view.borrow().snapshot.config)),
     }

@@ -5,6 +5,7 @@
 
 mod action;
 mod admin;
+mod alerts;
 mod backend_http2;
 mod country;
 mod http2;
@@ -40,6 +41,9 @@ pub use action::{
 pub use admin::{
     Admin, AdminCertificate, AdminRole, AdminTls, AdminToken, AuditTo, DEFAULT_ADMIN_LISTEN,
     MAX_ADMIN_LOGINS, TOKEN_PREFIX, TOKEN_RANDOM_BYTES, TokenHash, is_generated_token, token_from,
+};
+pub use alerts::{
+    Alerts, MAX_ALERT_LABELS, MAX_LABEL_CHARS, MAX_RECEIVERS, Receiver, ReceiverKind, ReceiverUrl,
 };
 pub use backend_http2::{BackendHttp2, GrpcCheck};
 pub use country::{country_meant, is_country};
@@ -132,6 +136,8 @@ pub struct Config {
     pub observe: Observe,
     /// Where what is not in the file is kept.
     pub store: StoreConfig,
+    /// What is worth an alert, and who is told.
+    pub alerts: Alerts,
     /// Load balancers by name.
     pub load_balancers: BTreeMap<Name, Arc<LoadBalancer>>,
 }

@@ -139,6 +139,7 @@ pub fn diff(old: &Config, new: &Config) -> Vec<Change> {
         admin,
         observe,
         store,
+        alerts,
         load_balancers,
     } = new;
     let mut changes = Vec::new();
@@ -146,6 +147,7 @@ pub fn diff(old: &Config, new: &Config) -> Vec<Change> {
     admin_changes(&mut changes, &old.admin, admin);
     observe_changes(&mut changes, &old.observe, observe);
     settings(&mut changes, [("store", old.store == *store, true)]);
+    settings(&mut changes, [("alerts", old.alerts == *alerts, false)]);
     changes.extend(diff_load_balancers(&old.load_balancers, load_balancers));
     changes
 }

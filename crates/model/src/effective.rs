@@ -4,6 +4,7 @@
 
 mod action;
 mod admin;
+mod alerts;
 mod backend_http2;
 mod http2;
 mod membership;
@@ -31,6 +32,7 @@ pub fn to_toml(config: &Config) -> String {
         admin,
         observe,
         store,
+        alerts,
         load_balancers,
     } = config;
     let mut w = Writer::default();
@@ -38,6 +40,7 @@ pub fn to_toml(config: &Config) -> String {
     admin::write(&mut w, admin);
     observe::write(&mut w, observe);
     store::write(&mut w, store);
+    alerts::write(&mut w, alerts);
     for balancer in load_balancers.values() {
         write_load_balancer(&mut w, balancer);
     }

@@ -10,6 +10,7 @@
 #![deny(clippy::disallowed_methods, clippy::disallowed_types)]
 
 pub mod acme;
+pub mod alert;
 pub mod calendar;
 pub mod cluster;
 pub mod config;

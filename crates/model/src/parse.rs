@@ -6,6 +6,7 @@
 
 mod action;
 mod admin;
+mod alerts;
 mod backend_http2;
 mod declared;
 mod health;
@@ -31,7 +32,7 @@ use std::ops::Range;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use crate::config::{Admin, Config, LoadBalancer, Name, Node, Observe, StoreConfig};
+use crate::config::{Admin, Alerts, Config, LoadBalancer, Name, Node, Observe, StoreConfig};
 use crate::diagnostic::{Diagnostic, Fault, Source};
 use crate::schema;
 pub use declared::{Declared, DeclaredText, REDACTED, check_declared, redact};
@@ -108,6 +109,7 @@ pub fn check_json(text: &str, file: &str) -> Result<Checked, Vec<Diagnostic>> {
                 admin,
                 observe: Observe::default(),
                 store: StoreConfig::default(),
+                alerts: Alerts::default(),
                 load_balancers: balancers,
             })
         }
@@ -161,12 +163,14 @@ fn document(f: &mut Findings<'_>, root: &tree::Node) -> Option<Config> {
         Some(entry) => load_balancers(f, "load_balancers", &entry.node)?,
         None => BTreeMap::new(),
     };
+    let alerts = root.section(f, "alerts").map(|s| alerts::alerts(f, &s));
     f.require_geography(&node);
     Some(Config {
         node,
         admin,
         observe,
         store,
+        alerts: alerts.unwrap_or_default(),
         load_balancers,
     })
 }

@@ -3,6 +3,7 @@
 
 mod action_keys;
 mod admin_keys;
+mod alert_keys;
 mod backend_http2_keys;
 mod http2_keys;
 mod json;
@@ -22,6 +23,7 @@ pub(crate) use action_keys::{
     BUFFER_REQUESTS, BUFFER_RESPONSES, COMPRESSION, HEADER_RULES, MIRROR, REDIRECT, RESPOND, REWRITE,
 };
 pub(crate) use admin_keys::{ADMIN, ADMIN_CERTIFICATE, ADMIN_TLS, ADMIN_TOKEN};
+pub(crate) use alert_keys::{ALERTMANAGER, ALERTS, WEBHOOK};
 pub(crate) use backend_http2_keys::BACKEND_HTTP2;
 pub(crate) use http2_keys::HTTP2;
 pub use json::json_schema;
@@ -125,6 +127,8 @@ pub(crate) enum Kind {
     Fields,
     /// Files by status.
     Pages,
+    /// Values of labels by name.
+    Labels,
     /// What must hold of values, by name: a text to equal, `true` or `false` for being there, or a
     /// [`PATTERN`].
     Conditions {
@@ -210,6 +214,7 @@ pub(crate) enum Form {
     CollectorUrl,
     EndpointUrl,
     StorePrefix,
+    ReceiverUrl,
     CookieName,
     LimitKey,
     RetryCause,
@@ -284,6 +289,7 @@ impl Kind {
             Self::Pages => {
                 "a table of files by status such as `{ \"5xx\" = \"/etc/evenkeel/5xx.html\" }`".to_owned()
             }
+            Self::Labels => "a table of labels such as `{ team = \"web\" }`".to_owned(),
             Self::Fields => "a table of header fields such as `{ \"X-Check\" = \"1\" }`".to_owned(),
             Self::Conditions { .. } => {
                 "a table of names such as `{ \"X-Beta\" = \"1\", \"X-User\" = true }`".to_owned()
@@ -323,6 +329,7 @@ impl Kind {
             Self::OneOrList(of) => of.example(),
             Self::Either(kinds) => kinds.iter().find_map(Self::example),
             Self::Pages => Some("{ \"5xx\" = \"/etc/evenkeel/5xx.html\" }".to_owned()),
+            Self::Labels => Some("{ team = \"web\" }".to_owned()),
             Self::Fields => Some("{ \"X-Check\" = \"1\" }".to_owned()),
             Self::Conditions { .. } => Some("{ \"X-Beta\" = \"1\" }".to_owned()),
             Self::Table(_) | Self::TableOrFalse(_) | Self::Named(_) => None,
@@ -342,6 +349,8 @@ fn example_file(key: &str) -> &'static str {
         "geoip" => "/var/lib/evenkeel/GeoLite2-Country.mmdb",
         "data_dir" => "/var/lib/evenkeel",
         "body_file" => "/etc/evenkeel/closed.html",
+        "url_file" => "/etc/evenkeel/alerts-url",
+        "secret_file" => "/etc/evenkeel/alerts-secret",
         "headers_file" => "/etc/evenkeel/collector-headers",
         _ => "/etc/evenkeel/token",
     }
@@ -392,6 +401,7 @@ impl Form {
             Self::LogTarget => {
                 "`\"stdout\"`, `\"file:PATH\"`, `\"syslog\"`, `\"syslog:PATH\"` or `\"syslog:udp://HOST:PORT\"`"
             }
+            Self::ReceiverUrl => "a URL such as `\"https://alerts.example.com/evenkeel\"`",
             Self::CollectorUrl => "a URL such as `\"http://127.0.0.1:4318\"`",
             Self::EndpointUrl => "a URL such as `\"https://10.0.0.1:2379\"`",
             Self::StorePrefix => "a prefix of keys such as `\"/evenkeel/\"`",
@@ -440,6 +450,7 @@ impl Form {
             Self::CollectorUrl => "http://127.0.0.1:4318",
             Self::EndpointUrl => "https://10.0.0.1:2379",
             Self::StorePrefix => "/evenkeel/",
+            Self::ReceiverUrl => "https://alerts.example.com/evenkeel",
             Self::CookieName => "evk",
             Self::LimitKey => "header:X-User",
             Self::RetryCause => "timeout",
@@ -505,6 +516,9 @@ impl Form {
             Self::LogTarget => format!(
                 "^(stdout|syslog|file:{PRINTED}{{1,4096}}|syslog:/{PRINTED}{{0,4095}}|syslog:udp://{HOST}:[0-9]{{1,5}})$"
             ),
+            Self::ReceiverUrl => {
+                format!("^https?://{HOST}(:[0-9]{{1,5}})?(/[!$-;=@-\\[\\]_a-z~]*)?$")
+            }
             Self::CollectorUrl => format!("^https?://{HOST}(:[0-9]{{1,5}})?(/[A-Za-z0-9/._~-]*)?$"),
             Self::CookieName => format!("^{TOKEN}{{1,128}}$"),
             Self::LimitKey => format!("^(client_address|route|(header|cookie):{TOKEN}{{1,128}})$"),
@@ -534,6 +548,9 @@ static ALL: &[&Table] = &[
     &TRACING,
     &RECORDER,
     &STORE,
+    &ALERTS,
+    &WEBHOOK,
+    &ALERTMANAGER,
     &LOAD_BALANCER,
     &LISTENER,
     &LIMITS,

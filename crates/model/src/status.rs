@@ -4,6 +4,7 @@ use std::net::SocketAddr;
 
 use serde::{Deserialize, Serialize};
 
+use crate::alert::AlertsStatus;
 use crate::cluster::OrchestratorsStatus;
 use crate::config::{AllDown, Name};
 use crate::state::{Ejection, Health, Mode, Override, RouteOrder, Source, Timestamp};
@@ -28,6 +29,8 @@ pub struct Status {
     pub orchestrators: Option<OrchestratorsStatus>,
     /// Load balancers in order of name.
     pub load_balancers: Vec<LoadBalancerStatus>,
+    /// Alerts, and who is told of them.
+    pub alerts: AlertsStatus,
     /// The last events, oldest first; at most [`MAX_EVENTS`].
     pub events: Vec<Event>,
 }

@@ -9,6 +9,7 @@
 //! first; none is dropped. A slow receiver of verdicts slows the checks down, nothing piles up.
 
 pub mod acme;
+pub mod alerts;
 pub mod discovery;
 mod gate;
 mod probe;

@@ -6,8 +6,10 @@
 
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
+mod alertmanager;
 mod etcd;
 mod process;
 
+pub use alertmanager::Alertmanager;
 pub use etcd::{Etcd, Member};
 pub use process::{PATIENCE, free_ports, wait_until};

@@ -8,6 +8,7 @@
 #![forbid(unsafe_code)]
 #![deny(clippy::disallowed_methods, clippy::disallowed_types)]
 
+pub mod alerts;
 pub mod cluster;
 pub mod desired;
 pub mod discovery;

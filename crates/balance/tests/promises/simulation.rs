@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use balance::{Balancer, Load, MAX_EJECTION_FACTOR, Outcome, PoolLoad, Rng};
 use model::config::{
-    Admin, AllDown, Backend, Config, LoadBalancer, Name, Node, Observe, Passive, Pool, StoreConfig,
+    Admin, Alerts, AllDown, Backend, Config, LoadBalancer, Name, Node, Observe, Passive, Pool, StoreConfig,
 };
 use model::snapshot::{Eligibility, Layers, Snapshot};
 use model::state::{
@@ -101,6 +101,7 @@ fn config(seed: u64, rng: &mut Rng) -> Config {
         },
         observe: Observe::default(),
         store: StoreConfig::default(),
+        alerts: Alerts::default(),
         load_balancers: [(name("shop"), Arc::new(lb))].into(),
     }
 }

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use bytes::Bytes;
-use model::config::{Admin, Config, LoadBalancer, MAX_PAGE_BYTES, Name, Node, Observe, StoreConfig};
+use model::config::{Admin, Alerts, Config, LoadBalancer, MAX_PAGE_BYTES, Name, Node, Observe, StoreConfig};
 use model::parse::parse_balancer;
 use reconcile::desired::records::{Digest, Head, LogRecord, State, keys};
 use store::StoreError;
@@ -247,6 +247,7 @@ fn with_files(name: &Name, balancer: LoadBalancer) -> Result<LoadBalancer, Vec<S
         admin: Admin::default(),
         observe: Observe::default(),
         store: StoreConfig::default(),
+        alerts: Alerts::default(),
         load_balancers: BTreeMap::from([(name.clone(), Arc::new(balancer))]),
     };
     let problems = alone.load_files(read_page);

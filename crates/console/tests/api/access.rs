@@ -5,7 +5,7 @@ use model::config::AdminRole;
 use crate::contract;
 use crate::support::{Api, config_with_roles, token_of};
 
-const PROTECTED: [(&str, &str); 10] = [
+const PROTECTED: [(&str, &str); 12] = [
     ("GET", "/metrics"),
     ("GET", "/api/v1/status"),
     ("GET", "/api/v1/events"),
@@ -13,6 +13,8 @@ const PROTECTED: [(&str, &str); 10] = [
     ("GET", "/api/v1/openapi.json"),
     ("POST", "/api/v1/explain"),
     ("POST", "/api/v1/plan"),
+    ("GET", "/api/v1/alerts"),
+    ("POST", "/api/v1/alerts/test"),
     ("POST", "/api/v1/reload"),
     ("POST", crate::support::ORDER),
     ("GET", "/api/v1/no-such-path"),

@@ -5,8 +5,9 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use evenkeel_console::{
-    AuditLog, Console, Counters, OrderError, OrderRequest, ReloadRequest, WeightsRequest,
+    Alerting, AuditLog, Console, Counters, OrderError, OrderRequest, ReloadRequest, WeightsRequest,
 };
+use model::alert::{AlertState, AlertStatus, AlertsStatus, Deliveries, ReceiverStatus, Severity, TestResult};
 use model::cluster::{OrchestratorStatus, OrchestratorsStatus, OwnPart, PlanBStatus};
 use model::config::{
     AdminRole, AdminToken, AllDown, Config, Name, Secret, TOKEN_RANDOM_BYTES, TokenHash, token_from,
@@ -155,6 +156,7 @@ impl Api {
             orders,
             weights: weights(),
             reloads,
+            alerts: alerting(),
             registry: Arc::new(registry),
             effective: Arc::new(|| "[load_balancers.shop]\n".to_owned()),
         };
@@ -210,6 +212,53 @@ impl Api {
 
     pub(crate) async fn order(&self, body: &str) -> Response {
         self.post(ORDER, body).await
+    }
+}
+
+/// One alert, and two receivers of which one takes no messages.
+fn alerts() -> AlertsStatus {
+    let receiver = |name: &str, error: Option<&str>| ReceiverStatus {
+        name: self::name(name),
+        kind: "webhook".to_owned(),
+        to: format!("https://{name}.example/"),
+        last_delivered: error.is_none().then_some(Timestamp(2)),
+        error: error.map(str::to_owned),
+        deliveries: Deliveries::default(),
+        forgotten: 0,
+    };
+    AlertsStatus {
+        sends: true,
+        alerts: vec![AlertStatus {
+            name: "pool_down".to_owned(),
+            state: AlertState::Firing,
+            severity: Severity::Critical,
+            labels: [("pool".to_owned(), "default".to_owned())].into(),
+            summary: "no backend is eligible".to_owned(),
+            since: Timestamp(1),
+            fingerprint: "7d2af5c4b7581481".to_owned(),
+        }],
+        left_out: 0,
+        receivers: vec![receiver("pager", None), receiver("chat", Some("status 500"))],
+    }
+}
+
+/// Answers tests of alerts as if one of two receivers had taken it.
+fn alerting() -> Alerting {
+    let (tests, mut requests) = mpsc::channel::<oneshot::Sender<Vec<TestResult>>>(1);
+    tokio::spawn(async move {
+        while let Some(reply) = requests.recv().await {
+            let result = |receiver: &str, error: Option<&str>| TestResult {
+                receiver: name(receiver),
+                to: format!("https://{receiver}.example/"),
+                error: error.map(str::to_owned),
+                took_ms: 12,
+            };
+            let _ = reply.send(vec![result("pager", None), result("chat", Some("status 500"))]);
+        }
+    });
+    Alerting {
+        status: Arc::new(alerts),
+        tests,
     }
 }
 
@@ -548,6 +597,7 @@ fn status() -> Status {
                 order: Some(weighed(true)),
             }],
         }],
+        alerts: alerts(),
         events: vec![Event {
             at: Timestamp(2),
             kind: "backend_down".to_owned(),

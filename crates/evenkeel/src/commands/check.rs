@@ -84,6 +84,7 @@ fn missing(config: &Config) -> source::Problems {
         PrivilegeError::UnknownGroup(_) => "node.group",
         _ => "node.user",
     };
+    let alerts = orchestrator::alerts::check_files(&config.alerts).err();
     let found = [
         geoip.map(|cause| ("node.geoip", cause)),
         token.map(|error| ("admin.token_file", format!("{error:#}"))),
@@ -91,7 +92,8 @@ fn missing(config: &Config) -> source::Problems {
         user.map(|error| (account(&error), error.to_string())),
     ];
     let found = found.into_iter().flatten();
-    found.map(|(key, cause)| (key.to_owned(), cause)).collect()
+    let found = found.map(|(key, cause)| (key.to_owned(), cause));
+    found.chain(alerts.into_iter().flatten()).collect()
 }
 
 fn as_json(result: &Result<Checked, Vec<Diagnostic>>) -> serde_json::Value {

@@ -1,6 +1,7 @@
 //! One module for each command that is not the load balancer itself. Each returns its exit code, or an error
 //! that is printed and exits with 1.
 
+pub(crate) mod alerts;
 pub(crate) mod audit;
 pub(crate) mod backend;
 pub(crate) mod check;

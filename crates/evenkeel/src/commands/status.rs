@@ -50,6 +50,7 @@ pub(crate) fn render(status: &Status, paint: Paint) -> String {
     for lb in &status.load_balancers {
         load_balancer(&mut out, lb, status.now, paint);
     }
+    out.push_str(&super::alerts::section(&status.alerts, status.now, paint));
     if !status.events.is_empty() {
         let _ = writeln!(out, "\n{}", paint.text(Tone::Title, "events"));
         let skip = status.events.len().saturating_sub(EVENTS_SHOWN);
@@ -582,6 +583,7 @@ mod tests {
                     backends: vec![backend(9001), drained(), ejected, ramping],
                 }],
             }],
+            alerts: Default::default(),
             events: vec![Event {
                 at: ago_s(3),
                 kind: "backend_ejected".into(),

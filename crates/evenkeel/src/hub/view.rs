@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 
 use cluster::Standing;
+use model::alert::AlertsStatus;
 use model::cluster::OrchestratorsStatus;
 use model::config::{LoadBalancer, Name, Pool, RouteTarget, SplitPart, StoreConfig};
 use model::snapshot::{Member, PoolState, Snapshot, WEIGHT_SCALE};
@@ -62,7 +63,7 @@ pub(crate) struct Process {
 }
 
 impl View {
-    /// The whole status, with the figures that only the data plane has.
+    /// The whole status, with the figures that only the data plane has; without alerts, which are derived from it.
     pub(crate) fn status(
         &self,
         process: Process,
@@ -109,6 +110,7 @@ impl View {
                     splits: self.splits(lb),
                 })
                 .collect(),
+            alerts: AlertsStatus::default(),
             events: self.events.iter().map(|e| Event::clone(e)).collect(),
         }
     }

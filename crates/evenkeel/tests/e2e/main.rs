@@ -9,6 +9,7 @@ mod access_log;
 mod acme;
 mod actions;
 mod admin;
+mod alerts;
 mod algorithms;
 mod all_down;
 mod bodies;

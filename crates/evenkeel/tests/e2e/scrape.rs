@@ -47,7 +47,7 @@ ocsp = "{}"
 fn the_scrape_is_what_the_reference_says() {
     let (one, two) = (Backend::named("one"), Backend::named("two"));
     two.kill();
-    let more = "sticky = { client_address = true }\nroutes = [{ pool = \"default\", rate_limit = { requests = 1000 }, buffer_requests = {} }]\npassive = { consecutive_failures = 1 }\nmax_requests = 100\ncircuit_breaker.window = \"10s\"\nhealth = { interval = \"100ms\", fast_interval = \"50ms\" }\ndiscovery = { file = \"/nonexistent/members\" }\n";
+    let more = "sticky = { client_address = true }\nroutes = [{ pool = \"default\", rate_limit = { requests = 1000 }, buffer_requests = {} }]\npassive = { consecutive_failures = 1 }\nmax_requests = 100\ncircuit_breaker.window = \"10s\"\nhealth = { interval = \"100ms\", fast_interval = \"50ms\" }\ndiscovery = { file = \"/nonexistent/members\" }\n[[alerts.webhooks]]\nurl = \"http://127.0.0.1:1/\"\n";
     let authority = Authority::new();
     let evenkeel = Evenkeel::start(&(shop(&[&one, &two], more) + &secure(&one, &authority)));
     evenkeel.wait_for_state(two.address, "down");

@@ -128,6 +128,11 @@ fn kind(kind_of: &Kind) -> Value {
             "propertyNames": text(Form::FieldName),
             "additionalProperties": text(Form::FieldValue),
         }),
+        Kind::Labels => json!({
+            "type": "object",
+            "propertyNames": { "pattern": "^[A-Za-z_][A-Za-z0-9_]{0,62}$" },
+            "additionalProperties": text(Form::Words),
+        }),
         Kind::Pages => json!({
             "type": "object",
             "propertyNames": { "pattern": "^([45]xx|[45][0-9]{2})$" },

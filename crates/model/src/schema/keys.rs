@@ -4,6 +4,7 @@
 use super::Default::{Is, Means, Required};
 use super::Kind::{Duration, Integer, List, Named, OneOf, OneOrList, Size, TableOrFalse, Text};
 use super::admin_keys::ADMIN;
+use super::alert_keys::ALERTS;
 use super::http2_keys::HTTP2;
 use super::membership_keys::MEMBERSHIP_KEYS;
 use super::observe_keys::{ACCESS_LOG, RECORDER, REQUEST_ID, TRACING};
@@ -89,6 +90,12 @@ pub(crate) static ROOT: Table = Table {
             Kind::Table(&STORE),
             Means("the embedded store"),
             "Where what is not in this file is kept.",
+        ),
+        key(
+            "alerts",
+            Kind::Table(&ALERTS),
+            Means("all defaults, and nobody is told"),
+            "What is worth an alert, and who is told.",
         ),
         key(
             "load_balancers",

@@ -39,7 +39,11 @@ fn document(table: &Table, key: &str, line: &str) -> String {
             let endpoints = without("endpoints", "endpoints = [\"http://10.0.0.1:2379\"]");
             format!("{balancer}[node]\nname = \"a\"\n[store]\nkind = \"etcd\"\n{endpoints}{beside}{line}\n")
         }
-        "node" | "admin" | "access_log" | "request_id" | "recorder" => {
+        "webhook" | "alertmanager" => {
+            let url = without(if key == "url_file" { key } else { "url" }, "url = \"http://a\"");
+            format!("{balancer}[[alerts.{}s]]\n{url}{line}\n", table.id)
+        }
+        "node" | "admin" | "access_log" | "request_id" | "recorder" | "alerts" => {
             format!("{balancer}[{}]\n{line}\n", table.id)
         }
         "admin_tls" => {

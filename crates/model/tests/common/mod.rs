@@ -1,6 +1,7 @@
 //! Configs made at random: every field of every struct, within its range.
 
 mod actions;
+mod alerts;
 mod backend_http2;
 mod http2;
 mod membership;
@@ -686,13 +687,15 @@ pub(crate) fn config() -> impl Strategy<Value = Config> {
         admin(),
         observe(),
         store::store(),
+        alerts::alerts(),
         vec(load_balancer(), 1..3),
     )
-        .prop_map(|(node, admin, observe, store, balancers)| Config {
+        .prop_map(|(node, admin, observe, store, alerts, balancers)| Config {
             node,
             admin,
             observe,
             store,
+            alerts,
             load_balancers: balancers
                 .into_iter()
                 .map(|lb| (lb.name.clone(), Arc::new(lb)))

@@ -1,0 +1,368 @@
+//! What one receiver is told next.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use model::alert::{Alert, AlertId, AlertKind};
+use model::config::{Alerts, Name, ReceiverKind};
+use model::state::Timestamp;
+
+use super::board::Board;
+use super::{MAX_TOLD, Moment};
+
+/// First pause after a failed delivery, in milliseconds; each further one is twice as long.
+pub const FIRST_PAUSE_MS: u64 = 1_000;
+/// Longest pause between two tries, and the pause after a refusal, in milliseconds, before jitter.
+pub const LONGEST_PAUSE_MS: u64 = 300_000;
+
+/// Least time between two messages to an Alertmanager.
+const ALERTMANAGER_INTERVAL_MS: u64 = 1_000;
+/// How often an Alertmanager is told again of what fires.
+pub const ALERTMANAGER_REPEAT_MS: u64 = 60_000;
+
+/// What is told together: of one kind, in one load balancer. An Alertmanager groups by itself and gets one group.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum GroupKey {
+    /// Everything.
+    All,
+    /// Alerts of this kind, in this load balancer where they are about one.
+    Of(AlertKind, Option<Name>),
+}
+
+/// Intervals of the groups of a receiver, in milliseconds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Timing {
+    /// From the first alert of a group to the first message.
+    pub wait_ms: u64,
+    /// Least time from one message to the next.
+    pub interval_ms: u64,
+    /// From one message to the next when nothing has changed.
+    pub repeat_ms: u64,
+}
+
+impl Timing {
+    /// What the config says, for a receiver of this kind.
+    pub fn of(kind: ReceiverKind, alerts: &Alerts) -> Self {
+        let ms = |time: std::time::Duration| u64::try_from(time.as_millis()).unwrap_or(u64::MAX);
+        match kind {
+            ReceiverKind::Webhook => Self {
+                wait_ms: ms(alerts.group_wait),
+                interval_ms: ms(alerts.group_interval),
+                repeat_ms: ms(alerts.repeat_interval),
+            },
+            ReceiverKind::Alertmanager => Self {
+                wait_ms: 0,
+                interval_ms: ALERTMANAGER_INTERVAL_MS,
+                repeat_ms: ALERTMANAGER_REPEAT_MS,
+            },
+        }
+    }
+}
+
+/// A message: the whole of each group that is due.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Notification {
+    /// At least one.
+    pub groups: Vec<GroupNews>,
+}
+
+/// One group in a message.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct GroupNews {
+    /// Which.
+    pub key: GroupKey,
+    /// All of it that fires.
+    pub firing: Vec<Arc<Alert>>,
+    /// What the receiver believes to fire and does not, with when that was noticed.
+    pub resolved: Vec<(Arc<Alert>, Timestamp)>,
+}
+
+/// How a delivery ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Outcome {
+    /// The receiver took it.
+    Delivered,
+    /// It did not. `in_doubt`: it may have, and its answer was lost.
+    Failed {
+        /// Whether the message was on its way.
+        in_doubt: bool,
+    },
+    /// It does not want it, so that trying again soon would not help.
+    Refused,
+}
+
+/// What one receiver has been told, and what it must be told.
+#[derive(Clone, Debug)]
+pub struct Outbox {
+    kind: ReceiverKind,
+    timing: Timing,
+    groups: BTreeMap<GroupKey, Group>,
+    in_flight: Option<Arc<Notification>>,
+    failures: u32,
+    /// No delivery starts before this.
+    not_before_ms: u64,
+    /// Whether alerts that several nodes see are told from here.
+    sends_shared: bool,
+    forgotten: u64,
+}
+
+#[derive(Clone, Debug)]
+struct Group {
+    firing: BTreeMap<AlertId, Arc<Alert>>,
+    told: BTreeMap<AlertId, Told>,
+    earliest_ms: u64,
+    /// When it is told again though nothing has changed; `None`: it was not told yet.
+    repeat_ms: Option<u64>,
+}
+
+/// An alert that a message said to fire.
+#[derive(Clone, Debug)]
+struct Told {
+    alert: Arc<Alert>,
+    /// When it was seen to fire no more.
+    ended: Option<Timestamp>,
+    /// Whether the receiver confirmed that message.
+    sure: bool,
+}
+
+impl Outbox {
+    /// For a receiver that has been told nothing.
+    pub fn new(kind: ReceiverKind, timing: Timing) -> Self {
+        Self {
+            kind,
+            timing,
+            groups: BTreeMap::new(),
+            in_flight: None,
+            failures: 0,
+            not_before_ms: 0,
+            sends_shared: false,
+            forgotten: 0,
+        }
+    }
+
+    /// Other intervals, from the next message on.
+    pub fn set_timing(&mut self, timing: Timing) {
+        self.timing = timing;
+    }
+
+    /// Takes what fires now. `sends_shared`: whether alerts that several nodes see are told from here; those that
+    /// are not are forgotten, so that they are told anew when they are.
+    pub fn sync(&mut self, now: Moment, board: &Board, sends_shared: bool) {
+        self.sends_shared = sends_shared;
+        for group in self.groups.values_mut() {
+            group.firing.clear();
+            group.told.retain(|id, _| sends_shared || id.kind.is_of_node());
+        }
+        let wait_ms = self.timing.wait_ms;
+        for alert in board.firing().filter(|a| sends_shared || a.id.kind.is_of_node()) {
+            let group = self
+                .groups
+                .entry(group_of(self.kind, &alert.id))
+                .or_insert_with(|| Group {
+                    firing: BTreeMap::new(),
+                    told: BTreeMap::new(),
+                    earliest_ms: now.ms.saturating_add(wait_ms),
+                    repeat_ms: None,
+                });
+            group.firing.insert(alert.id.clone(), alert.clone());
+        }
+        for group in self.groups.values_mut() {
+            group.note_ends(now.wall);
+        }
+        let under_way = self.in_flight.as_deref().map_or(&[][..], |sent| &sent.groups);
+        self.groups.retain(|key, group| {
+            // What is under way may arrive: then its end must be told.
+            !group.is_empty() || group.earliest_ms > now.ms || under_way.iter().any(|news| news.key == *key)
+        });
+        self.forget_surplus();
+    }
+
+    /// When [`Outbox::take`] has something next; `None` while a delivery is under way, and when nothing is due.
+    pub fn next_ms(&self) -> Option<u64> {
+        if self.in_flight.is_some() {
+            return None;
+        }
+        let due = self.groups.values().filter_map(Group::due_ms).min()?;
+        Some(due.max(self.not_before_ms))
+    }
+
+    /// The message to send now, if there is one; its end is told by [`Outbox::done`].
+    pub fn take(&mut self, now: Moment) -> Option<Arc<Notification>> {
+        if self.next_ms().is_none_or(|due| due > now.ms) {
+            return None;
+        }
+        let due = |group: &Group| group.due_ms().is_some_and(|due| due <= now.ms);
+        let groups = self.groups.iter().filter(|(_, group)| due(group));
+        let notification = Arc::new(Notification {
+            groups: groups.map(|(key, group)| group.news(key)).collect(),
+        });
+        self.in_flight = Some(notification.clone());
+        Some(notification)
+    }
+
+    /// Takes the end of the delivery under way. `rand`: any 64 random bits.
+    pub fn done(&mut self, now: Moment, outcome: Outcome, rand: u64) {
+        let Some(sent) = self.in_flight.take() else {
+            return;
+        };
+        match outcome {
+            Outcome::Delivered => {
+                self.failures = 0;
+                self.not_before_ms = 0;
+                for news in &sent.groups {
+                    self.told(now, news);
+                }
+            }
+            Outcome::Failed { in_doubt } => {
+                if in_doubt {
+                    self.perhaps_told(now, &sent);
+                }
+                self.pause(now, FIRST_PAUSE_MS << self.failures.min(16), rand);
+            }
+            Outcome::Refused => self.pause(now, LONGEST_PAUSE_MS, rand),
+        }
+        self.forget_surplus();
+    }
+
+    /// Whether there is something that the receiver ought to know by now and does not.
+    pub fn is_late(&self, now: Moment) -> bool {
+        let changed = self.groups.values().filter(|group| group.changed());
+        self.failures > 0 && changed.into_iter().any(|group| group.earliest_ms <= now.ms)
+    }
+
+    /// Ends of alerts that were never told, for lack of room, since this receiver is known.
+    pub fn forgotten(&self) -> u64 {
+        self.forgotten
+    }
+
+    /// Alerts that the receiver is believed to know of, or that it must be told: what this outbox holds.
+    pub fn held(&self) -> usize {
+        self.groups
+            .values()
+            .map(|group| group.told.len() + group.firing.len())
+            .sum()
+    }
+
+    fn told(&mut self, now: Moment, news: &GroupNews) {
+        let Some(group) = self.groups.get_mut(&news.key) else {
+            return;
+        };
+        for alert in news
+            .firing
+            .iter()
+            .filter(|a| self.sends_shared || a.id.kind.is_of_node())
+        {
+            group.tell(alert, now.wall, true);
+        }
+        for (alert, _) in &news.resolved {
+            group.told.remove(&alert.id);
+        }
+        group.earliest_ms = now.ms.saturating_add(self.timing.interval_ms);
+        group.repeat_ms = Some(now.ms.saturating_add(self.timing.repeat_ms));
+    }
+
+    /// Nobody knows whether the message arrived: what it said to fire may be believed.
+    fn perhaps_told(&mut self, now: Moment, sent: &Notification) {
+        for news in &sent.groups {
+            let Some(group) = self.groups.get_mut(&news.key) else {
+                continue;
+            };
+            for alert in news
+                .firing
+                .iter()
+                .filter(|a| self.sends_shared || a.id.kind.is_of_node())
+            {
+                if !group.told.contains_key(&alert.id) {
+                    group.tell(alert, now.wall, false);
+                }
+            }
+        }
+    }
+
+    /// Nothing is sent for `pause_ms`, a fifth less or more.
+    fn pause(&mut self, now: Moment, pause_ms: u64, rand: u64) {
+        self.failures = self.failures.saturating_add(1);
+        let pause_ms = pause_ms.min(LONGEST_PAUSE_MS);
+        let jitter = (u128::from(rand) * u128::from(pause_ms * 2 / 5 + 1)) >> 64;
+        let jittered = pause_ms - pause_ms / 5 + u64::try_from(jitter).unwrap_or(0);
+        self.not_before_ms = now.ms.saturating_add(jittered);
+    }
+
+    fn forget_surplus(&mut self) {
+        let told: usize = self.groups.values().map(|group| group.told.len()).sum();
+        let Some(surplus) = told.checked_sub(MAX_TOLD).filter(|surplus| *surplus > 0) else {
+            return;
+        };
+        let ended = self.groups.iter().flat_map(|(key, group)| {
+            let ended = group.told.iter().filter_map(|(id, told)| Some((told.ended?, id)));
+            ended.map(move |(at, id)| (at, key.clone(), id.clone()))
+        });
+        let mut ended: Vec<_> = ended.collect();
+        ended.sort();
+        for (_, key, id) in ended.into_iter().take(surplus) {
+            if let Some(group) = self.groups.get_mut(&key) {
+                group.told.remove(&id);
+                self.forgotten += 1;
+            }
+        }
+    }
+}
+
+impl Group {
+    fn is_empty(&self) -> bool {
+        self.firing.is_empty() && self.told.is_empty()
+    }
+
+    fn note_ends(&mut self, wall: Timestamp) {
+        for (id, told) in &mut self.told {
+            told.ended = match self.firing.contains_key(id) {
+                true => None,
+                false => told.ended.or(Some(wall)),
+            };
+        }
+    }
+
+    fn tell(&mut self, alert: &Arc<Alert>, wall: Timestamp, sure: bool) {
+        let ended = (!self.firing.contains_key(&alert.id)).then_some(wall);
+        let told = Told {
+            alert: alert.clone(),
+            ended,
+            sure,
+        };
+        self.told.insert(alert.id.clone(), told);
+    }
+
+    /// Whether the receiver believes something else than what is so.
+    fn changed(&self) -> bool {
+        let unknown = |id: &AlertId| self.told.get(id).is_none_or(|told| !told.sure);
+        self.firing.keys().any(unknown) || self.told.values().any(|told| told.ended.is_some())
+    }
+
+    fn due_ms(&self) -> Option<u64> {
+        if self.changed() {
+            return Some(self.earliest_ms);
+        }
+        let repeat = self.repeat_ms.filter(|_| !self.firing.is_empty())?;
+        Some(repeat.max(self.earliest_ms))
+    }
+
+    fn news(&self, key: &GroupKey) -> GroupNews {
+        let ended = self
+            .told
+            .values()
+            .filter_map(|told| Some((told.alert.clone(), told.ended?)));
+        GroupNews {
+            key: key.clone(),
+            firing: self.firing.values().cloned().collect(),
+            resolved: ended.collect(),
+        }
+    }
+}
+
+/// In which group of a receiver an alert is.
+fn group_of(kind: ReceiverKind, id: &AlertId) -> GroupKey {
+    match kind {
+        ReceiverKind::Webhook => GroupKey::Of(id.kind, id.load_balancer().cloned()),
+        ReceiverKind::Alertmanager => GroupKey::All,
+    }
+}
