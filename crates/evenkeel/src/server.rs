@@ -101,6 +101,26 @@ struct Signals {
 }
 
 impl Shared {
+    fn new(
+        begun: &Begun,
+        view: watch::Receiver<View>,
+        (sync, checkers): (&Sync, &Checkers),
+        doors: &Doors,
+        flags: Flags,
+    ) -> Self {
+        Self {
+            alerts: alerts::tell(&begun.dataplane, &view),
+            dataplane: begun.dataplane.clone(),
+            view,
+            standing: sync.standing(),
+            orchestrators: checkers.status.clone(),
+            process: Process { started: now() },
+            ready: AtomicBool::new(true),
+            flags,
+            audit: doors.audit.clone(),
+        }
+    }
+
     /// What a config would change now.
     fn plan(&self, query: &PlanQuery) -> Result<Plan, Vec<String>> {
         let (snapshot, stored) = {
@@ -175,17 +195,8 @@ impl Server {
         let (verdicts_out, verdicts) = mpsc::channel(CHANNEL);
         let (news_out, news) = mpsc::channel(CHANNEL);
         let (checking, checkers) = checking::start(&config, &space, verdicts_out, news_out)?;
-        let shared = Arc::new(Shared {
-            alerts: alerts::tell(&begun.dataplane, &view_in),
-            dataplane: begun.dataplane.clone(),
-            view: view_in,
-            standing: sync.standing(),
-            orchestrators: checkers.status.clone(),
-            process: Process { started: now() },
-            ready: AtomicBool::new(true),
-            flags: setup.flags.clone(),
-            audit: doors.audit.clone(),
-        });
+        let flags = setup.flags.clone();
+        let shared = Arc::new(Shared::new(&begun, view_in, (&sync, &checkers), &doors, flags));
         let tasks = Tasks {
             forwards: config.node.roles.contains(&Role::Lb),
             begun,
