@@ -11,6 +11,7 @@
 pub mod checks;
 pub mod desired;
 pub mod member;
+pub mod nodes;
 mod open;
 mod space;
 mod sync;

@@ -21,6 +21,7 @@ pub mod effective;
 pub mod explain;
 pub mod geography;
 pub mod merge;
+pub mod node;
 pub mod parse;
 pub mod plan;
 pub mod reason;
