@@ -49,7 +49,7 @@ pub const MAX_CONFIRM_MS: u64 = 24 * 3600 * 1000;
 
 /// The desired layer of a store. A clone is another handle of the same one.
 #[derive(Clone, Debug)]
-pub struct Desired {
+pub struct Ledger {
     space: Space,
     known: Arc<Mutex<BTreeMap<(Name, Digest), Object>>>,
 }
@@ -97,7 +97,7 @@ pub struct Done {
     pub warnings: Vec<Diagnostic>,
 }
 
-impl Desired {
+impl Ledger {
     /// The desired layer below the prefix of `space`.
     pub fn new(space: Space) -> Self {
         Self {
@@ -357,9 +357,9 @@ impl Desired {
     fn made(&self, change: &Change) {
         self.remember(&change.after);
         if keys::begins_block(change.record.revision) {
-            let desired = self.clone();
+            let ledger = self.clone();
             tokio::spawn(async move {
-                match desired.collect().await {
+                match ledger.collect().await {
                     Ok(collected) if collected == Collected::default() => {}
                     Ok(collected) => tracing::info!("the store was cleaned up: {collected}"),
                     Err(error) => {
@@ -457,7 +457,7 @@ fn count(errors: usize) -> String {
     }
 }
 
-impl Desired {
+impl Ledger {
     /// The revision of the head, then the record of a revision.
     async fn look(&self, revision: u64) -> Result<(u64, Option<LogRecord>), StoreError> {
         let head = self.head().await?.map_or(0, |(_, head)| head.revision);

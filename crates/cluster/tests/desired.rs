@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use std::future::Future;
 use std::sync::Arc;
 
-use evenkeel_cluster::desired::{Desired, DesiredError};
+use evenkeel_cluster::desired::{DesiredError, Ledger};
 use evenkeel_cluster::{Space, Store};
 use model::config::{Config, Name};
 use model::desired::{Change, ChangeQuery, DesiredAnswer, DesiredQuery, Text};
@@ -100,16 +100,16 @@ fn remove(name: &str) -> ChangeQuery {
     query(Change::Delete(vec![Name::parse(name).unwrap()]))
 }
 
-async fn change(desired: &Desired, query: ChangeQuery) -> u64 {
-    let done = desired.change(&query, &file(), NOW).await.unwrap();
+async fn change(ledger: &Ledger, query: ChangeQuery) -> u64 {
+    let done = ledger.change(&query, &file(), NOW).await.unwrap();
     done.change.unwrap().head.revision
 }
 
 /// The backends of the load balancers in force, by name.
-async fn backends(desired: &Desired, revision: Option<u64>) -> Vec<(String, u16)> {
+async fn backends(ledger: &Ledger, revision: Option<u64>) -> Vec<(String, u16)> {
     let objects = match revision {
-        Some(revision) => desired.objects_at(revision).await.unwrap().1,
-        None => desired.current().await.unwrap().objects,
+        Some(revision) => ledger.objects_at(revision).await.unwrap().1,
+        None => ledger.current().await.unwrap().objects,
     };
     let each = objects.into_iter().map(|(name, object)| {
         let balancer = object.meaning.unwrap();
@@ -125,17 +125,17 @@ async fn backends(desired: &Desired, revision: Option<u64>) -> Vec<(String, u16)
 }
 
 async fn what_is_applied_can_be_read_compared_deleted_and_brought_back(space: Space) {
-    let desired = Desired::new(space.clone());
-    assert_eq!(backends(&desired, None).await, []);
-    assert_eq!(change(&desired, set("shop", 80, 1)).await, 1);
-    assert_eq!(change(&desired, set("blog", 81, 2)).await, 2);
-    assert_eq!(change(&desired, set("shop", 80, 3)).await, 3);
+    let ledger = Ledger::new(space.clone());
+    assert_eq!(backends(&ledger, None).await, []);
+    assert_eq!(change(&ledger, set("shop", 80, 1)).await, 1);
+    assert_eq!(change(&ledger, set("blog", 81, 2)).await, 2);
+    assert_eq!(change(&ledger, set("shop", 80, 3)).await, 3);
     // The same again makes no revision.
-    let same = desired.change(&set("shop", 80, 3), &file(), NOW).await.unwrap();
+    let same = ledger.change(&set("shop", 80, 3), &file(), NOW).await.unwrap();
     assert!(same.change.is_none());
-    assert_eq!(change(&desired, remove("blog")).await, 4);
+    assert_eq!(change(&ledger, remove("blog")).await, 4);
     // Another node, which knows nothing yet.
-    let other = Desired::new(space);
+    let other = Ledger::new(space);
     assert_eq!(backends(&other, None).await, [("shop".to_owned(), 3)]);
     assert_eq!(
         backends(&other, Some(2)).await,
@@ -143,13 +143,13 @@ async fn what_is_applied_can_be_read_compared_deleted_and_brought_back(space: Sp
     );
     assert_eq!(change(&other, query(Change::Rollback(2))).await, 5);
     assert_eq!(
-        backends(&desired, None).await,
+        backends(&ledger, None).await,
         [("blog".to_owned(), 2), ("shop".to_owned(), 1)]
     );
-    let history = desired.history(3).await.unwrap();
+    let history = ledger.history(3).await.unwrap();
     let told: Vec<(u64, &str)> = history.iter().map(|r| (r.revision, r.what.as_str())).collect();
     assert_eq!(told, [(5, "rollback to 2"), (4, "delete"), (3, "apply")]);
-    let diff = desired
+    let diff = ledger
         .answer(DesiredQuery::Diff { from: 1, to: Some(2) }, &file(), NOW)
         .await
         .unwrap();
@@ -158,11 +158,11 @@ async fn what_is_applied_can_be_read_compared_deleted_and_brought_back(space: Sp
     };
     assert!(diff.changes.iter().any(|line| line.contains("blog")), "{diff:?}");
     assert_eq!(diff.note.unwrap().author, "alice");
-    refusals(&desired).await;
+    refusals(&ledger).await;
 }
 
-async fn refusals(desired: &Desired) {
-    let refused = async |query| desired.change(&query, &file(), NOW).await.unwrap_err();
+async fn refusals(ledger: &Ledger) {
+    let refused = async |query| ledger.change(&query, &file(), NOW).await.unwrap_err();
     let own = refused(set("own", 2000, 1)).await.to_string();
     assert!(own.contains("declared in this node's own file"), "{own}");
     // The address is that of the file's own.
@@ -189,7 +189,7 @@ async fn refusals(desired: &Desired) {
         format: Format::Toml,
         name: None,
     }))).await, DesiredError::Text(errors) if errors.len() == 2));
-    assert_eq!(desired.current().await.unwrap().state.revision, 5);
+    assert_eq!(ledger.current().await.unwrap().state.revision, 5);
 }
 
 /// Scenario: 8 writers, each with a load balancer of its own, count its backend up, and each tries again whenever it
@@ -199,7 +199,7 @@ async fn of_many_writers_at_once_no_update_is_lost(space: Space) {
     const CHANGES: u16 = 6;
     let mut tasks = tokio::task::JoinSet::new();
     for writer in 0..WRITERS {
-        let desired = Desired::new(space.clone());
+        let ledger = Ledger::new(space.clone());
         tasks.spawn(async move {
             let file = file();
             let mut lost = 0;
@@ -207,7 +207,7 @@ async fn of_many_writers_at_once_no_update_is_lost(space: Space) {
             for count in 1..=CHANGES {
                 loop {
                     let query = set(&format!("lb-{writer}"), 2000 + writer, count);
-                    match desired.change(&query, &file, NOW).await {
+                    match ledger.change(&query, &file, NOW).await {
                         Ok(done) => {
                             made.push(done.change.unwrap().head.revision);
                             break;
@@ -228,10 +228,10 @@ async fn of_many_writers_at_once_no_update_is_lost(space: Space) {
         "races lost: {}",
         results.iter().map(|(_, lost)| lost).sum::<u32>()
     );
-    let desired = Desired::new(space);
+    let ledger = Ledger::new(space);
     let expected: Vec<_> = (0..WRITERS).map(|w| (format!("lb-{w}"), CHANGES)).collect();
-    assert_eq!(backends(&desired, None).await, expected);
-    assert_eq!(desired.history(1000).await.unwrap().len() as u64, all);
+    assert_eq!(backends(&ledger, None).await, expected);
+    assert_eq!(ledger.history(1000).await.unwrap().len() as u64, all);
 }
 
 /// Scenario: changes of twenty load balancers each are cut off at any moment. Whatever became of each, it is whole: all
@@ -253,15 +253,15 @@ async fn a_writer_that_dies_in_the_middle_leaves_nothing_half_made(space: Space)
     let file = Arc::new(file());
     let mut cut = 0;
     for round in 1..=40 {
-        let desired = Desired::new(space.clone());
+        let ledger = Ledger::new(space.clone());
         let (query, file) = (whole(round), file.clone());
-        let writer = tokio::spawn(async move { desired.change(&query, &file, NOW).await });
+        let writer = tokio::spawn(async move { ledger.change(&query, &file, NOW).await });
         for _ in 0..round * 3 {
             tokio::task::yield_now().await;
         }
         writer.abort();
         cut += usize::from(writer.await.is_err());
-        let after = backends(&Desired::new(space.clone()), None).await;
+        let after = backends(&Ledger::new(space.clone()), None).await;
         let distinct: BTreeSet<u16> = after.iter().map(|(_, backend)| *backend).collect();
         assert!(distinct.len() <= 1, "round {round}: {after:?}");
         assert!(after.is_empty() || after.len() == 20, "round {round}: {after:?}");
@@ -273,7 +273,7 @@ async fn a_writer_that_dies_in_the_middle_leaves_nothing_half_made(space: Space)
 /// Scenario: 1200 changes; objects that were put and never referred to. The first block goes, with the objects of its
 /// own; every revision that is kept can be read.
 async fn garbage_goes_and_what_is_needed_stays(space: Space) {
-    let desired = Desired::new(space.clone());
+    let ledger = Ledger::new(space.clone());
     let orphan = space.key("config/objects/ffffffffffffffffffffffffffffffffffffffff");
     space
         .store()
@@ -281,21 +281,21 @@ async fn garbage_goes_and_what_is_needed_stays(space: Space) {
         .await
         .unwrap();
     for revision in 1..=1200_u16 {
-        change(&desired, set("shop", 80, revision)).await;
+        change(&ledger, set("shop", 80, revision)).await;
     }
     let objects = async || {
         let listing = space.store().list(&space.key(keys::OBJECTS)).await.unwrap();
         listing.entries.len()
     };
     // The writer of revision 1153 began it; nothing changes any more, so this one finishes it.
-    desired.collect().await.unwrap();
+    ledger.collect().await.unwrap();
     assert_eq!(space.store().get(&orphan).await.unwrap(), None);
     assert_eq!(objects().await, 1200 - 128);
     assert_eq!(
-        desired.collect().await.unwrap(),
+        ledger.collect().await.unwrap(),
         evenkeel_cluster::desired::Collected::default()
     );
-    let other = Desired::new(space.clone());
+    let other = Ledger::new(space.clone());
     for revision in [129, 130, 192, 193, 1000, 1199] {
         let expected = [("shop".to_owned(), u16::try_from(revision).unwrap())];
         assert_eq!(backends(&other, Some(revision)).await, expected);
@@ -304,23 +304,23 @@ async fn garbage_goes_and_what_is_needed_stays(space: Space) {
     assert_eq!(gone, "there is no revision 128: 129 to 1200 are kept");
     assert_eq!(other.history(2000).await.unwrap().len(), 1200 - 128);
     assert_eq!(change(&other, query(Change::Rollback(129))).await, 1201);
-    assert_eq!(backends(&desired, None).await, [("shop".to_owned(), 129)]);
+    assert_eq!(backends(&ledger, None).await, [("shop".to_owned(), 129)]);
 }
 
 async fn a_change_is_confirmed_or_taken_back_once(space: Space) {
-    let desired = Desired::new(space.clone());
-    change(&desired, set("shop", 80, 1)).await;
-    let nothing = desired.confirm(None).await.unwrap_err().to_string();
+    let ledger = Ledger::new(space.clone());
+    change(&ledger, set("shop", 80, 1)).await;
+    let nothing = ledger.confirm(None).await.unwrap_err().to_string();
     assert_eq!(nothing, "nothing awaits confirmation: revision 1 holds");
     let try_it = |backend| ChangeQuery {
         confirm: Some("2m".to_owned()),
         ..set("shop", 80, backend)
     };
-    change(&desired, try_it(2)).await;
-    assert_eq!(desired.confirm(None).await.unwrap().revision, 2);
-    assert!(desired.confirm(None).await.is_err());
-    change(&desired, try_it(3)).await;
-    let pending = desired.current().await.unwrap().pending.unwrap();
+    change(&ledger, try_it(2)).await;
+    assert_eq!(ledger.confirm(None).await.unwrap().revision, 2);
+    assert!(ledger.confirm(None).await.is_err());
+    change(&ledger, try_it(3)).await;
+    let pending = ledger.current().await.unwrap().pending.unwrap();
     assert_eq!(
         (pending.revision, pending.back_to, pending.until),
         (3, 2, Timestamp(NOW.0 + 120_000))
@@ -328,17 +328,17 @@ async fn a_change_is_confirmed_or_taken_back_once(space: Space) {
     // Everybody notices at the same time, one of them does it.
     let mut all = tokio::task::JoinSet::new();
     for _ in 0..6 {
-        let (desired, pending) = (Desired::new(space.clone()), pending.clone());
+        let (ledger, pending) = (Ledger::new(space.clone()), pending.clone());
         all.spawn(async move {
-            desired
+            ledger
                 .revert(&pending, "evenkeel", "not confirmed in time", NOW)
                 .await
         });
     }
     let (done, over): (Vec<_>, Vec<_>) = all.join_all().await.into_iter().partition(Result::is_ok);
     assert_eq!((done.len(), over.len()), (1, 5), "{over:?}");
-    assert_eq!(backends(&desired, None).await, [("shop".to_owned(), 2)]);
-    let last = desired.history(1).await.unwrap().remove(0);
+    assert_eq!(backends(&ledger, None).await, [("shop".to_owned(), 2)]);
+    let last = ledger.history(1).await.unwrap().remove(0);
     assert_eq!(
         (last.revision, last.what.as_str(), last.message.as_str()),
         (4, "revert of 3", "not confirmed in time")

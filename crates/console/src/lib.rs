@@ -19,6 +19,7 @@ mod audit;
 mod audit_route;
 mod bucket;
 mod counters;
+mod desired;
 mod failed_logins;
 pub mod limits;
 mod login;
@@ -35,6 +36,7 @@ use std::pin::Pin;
 use std::sync::Arc;
 
 use model::config::{Config, MAX_SPLIT_WEIGHT, MAX_WEIGHT, Name, Secret};
+use model::desired::{DesiredAnswer, DesiredProblem, DesiredQuery};
 use model::explain::{ExplainQuery, Explanation};
 use model::plan::{Plan, PlanQuery};
 use model::record::{RecordQuery, RequestRecord};
@@ -60,6 +62,11 @@ pub type Recall =
 pub type Foresee =
     dyn Fn(PlanQuery) -> Pin<Box<dyn Future<Output = Result<Plan, Vec<String>>> + Send>> + Send + Sync;
 
+/// Answers about the load balancers of the store, and changes them.
+pub type Desire = dyn Fn(DesiredQuery) -> Pin<Box<dyn Future<Output = Result<DesiredAnswer, DesiredProblem>> + Send>>
+    + Send
+    + Sync;
+
 /// What the API shows and whom it asks. The closures are called on the serving thread: they must not block.
 pub struct Console {
     /// The bearer token of `[admin]`, with the role `admin`.
@@ -82,6 +89,8 @@ pub struct Console {
     pub recall: Arc<Recall>,
     /// What a config would change; nothing changes by asking.
     pub plan: Arc<Foresee>,
+    /// The load balancers of the store.
+    pub desired: Arc<Desire>,
     /// Where operators' orders go. Each is answered, or its reply dropped, which reads as "shutting down".
     pub orders: mpsc::Sender<OrderRequest>,
     /// Where orders for routes go; answered likewise.

@@ -40,19 +40,26 @@ kinds! {
     UnknownRoute "unknown_route" NOT_FOUND "No such route";
     NoAuditLog "no_audit_log" NOT_FOUND "No audit log is kept";
     UnknownRequest "unknown_request" NOT_FOUND "No such request is remembered";
+    UnknownRevision "unknown_revision" NOT_FOUND "No such revision is kept";
     MethodNotAllowed "method_not_allowed" METHOD_NOT_ALLOWED "The path has another method";
     RequestTimeout "request_timeout" REQUEST_TIMEOUT "The request took too long";
+    Conflict "conflict" CONFLICT "Somebody else was faster";
+    NothingPending "nothing_pending" CONFLICT "Nothing awaits confirmation";
     BodyTooLarge "body_too_large" PAYLOAD_TOO_LARGE "The body is too large";
     UnsupportedMediaType "unsupported_media_type" UNSUPPORTED_MEDIA_TYPE "The body must be JSON";
     TooManyFailures "too_many_failures" TOO_MANY_REQUESTS "Too many failed logins from this address";
     BadOrder "bad_order" UNPROCESSABLE_ENTITY "The order makes no sense";
     BadQuery "bad_query" UNPROCESSABLE_ENTITY "The question makes no sense";
     BadConfig "bad_config" UNPROCESSABLE_ENTITY "The config has errors";
+    DeclaredInFile "declared_in_file" UNPROCESSABLE_ENTITY "The node's own file declares it";
     ReloadRefused "reload_refused" UNPROCESSABLE_ENTITY "The new config has errors; the old one stays in force";
     Internal "internal" INTERNAL_SERVER_ERROR "A fault of Evenkeel";
     StoreFailed "store_failed" INTERNAL_SERVER_ERROR "The order could not be stored";
+    StoreDamaged "store_damaged" INTERNAL_SERVER_ERROR "What stands in the store cannot be read";
     NotReady "not_ready" SERVICE_UNAVAILABLE "Not every listener is open";
     NoAnswer "no_answer" SERVICE_UNAVAILABLE "The process is shutting down or overloaded";
+    StoreUnavailable "store_unavailable" SERVICE_UNAVAILABLE "The store cannot be asked";
+    OutcomeUnknown "outcome_unknown" SERVICE_UNAVAILABLE "It is not known whether the change was made";
 }
 
 /// One occurrence of a problem.

@@ -27,7 +27,7 @@ use crate::login::Caller;
 use crate::order::{OrderBody, json_problem};
 use crate::problem::{Kind, Problem};
 use crate::{
-    Console, OrderError, OrderRequest, ReloadRequest, access, alerts, audit_route, requests, weights,
+    Console, OrderError, OrderRequest, ReloadRequest, access, alerts, audit_route, desired, requests, weights,
 };
 
 /// The contract that this module keeps; see `docs/adr/0003-openapi-document.md`.
@@ -37,7 +37,7 @@ const OPENAPI: &str = include_str!("../openapi.json");
 const METRICS_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
 
 /// Turns of those who send whole configs.
-static CONFIGS: Semaphore = Semaphore::const_new(MAX_CONFIGS_AT_ONCE);
+pub(crate) static CONFIGS: Semaphore = Semaphore::const_new(MAX_CONFIGS_AT_ONCE);
 
 type Shared = State<Arc<Console>>;
 
@@ -46,7 +46,7 @@ fn table() -> Vec<(Method, &'static str, Need, MethodRouter<Arc<Console>>)> {
     let viewer = Need::Role(AdminRole::Viewer);
     let operator = Need::Role(AdminRole::Operator);
     let backend_order = "/api/v1/load-balancers/{lb}/backends/{address}/order";
-    vec![
+    let mut table = vec![
         (Method::GET, "/livez", Need::Open, get(livez)),
         (Method::GET, "/readyz", Need::Open, get(readyz)),
         (Method::GET, "/metrics", viewer, get(metrics)),
@@ -79,7 +79,9 @@ fn table() -> Vec<(Method, &'static str, Need, MethodRouter<Arc<Console>>)> {
             operator,
             post(weights::order),
         ),
-    ]
+    ];
+    table.extend(desired::table());
+    table
 }
 
 /// `on_loopback`: only this machine can reach it.

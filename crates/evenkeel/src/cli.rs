@@ -1,10 +1,16 @@
 //! The command line: definitions only. Exit codes: 0 done, 1 failed or invalid, 2 wrong usage.
 
+mod store;
+
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use model::config::{AdminRole, DEFAULT_ADMIN_LISTEN, MAX_SPLIT_WEIGHT, MAX_WEIGHT, Name};
+
+pub(crate) use store::{
+    ApplyArgs, ConfirmArgs, DeleteArgs, DiffArgs, ExportArgs, GetArgs, HistoryArgs, RollbackArgs, TermsArgs,
+};
 
 /// Evenkeel: one address in front of many servers.
 #[derive(Debug, Parser)]
@@ -36,6 +42,22 @@ pub(crate) enum Command {
     Schema,
     /// Show what a config file would change in a running process, without changing anything
     Plan(PlanArgs),
+    /// Set load balancers in the store, for every node that shares it
+    Apply(ApplyArgs),
+    /// Show what was applied
+    Get(GetArgs),
+    /// Remove load balancers from the store
+    Delete(DeleteArgs),
+    /// Show what is different between revisions of the store, or what a file would make different
+    Diff(DiffArgs),
+    /// Show who changed what in the store, and why
+    History(HistoryArgs),
+    /// Bring the load balancers of an older revision of the store back
+    Rollback(RollbackArgs),
+    /// Print all load balancers of the store, as `apply` reads them
+    Export(ExportArgs),
+    /// Let a change hold that was applied with `--confirm`
+    Confirm(ConfirmArgs),
     /// Show load balancers, backends and recent events of a running process
     Status(StatusArgs),
     /// Show what is wrong and who is told of it, or send a test alert to them
@@ -565,7 +587,7 @@ mod tests {
         for text in &help {
             let joined = text.replace("\\\n", " ");
             for line in joined.lines().filter_map(|l| l.strip_prefix("  evenkeel ")) {
-                let line = line.split(" > ").next().unwrap();
+                let line = line.split(['>', '|']).next().unwrap();
                 let words = shell_words(&format!("evenkeel {line}"));
                 Cli::try_parse_from(words).unwrap_or_else(|e| panic!("{line}: {e}"));
                 seen += 1;

@@ -5,7 +5,9 @@ use std::sync::Arc;
 
 use balance::moved_share;
 use cluster::Desired;
+use model::config::Config;
 use model::diff::{Change, diff};
+use model::parse::check_declared;
 use model::plan::{Draining, Format, MAX_POOLS_COMPARED, Moved, Plan, PlanQuery, foresee};
 use model::snapshot::Snapshot;
 use model::state::{BackendId, Timestamp};
@@ -13,23 +15,40 @@ use model::state::{BackendId, Timestamp};
 use crate::hub::Declared;
 use crate::source::{self, Flags, Source};
 
-/// What the file in `query` would change, beside what the store has; `in_flight` knows the requests that a backend has now.
+/// What the text in `query` would change: as the node's own file, beside what the store has; or, when it holds load
+/// balancers only and none of the file's, as if it were applied to the store. `in_flight` knows the requests that
+/// a backend has now.
 ///
 /// # Errors
 /// Every error of the config, each in full.
 pub(crate) fn plan(
     query: &PlanQuery,
     flags: &Flags,
-    stored: &Arc<Desired>,
+    declared: &Declared,
     current: &Snapshot,
     now: Timestamp,
     in_flight: impl Fn(&BackendId) -> u32,
 ) -> Result<Plan, Vec<String>> {
-    let (config, _) = source::understand(&query.text, &named(query), flags)?;
-    let config = Declared::new(Arc::new(config), stored.clone())?.config;
+    let config = match applied(query, declared) {
+        Some(stored) => Declared::new(declared.file.clone(), Arc::new(stored))?.config,
+        None => {
+            let (file, _) = source::understand(&query.text, &named(query), flags)?;
+            Declared::new(Arc::new(file), declared.stored.clone())?.config
+        }
+    };
+    Ok(of_config(config, current, now, in_flight))
+}
+
+/// What a whole config would change.
+pub(crate) fn of_config(
+    config: Arc<Config>,
+    current: &Snapshot,
+    now: Timestamp,
+    in_flight: impl Fn(&BackendId) -> u32,
+) -> Plan {
     let changes = diff(&current.config, &config);
     let then = foresee(current, &config, now);
-    Ok(Plan {
+    Plan {
         revision: current.revision,
         restart: changes.iter().filter_map(needs_restart).collect(),
         changes: changes.iter().map(ToString::to_string).collect(),
@@ -40,7 +59,24 @@ pub(crate) fn plan(
             })
             .collect(),
         moved: moved(current, &then),
-    })
+    }
+}
+
+/// What the store would have, when the text is one for it: load balancers only, and none of the node's own file.
+fn applied(query: &PlanQuery, declared: &Declared) -> Option<Desired> {
+    let read = check_declared(&query.text, query.format, "", |_| None).ok()?;
+    let own = &declared.file.load_balancers;
+    // Who has never used the store means his file.
+    let uses_store = declared.stored.revision > 0 || own.is_empty();
+    if !uses_store || read.load_balancers.keys().any(|name| own.contains_key(name)) {
+        return None;
+    }
+    let mut stored = Desired::clone(&declared.stored);
+    let texts = read.load_balancers.into_iter();
+    stored
+        .load_balancers
+        .extend(texts.map(|(name, text)| (name, text.balancer)));
+    Some(stored)
 }
 
 /// The text's place: what it is called decides how it is read, as with a file.

@@ -10,6 +10,7 @@ mod client;
 mod client_tls;
 mod commands;
 mod data_dir;
+mod declaring;
 mod demo;
 mod foresight;
 mod hub;
@@ -38,6 +39,14 @@ fn main() -> ExitCode {
         Command::Run(args) => run::run(args),
         Command::Check(args) => commands::check::run(&args),
         Command::Schema => commands::schema::run(),
+        Command::Apply(args) => commands::store::apply(args),
+        Command::Get(args) => commands::store::get(&args),
+        Command::Delete(args) => commands::store::delete(args),
+        Command::Diff(args) => commands::store::diff(&args),
+        Command::History(args) => commands::store::history(&args),
+        Command::Rollback(args) => commands::store::rollback(args),
+        Command::Export(args) => commands::store::export(&args),
+        Command::Confirm(args) => commands::store::confirm(args),
         Command::Status(args) => commands::status::run(&args),
         Command::Backend(command) => commands::backend::run(command),
         Command::Route(command) => commands::route::run(command),

@@ -13,6 +13,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use anyhow::{Context, anyhow, bail};
+use cluster::desired::Ledger;
 use cluster::{Last, Space, Standing, Sync};
 use console::{AuditLog, Console, OrderRequest, ReloadRequest, WeightsRequest};
 use dataplane::{Dataplane, DataplaneEvent};
@@ -34,6 +35,7 @@ use crate::alerts::{self, Teller};
 use crate::beginning::{Begun, begin};
 use crate::checking::{self, Checkers, Checking};
 use crate::data_dir::{self, DataDir};
+use crate::declaring;
 use crate::foresight;
 use crate::hub::{Hub, Inputs, Process, View};
 use crate::membership;
@@ -90,6 +92,7 @@ struct Shared {
     process: Process,
     ready: AtomicBool,
     flags: Flags,
+    ledger: Ledger,
     audit: Option<Arc<AuditLog>>,
 }
 
@@ -104,7 +107,7 @@ impl Shared {
     fn new(
         begun: &Begun,
         view: watch::Receiver<View>,
-        (sync, checkers): (&Sync, &Checkers),
+        (sync, checkers, space): (&Sync, &Checkers, &Space),
         doors: &Doors,
         flags: Flags,
     ) -> Self {
@@ -117,18 +120,26 @@ impl Shared {
             process: Process { started: now() },
             ready: AtomicBool::new(true),
             flags,
+            ledger: Ledger::new(space.clone()),
             audit: doors.audit.clone(),
         }
     }
 
     /// What a config would change now.
     fn plan(&self, query: &PlanQuery) -> Result<Plan, Vec<String>> {
-        let (snapshot, stored) = {
+        let (snapshot, declared) = {
             let view = self.view.borrow();
-            (view.snapshot.clone(), view.declared.stored.clone())
+            (view.snapshot.clone(), view.declared.clone())
         };
         let in_flight = |backend: &_| self.dataplane.live(backend).in_flight;
-        foresight::plan(query, &self.flags, &stored, &snapshot, now(), in_flight)
+        foresight::plan(query, &self.flags, &declared, &snapshot, now(), in_flight)
+    }
+
+    /// What a whole config would change now.
+    fn foresee(&self, config: Arc<Config>) -> Plan {
+        let snapshot = self.view.borrow().snapshot.clone();
+        let in_flight = |backend: &_| self.dataplane.live(backend).in_flight;
+        foresight::of_config(config, &snapshot, now(), in_flight)
     }
 
     /// What is seen of them, where there may be others.
@@ -178,25 +189,19 @@ impl Server {
             secrets: secrets.clone(),
             events: events.clone(),
         };
-        let start = |snapshot| Dataplane::start(options(snapshot)).map_err(anyhow::Error::from);
+        let start = |snapshot| Ok(Dataplane::start(options(snapshot))?);
         let earlier = (overrides, remembered::load(data.path()));
-        let begun = runtime.block_on(begin(
-            setup.source.to_string(),
-            &config,
-            &mut sync,
-            &earlier,
-            start,
-        ))?;
+        let source = setup.source.to_string();
+        let begun = runtime.block_on(begin(source, &config, &mut sync, &earlier, start))?;
         let admin = bind_admin(config.admin.listen)?;
         give_up_root(identity.as_ref())?;
         doors.keep_records(&config.admin.audit_log, data.audit_log())?;
         begun.dataplane.tell(&begun.served).map_err(anyhow::Error::msg)?;
         let (view, view_in) = watch::channel(begun.core.view());
-        let (verdicts_out, verdicts) = mpsc::channel(CHANNEL);
-        let (news_out, news) = mpsc::channel(CHANNEL);
-        let (checking, checkers) = checking::start(&config, &space, verdicts_out, news_out)?;
-        let flags = setup.flags.clone();
-        let shared = Arc::new(Shared::new(&begun, view_in, (&sync, &checkers), &doors, flags));
+        let (verdicts, news) = (mpsc::channel(CHANNEL), mpsc::channel(CHANNEL));
+        let (checking, checkers) = checking::start(&config, &space, verdicts.0, news.0)?;
+        let parts = (&sync, &checkers, &space);
+        let shared = Arc::new(Shared::new(&begun, view_in, parts, &doors, setup.flags.clone()));
         let tasks = Tasks {
             forwards: config.node.roles.contains(&Role::Lb),
             begun,
@@ -205,8 +210,8 @@ impl Server {
             plane_events,
             sync,
             checking,
-            verdicts,
-            news,
+            verdicts: verdicts.1,
+            news: news.1,
         };
         let senders = tasks.spawn(setup.source, setup.flags, setup.text);
         let reloads = senders.reloads.clone();
@@ -461,7 +466,8 @@ fn console(shared: &Arc<Shared>, doors: Doors, senders: Senders) -> Console {
     }));
     let (status, ready, explain, effective) =
         (shared.clone(), shared.clone(), shared.clone(), shared.clone());
-    let (plan, config) = (shared.clone(), shared.clone());
+    let (plan, config, foresee) = (shared.clone(), shared.clone(), shared.clone());
+    let foresee = Arc::new(move |config| foresee.foresee(config));
     let recall = shared.dataplane.clone();
     Console {
         token: doors.token,
@@ -484,6 +490,7 @@ fn console(shared: &Arc<Shared>, doors: Doors, senders: Senders) -> Console {
                 planned.unwrap_or_else(|error| Err(vec![format!("a fault of Evenkeel: {error}")]))
             })
         }),
+        desired: declaring::desire(shared.ledger.clone(), shared.view.clone(), foresee),
         orders: senders.orders,
         weights: senders.weights,
         reloads: translate_reloads(senders.reloads),

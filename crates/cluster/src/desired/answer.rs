@@ -12,7 +12,7 @@ use model::state::Timestamp;
 use reconcile::desired::commands::{Refusal, told};
 
 use super::words::{awaiting, difference, in_force, note, state, understood};
-use super::{Desired, DesiredError, Done};
+use super::{DesiredError, Done, Ledger};
 
 /// An answer, and what only the node itself can add to it.
 #[derive(Debug)]
@@ -25,7 +25,7 @@ pub struct Answered {
     pub made: Option<String>,
 }
 
-impl Desired {
+impl Ledger {
     /// Answers a question, or carries out an order. `file` is the config in the node's own file, `at` its clock.
     ///
     /// # Errors

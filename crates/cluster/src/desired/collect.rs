@@ -11,7 +11,7 @@ use store::{Committed, Revision};
 use tokio::time::sleep;
 
 use super::read::Reading;
-use super::{Desired, DesiredError};
+use super::{DesiredError, Ledger};
 
 /// Keys that are deleted at once, beside what is compared and written with them.
 const DELETED_AT_ONCE: usize = 100;
@@ -39,7 +39,7 @@ impl fmt::Display for Collected {
     }
 }
 
-impl Desired {
+impl Ledger {
     /// Collects garbage. Who writes the first revision of a block does it; more often does no harm.
     ///
     /// # Errors

@@ -11,7 +11,7 @@ use serde::de::DeserializeOwned;
 use store::{Entry, Revision, StoreError};
 use tokio::task::JoinSet;
 
-use super::{AT_ONCE, Desired, DesiredError};
+use super::{AT_ONCE, DesiredError, Ledger};
 
 /// Times that what is in force is read, when it changes meanwhile.
 const READS: usize = 5;
@@ -29,7 +29,7 @@ pub(super) struct Reading {
     pub(super) pending_at: Option<Revision>,
 }
 
-impl Desired {
+impl Ledger {
     pub(super) async fn read(&self) -> Result<Reading, DesiredError> {
         let mut reads = 1;
         loop {
@@ -176,9 +176,9 @@ impl Desired {
             if reads.len() >= AT_ONCE {
                 objects.extend(one(&mut reads).await?);
             }
-            let desired = self.clone();
+            let ledger = self.clone();
             let (name, digest) = (name.clone(), *digest);
-            reads.spawn(async move { desired.object(name, digest).await });
+            reads.spawn(async move { ledger.object(name, digest).await });
         }
         while !reads.is_empty() {
             objects.extend(one(&mut reads).await?);

@@ -5,7 +5,7 @@ use model::config::AdminRole;
 use crate::contract;
 use crate::support::{Api, config_with_roles, token_of};
 
-const PROTECTED: [(&str, &str); 12] = [
+const PROTECTED: [(&str, &str); 18] = [
     ("GET", "/metrics"),
     ("GET", "/api/v1/status"),
     ("GET", "/api/v1/events"),
@@ -15,6 +15,12 @@ const PROTECTED: [(&str, &str); 12] = [
     ("POST", "/api/v1/plan"),
     ("GET", "/api/v1/alerts"),
     ("POST", "/api/v1/alerts/test"),
+    ("GET", "/api/v1/desired"),
+    ("GET", "/api/v1/desired/history"),
+    ("GET", "/api/v1/desired/history/7"),
+    ("GET", "/api/v1/desired/diff"),
+    ("POST", "/api/v1/desired/changes"),
+    ("POST", "/api/v1/desired/confirm"),
     ("POST", "/api/v1/reload"),
     ("POST", crate::support::ORDER),
     ("GET", "/api/v1/no-such-path"),

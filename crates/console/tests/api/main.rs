@@ -4,6 +4,7 @@
 mod access;
 mod audit;
 mod contract;
+mod desired;
 mod errors;
 mod limits;
 mod paths;

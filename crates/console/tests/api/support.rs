@@ -152,6 +152,7 @@ impl Api {
             ready: Arc::new(move || readiness.load(Ordering::Relaxed)),
             explain: Arc::new(explain),
             plan: Arc::new(|query| Box::pin(std::future::ready(plan(&query)))),
+            desired: Arc::new(|query| Box::pin(std::future::ready(crate::desired::answer(query)))),
             recall: Arc::new(|query| Box::pin(std::future::ready(recall(&query)))),
             orders,
             weights: weights(),

@@ -51,15 +51,20 @@ fn body(action: &str, lasts: Option<String>, weight: Option<u32>) -> Value {
     body
 }
 
-/// With the name of who orders it: as given, else the user's, as the environment or the system knows it.
+/// With the name of who orders it.
 fn signed(mut body: Value, by: Option<String>) -> Value {
+    body["by"] = signer(by).into();
+    body
+}
+
+/// Who orders: as given, else the user's name, as the environment or the system knows it.
+pub(super) fn signer(by: Option<String>) -> String {
     let variables = ["SUDO_USER", "USER", "LOGNAME"].into_iter();
     let told = by
         .into_iter()
         .chain(variables.filter_map(|name| std::env::var(name).ok()));
     let by = told.into_iter().find(|name| !name.is_empty());
-    body["by"] = by.unwrap_or_else(privileges::current_user).into();
-    body
+    by.unwrap_or_else(privileges::current_user)
 }
 
 fn path(backend: &BackendArgs) -> String {

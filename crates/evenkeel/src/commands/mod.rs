@@ -13,6 +13,7 @@ pub(crate) mod schema;
 pub(crate) mod status;
 mod status_orchestrators;
 mod status_store;
+pub(crate) mod store;
 pub(crate) mod token;
 pub(crate) mod why;
 

@@ -39,7 +39,7 @@ pub(crate) fn run(args: &PlanArgs) -> anyhow::Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-fn told(plan: &Plan, paint: Paint) -> String {
+pub(super) fn told(plan: &Plan, paint: Paint) -> String {
     if plan.changes.is_empty() {
         return format!("nothing would change: revision {} says the same\n", plan.revision);
     }

@@ -21,6 +21,7 @@ mod connections;
 mod death;
 mod demo;
 mod departures;
+mod desired;
 mod discovery;
 mod events;
 mod exhaustion;
