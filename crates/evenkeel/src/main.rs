@@ -18,6 +18,7 @@ mod logging;
 mod membership;
 mod metrics;
 mod process;
+mod registry;
 mod remembered;
 mod run;
 mod server;

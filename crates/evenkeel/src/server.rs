@@ -14,12 +14,14 @@ use std::time::Duration;
 
 use anyhow::{Context, anyhow, bail};
 use cluster::desired::Ledger;
+use cluster::nodes::Nodes;
 use cluster::{Last, Space, Standing, Sync};
 use console::{AuditLog, Console, OrderRequest, ReloadRequest, WeightsRequest};
 use dataplane::{Dataplane, DataplaneEvent};
 use model::acme::Managed;
 use model::cluster::{ClusterNews, OrchestratorsStatus};
 use model::config::{Config, Role, Secret, StoreConfig};
+use model::node::NodeEvent;
 use model::plan::{Plan, PlanQuery};
 use model::state::Verdict;
 use model::status::Status;
@@ -41,6 +43,7 @@ use crate::hub::{Hub, Inputs, Process, View};
 use crate::membership;
 use crate::metrics::{ControlMetrics, Figures};
 use crate::now;
+use crate::registry::{self, Registration};
 use crate::remembered;
 use crate::source::{self, Flags, Request, Source};
 use crate::text::{counted, duration};
@@ -72,6 +75,7 @@ pub(crate) struct Server {
     signals: Signals,
     reloads: mpsc::Sender<Request>,
     checkers: Checkers,
+    registration: Registration,
     space: Space,
 }
 
@@ -89,6 +93,7 @@ struct Shared {
     standing: watch::Receiver<Standing>,
     orchestrators: Option<watch::Receiver<OrchestratorsStatus>>,
     alerts: Teller,
+    nodes: watch::Receiver<Nodes>,
     process: Process,
     ready: AtomicBool,
     flags: Flags,
@@ -103,11 +108,18 @@ struct Signals {
     reopen: Signal,
 }
 
+/// What is seen of the cluster.
+struct Seen {
+    standing: watch::Receiver<Standing>,
+    orchestrators: Option<watch::Receiver<OrchestratorsStatus>>,
+    nodes: watch::Receiver<Nodes>,
+}
+
 impl Shared {
     fn new(
         begun: &Begun,
         view: watch::Receiver<View>,
-        (sync, checkers, space): (&Sync, &Checkers, &Space),
+        (seen, space): (Seen, &Space),
         doors: &Doors,
         flags: Flags,
     ) -> Self {
@@ -115,8 +127,9 @@ impl Shared {
             alerts: alerts::tell(&begun.dataplane, &view),
             dataplane: begun.dataplane.clone(),
             view,
-            standing: sync.standing(),
-            orchestrators: checkers.status.clone(),
+            standing: seen.standing,
+            orchestrators: seen.orchestrators,
+            nodes: seen.nodes,
             process: Process { started: now() },
             ready: AtomicBool::new(true),
             flags,
@@ -158,7 +171,12 @@ impl Shared {
         let stored = (&standing, self.orchestrators());
         let status = view.status(self.process, now(), &listeners, stored, live);
         let alerts = self.alerts.status.borrow().clone();
-        Status { alerts, ..status }
+        let nodes = registry::shown(&self.nodes.borrow());
+        Status {
+            alerts,
+            nodes,
+            ..status
+        }
     }
 }
 
@@ -200,14 +218,17 @@ impl Server {
         let (view, view_in) = watch::channel(begun.core.view());
         let (verdicts, news) = (mpsc::channel(CHANNEL), mpsc::channel(CHANNEL));
         let (checking, checkers) = checking::start(&config, &space, verdicts.0, news.0)?;
-        let parts = (&sync, &checkers, &space);
-        let shared = Arc::new(Shared::new(&begun, view_in, parts, &doors, setup.flags.clone()));
+        let work = registry::counting(begun.dataplane.clone(), view_in.clone());
+        let (registration, nodes_in) = Registration::start(&config, &space, now(), sync.standing(), work);
+        let seen = (Seen::of(&sync, &registration, &checkers), &space);
+        let shared = Arc::new(Shared::new(&begun, view_in, seen, &doors, setup.flags.clone()));
         let tasks = Tasks {
             forwards: config.node.roles.contains(&Role::Lb),
             begun,
             data: Arc::new(data),
             view,
             plane_events,
+            nodes_in,
             sync,
             checking,
             verdicts: verdicts.1,
@@ -225,6 +246,7 @@ impl Server {
             signals,
             reloads,
             checkers,
+            registration,
             space,
         })
     }
@@ -250,11 +272,13 @@ impl Server {
             mut signals,
             reloads,
             checkers,
+            registration,
             space,
         } = self;
         runtime.block_on(async {
             signals.until_stop(&shared, &reloads).await;
             shared.ready.store(false, Ordering::Release);
+            registration.leave().await;
             let given_back = tokio::spawn(checkers.stop());
             tokio::select! {
                 () = drain(&shared) => {}
@@ -282,6 +306,7 @@ struct Tasks {
     data: Arc<DataDir>,
     view: watch::Sender<View>,
     plane_events: mpsc::Receiver<DataplaneEvent>,
+    nodes_in: mpsc::Receiver<NodeEvent>,
     sync: Sync,
     checking: Checking,
     verdicts: mpsc::Receiver<Verdict>,
@@ -318,6 +343,7 @@ impl Tasks {
             offers,
             verdicts: self.verdicts,
             news: self.news,
+            nodes: self.nodes_in,
             ordered: keep_certificates(&dataplane, self.data.managed(), certificates_in),
             reports: membership.reports,
             events: self.plane_events,

@@ -149,6 +149,8 @@ pub struct Node {
     pub name: String,
     /// What it does; all of it where nothing is said.
     pub roles: BTreeSet<Role>,
+    /// Where it stands; told to the other nodes.
+    pub zone: Option<String>,
     /// Shards (threads that forward). `None`: one per core.
     pub threads: Option<u16>,
     /// Where overrides are kept. `None`: chosen by the command line from the platform's conventions.
@@ -175,6 +177,7 @@ impl Default for Node {
         Self {
             name: DEFAULT_NODE_NAME.to_owned(),
             roles: Role::ALL.into(),
+            zone: None,
             threads: None,
             data_dir: None,
             user: None,

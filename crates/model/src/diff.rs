@@ -179,6 +179,7 @@ fn node_changes(changes: &mut Vec<Change>, old: &Node, new: &Node) {
     let Node {
         name,
         roles,
+        zone,
         threads,
         data_dir,
         user,
@@ -193,6 +194,7 @@ fn node_changes(changes: &mut Vec<Change>, old: &Node, new: &Node) {
         ("node.secret", old.secrets == *secrets, false),
         ("node.name", old.name == *name, false),
         ("node.roles", old.roles == *roles, true),
+        ("node.zone", old.zone == *zone, true),
         ("node.threads", old.threads == *threads, true),
         ("node.data_dir", old.data_dir == *data_dir, true),
         ("node.user", old.user == *user, true),

@@ -95,6 +95,7 @@ fn write_node(w: &mut Writer, node: &Node) {
     let Node {
         name,
         roles,
+        zone,
         threads,
         data_dir,
         user,
@@ -109,6 +110,7 @@ fn write_node(w: &mut Writer, node: &Node) {
     w.text("name", name);
     let roles = roles.iter().map(|role| quoted(role.as_str()));
     w.raw("roles", list(roles));
+    w.optional("zone", zone.as_deref(), "none");
     match threads {
         Some(threads) => w.raw("threads", threads),
         None => w.comment("threads: one per core"),

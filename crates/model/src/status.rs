@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 use crate::alert::AlertsStatus;
 use crate::cluster::OrchestratorsStatus;
 use crate::config::{AllDown, Name};
+use crate::node::NodeStatus;
 use crate::state::{Ejection, Health, Mode, Override, RouteOrder, Source, Timestamp};
 
 /// State of one process.
@@ -27,6 +28,9 @@ pub struct Status {
     /// Who checks the backends of a store that nodes share.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub orchestrators: Option<OrchestratorsStatus>,
+    /// The nodes of the cluster, where this one looks after them; empty with the embedded store.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub nodes: Vec<NodeStatus>,
     /// Load balancers in order of name.
     pub load_balancers: Vec<LoadBalancerStatus>,
     /// Alerts, and who is told of them.
@@ -318,7 +322,7 @@ pub struct BackendLive {
 pub struct Event {
     /// When.
     pub at: Timestamp,
-    /// What kind: `backend_up`, `backend_down`, `backend_ejected`, `backend_returned`, `order`, `reload`, `reload_refused`, `listener_open`, `listener_closed`, `listener_failed`, `pool_all_down`, `pool_recovered`, `circuit_opened`, `circuit_closed`, `certificate_reloaded`, `certificate_refused`, `certificate_expires`, `ocsp_stale`, `geoip_loaded`, `geoip_failed`, `applied`, `apply_refused`, `shadowed`, `members_changed`, `members_stale`, `members_fresh`, `members_left_out`.
+    /// What kind: `backend_up`, `backend_down`, `backend_ejected`, `backend_returned`, `order`, `reload`, `reload_refused`, `listener_open`, `listener_closed`, `listener_failed`, `pool_all_down`, `pool_recovered`, `circuit_opened`, `circuit_closed`, `certificate_reloaded`, `certificate_refused`, `certificate_expires`, `ocsp_stale`, `geoip_loaded`, `geoip_failed`, `applied`, `apply_refused`, `shadowed`, `members_changed`, `members_stale`, `members_fresh`, `members_left_out`, `node_joined`, `node_left`, `node_lost`.
     pub kind: String,
     /// About what: `shop/default/10.0.0.1:9001`.
     pub subject: String,

@@ -10,10 +10,11 @@ use evenkeel_console::{
 use model::alert::{AlertState, AlertStatus, AlertsStatus, Deliveries, ReceiverStatus, Severity, TestResult};
 use model::cluster::{OrchestratorStatus, OrchestratorsStatus, OwnPart, PlanBStatus};
 use model::config::{
-    AdminRole, AdminToken, AllDown, Config, Name, Secret, TOKEN_RANDOM_BYTES, TokenHash, token_from,
+    AdminRole, AdminToken, AllDown, Config, Name, Role, Secret, TOKEN_RANDOM_BYTES, TokenHash, token_from,
 };
 use model::explain::{Candidate, Chosen, ExplainQuery, Explanation, Refusal, RouteStep};
 use model::geography::{Code, Geography};
+use model::node::{NodeLoad, NodeRecord, NodeStatus};
 use model::plan::{Draining, Moved, Plan, PlanQuery};
 use model::record::{AttemptRecord, QueueRecord, RecordQuery, RequestRecord, TlsRecord};
 use model::state::{BackendId, Ejection, Health, Mode, OrderAction, Override, RouteOrder, Source, Timestamp};
@@ -540,6 +541,21 @@ fn status() -> Status {
                 began: 0,
             }),
         }),
+        nodes: vec![NodeStatus {
+            name: "edge-1".to_owned(),
+            record: NodeRecord {
+                version: "0.1.0".to_owned(),
+                started: Timestamp(1),
+                life: 5,
+                roles: vec![Role::Lb],
+                zone: Some("eu-1a".to_owned()),
+                addresses: vec![SocketAddr::from(([10, 0, 0, 1], 8080))],
+                served: 6,
+                refused: Some((7, "0.0.0.0:80 is listened on twice".to_owned())),
+                load: NodeLoad::default(),
+                leaving: true,
+            },
+        }],
         load_balancers: vec![LoadBalancerStatus {
             name: name("shop"),
             listeners: vec![ListenerStatus {

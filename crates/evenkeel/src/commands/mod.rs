@@ -11,6 +11,7 @@ pub(crate) mod reload;
 pub(crate) mod route;
 pub(crate) mod schema;
 pub(crate) mod status;
+mod status_nodes;
 mod status_orchestrators;
 mod status_store;
 pub(crate) mod store;

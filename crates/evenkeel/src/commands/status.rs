@@ -47,6 +47,7 @@ pub(crate) fn render(status: &Status, paint: Paint) -> String {
     head(&mut out, status, paint);
     super::status_store::render(&mut out, &status.store, paint);
     super::status_orchestrators::render(&mut out, status.orchestrators.as_ref(), status.now, paint);
+    super::status_nodes::render(&mut out, &status.nodes, status.store.head, paint);
     for lb in &status.load_balancers {
         load_balancer(&mut out, lb, status.now, paint);
     }
@@ -509,6 +510,7 @@ mod tests {
                 ..StoreStatus::default()
             },
             orchestrators: None,
+            nodes: Vec::new(),
             load_balancers: vec![LoadBalancerStatus {
                 name: name("shop"),
                 listeners: vec![ListenerStatus {

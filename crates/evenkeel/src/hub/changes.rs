@@ -6,6 +6,7 @@ use std::path::Path;
 use dataplane::{CertificateChange, CertificateNews};
 use model::cluster::ClusterNews;
 use model::config::{AllDown, Config, Name, Pool};
+use model::node::NodeEvent;
 use model::snapshot::{PoolState, Snapshot};
 use model::state::{
     CircuitMoved, Ejected, Health, HealthState, Mode, Order, OrderAction, Override, OverrideKey, RouteKey,
@@ -60,6 +61,9 @@ pub(crate) enum Kind {
     LeaderChanged,
     PlanBBegan,
     PlanBEnded,
+    NodeJoined,
+    NodeLeft,
+    NodeLost,
 }
 
 impl Kind {
@@ -98,6 +102,9 @@ impl Kind {
             Self::LeaderChanged => "leader_changed",
             Self::PlanBBegan => "plan_b_began",
             Self::PlanBEnded => "plan_b_ended",
+            Self::NodeJoined => "node_joined",
+            Self::NodeLeft => "node_left",
+            Self::NodeLost => "node_lost",
         }
     }
 
@@ -120,6 +127,7 @@ impl Kind {
             Self::MembersStale,
             Self::MembersLeftOut,
             Self::PlanBBegan,
+            Self::NodeLost,
         ];
         bad.iter().any(|k| k.as_str() == kind)
     }
@@ -388,6 +396,20 @@ pub(super) fn apply_refused(revision: u64, reasons: &[String]) -> Change {
     let told = told.collect::<Vec<_>>().join("; ");
     let message = format!("revision {revision} is not served here, the one before stays: {told}{more}");
     (Kind::ApplyRefused, STORE.to_owned(), message)
+}
+
+/// A node of the cluster that came or went.
+pub(super) fn node(event: &NodeEvent) -> Change {
+    let (kind, name, message) = match event {
+        NodeEvent::Joined(name) => (Kind::NodeJoined, name, "is there"),
+        NodeEvent::Left(name) => (Kind::NodeLeft, name, "stops in order"),
+        NodeEvent::Lost(name) => (
+            Kind::NodeLost,
+            name,
+            "is silent: it died, hangs, or cannot reach the store",
+        ),
+    };
+    (kind, name.clone(), message.to_owned())
 }
 
 /// Load balancers that the store and the file of this node have.

@@ -21,6 +21,7 @@ use console::OrderError;
 use dataplane::CertificateNews;
 use model::cluster::ClusterNews;
 use model::config::{Config, HealthCheck, MAX_SPLIT_WEIGHT, MAX_WEIGHT, Name};
+use model::node::NodeEvent;
 use model::snapshot::{Layers, Snapshot};
 use model::state::{
     BackendId, ByLoadBalancer, CircuitMoved, Ejected, Ejection, Health, HealthState, Members, Mode, Observed,
@@ -98,6 +99,8 @@ pub(crate) enum Input {
     Refused(Vec<String>),
     /// The listeners of the data plane after a publish.
     Listeners(Vec<(Name, ListenerStatus)>),
+    /// A node of the cluster came or went.
+    Node(NodeEvent),
     /// Time has passed: [`Core::deadline`] is over.
     Time,
 }
@@ -234,6 +237,7 @@ impl Core {
             }
             Input::Refused(reasons) => self.refuse_config(now, reasons, &mut effects),
             Input::Listeners(listeners) => self.take_listeners(now, listeners, &mut effects),
+            Input::Node(event) => self.record(now, changes::node(&event), &mut effects),
             Input::Time => {}
         }
         self.forget_orphans(now, &mut effects);

@@ -32,6 +32,7 @@ use dataplane::{Dataplane, DataplaneEvent};
 use model::acme::Managed;
 use model::cluster::ClusterNews;
 use model::config::Config;
+use model::node::NodeEvent;
 use model::state::{Overrides, Report, Verdict};
 use orchestrator::acme::AcmeEvent;
 use orchestrator::discovery;
@@ -105,6 +106,8 @@ pub(crate) struct Inputs {
     pub(crate) candidates: mpsc::Receiver<Candidate>,
     /// What the store has.
     pub(crate) offers: mpsc::Receiver<Offer>,
+    /// News of the cluster's nodes.
+    pub(crate) nodes: mpsc::Receiver<NodeEvent>,
     /// Verdicts of the checks.
     pub(crate) verdicts: mpsc::Receiver<Verdict>,
     /// What happened among the orchestrators.
@@ -146,6 +149,7 @@ impl Hub {
                     self.handle(Input::Members(std::mem::take(&mut reports))).await;
                 }
                 Some(news) = inputs.news.recv() => self.handle(Input::Cluster(news)).await,
+                Some(event) = inputs.nodes.recv() => self.handle(Input::Node(event)).await,
                 Some(event) = inputs.ordered.recv() => {
                     self.handle(Input::CertificateOrdered(event)).await;
                 }

@@ -88,6 +88,7 @@ impl View {
             config: self.config.clone(),
             store: self.store(standing),
             orchestrators,
+            nodes: Vec::new(),
             load_balancers: load_balancers
                 .map(|lb| LoadBalancerStatus {
                     name: lb.name.clone(),

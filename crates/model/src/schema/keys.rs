@@ -128,6 +128,12 @@ pub(crate) static NODE: Table = Table {
             "What this process does: `lb` forwards, `orchestrator` takes its share of the checks, `console` takes changes of what the store has.",
         ),
         key(
+            "zone",
+            Text(Form::Words),
+            Means("none"),
+            "Where it stands, such as `eu-1a`; the other nodes of a cluster show it.",
+        ),
+        key(
             "threads",
             Integer { min: 1, max: 1024 },
             Means("one per core"),

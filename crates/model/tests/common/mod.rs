@@ -56,7 +56,10 @@ fn network() -> impl Strategy<Value = IpNet> {
 fn node() -> impl Strategy<Value = Node> {
     (
         "[a-z0-9._-]{1,20}",
-        subsequence(Role::ALL.to_vec(), 1..=3),
+        (
+            subsequence(Role::ALL.to_vec(), 1..=3),
+            option::of("[^\\pC]{1,20}"),
+        ),
         option::of(1..=1024u16),
         option::of("/[^\\pC]{0,20}".prop_map(PathBuf::from)),
         option::of(("[a-z_][a-z0-9_-]{0,8}", option::of("[a-z_][a-z0-9_-]{0,8}"))),
@@ -67,7 +70,7 @@ fn node() -> impl Strategy<Value = Node> {
         .prop_map(
             |(
                 name,
-                roles,
+                (roles, zone),
                 threads,
                 data_dir,
                 account,
@@ -79,6 +82,7 @@ fn node() -> impl Strategy<Value = Node> {
                 Node {
                     name,
                     roles: roles.into_iter().collect(),
+                    zone,
                     threads,
                     data_dir,
                     user,

@@ -1,0 +1,192 @@
+//! This node in the registry of its cluster, and the others there.
+//!
+//! With the embedded store there is no cluster, and nothing here runs.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use cluster::nodes::{self, Nodes, TELL_EVERY};
+use cluster::{Space, Standing};
+use dataplane::Dataplane;
+use model::config::{Config, Name, Role, StoreConfig};
+use model::node::{NodeEvent, NodeLoad, NodeRecord, NodeStatus};
+use tokio::sync::{mpsc, oneshot, watch};
+use tokio::task::JoinHandle;
+use tokio::time::MissedTickBehavior;
+
+use crate::hub::View;
+use crate::process;
+
+/// What a node counts of its own work, in all.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Work {
+    /// Where it takes clients.
+    pub(crate) addresses: Vec<SocketAddr>,
+    /// Client connections now.
+    pub(crate) connections: u64,
+    /// Requests since start.
+    pub(crate) requests: u64,
+}
+
+/// This node as a member of its cluster.
+#[derive(Debug)]
+pub(crate) struct Registration {
+    /// All nodes that are there.
+    pub(crate) nodes: watch::Receiver<Nodes>,
+    registered: Option<(oneshot::Sender<()>, JoinHandle<()>)>,
+}
+
+impl Registration {
+    /// Registers this node, and follows the others where its roles look after them: news of them go to `events`.
+    pub(crate) fn start(
+        config: &Config,
+        space: &Space,
+        mut record: NodeRecord,
+        mut standing: watch::Receiver<Standing>,
+        work: impl Fn() -> Work + Send + 'static,
+        events: mpsc::Sender<NodeEvent>,
+    ) -> Self {
+        let (nodes_out, nodes) = watch::channel(Nodes::default());
+        let name = Name::parse(&config.node.name).ok();
+        let Some(name) = name.filter(|_| config.store != StoreConfig::Embedded) else {
+            return Self {
+                nodes,
+                registered: None,
+            };
+        };
+        let roles = &config.node.roles;
+        if roles.contains(&Role::Orchestrator) || roles.contains(&Role::Console) {
+            tokio::spawn(nodes::follow(space.clone(), nodes_out, events));
+        }
+        let mut meter = Meter::new(&work());
+        record.addresses = work().addresses;
+        apply(&mut record, &standing.borrow_and_update());
+        let (tell, told) = watch::channel(record);
+        let (stop, stopped) = oneshot::channel();
+        let task = tokio::spawn(nodes::register(space.clone(), name, told, stopped));
+        tokio::spawn(async move {
+            let mut ticks = tokio::time::interval(TELL_EVERY);
+            ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+            loop {
+                tokio::select! {
+                    changed = standing.changed() => {
+                        if changed.is_err() {
+                            return;
+                        }
+                        let now = standing.borrow_and_update().clone();
+                        let addresses = work().addresses;
+                        tell.send_if_modified(|record| {
+                            record.addresses = addresses;
+                            apply(record, &now)
+                        });
+                    }
+                    _ = ticks.tick() => {
+                        let load = meter.read(&work());
+                        tell.send_modify(|record| record.load = load);
+                    }
+                    () = tell.closed() => return,
+                }
+            }
+        });
+        Self {
+            nodes,
+            registered: Some((stop, task)),
+        }
+    }
+
+    /// Takes this node out of the registry; bounded in time.
+    pub(crate) async fn leave(self) {
+        if let Some((stop, task)) = self.registered {
+            _ = stop.send(());
+            _ = task.await;
+        }
+    }
+}
+
+/// For `status`.
+pub(crate) fn shown(nodes: &Nodes) -> Vec<NodeStatus> {
+    let each = nodes.iter().map(|(name, record)| NodeStatus {
+        name: name.to_string(),
+        record: record.clone(),
+    });
+    each.collect()
+}
+
+/// Brings what is served into the record; whether that changed it.
+fn apply(record: &mut NodeRecord, standing: &Standing) -> bool {
+    let refused = standing.refused.as_ref().map(|refused| {
+        let reason = refused.reasons.first().and_then(|reason| reason.lines().next());
+        (refused.revision, reason.unwrap_or_default().to_owned())
+    });
+    let changed = record.served != standing.served || record.refused != refused;
+    record.served = standing.served;
+    record.refused = refused;
+    changed
+}
+
+/// Figures per second out of figures in all.
+struct Meter {
+    at: Instant,
+    cpu: Duration,
+    requests: u64,
+}
+
+impl Meter {
+    fn new(work: &Work) -> Self {
+        Self {
+            at: Instant::now(),
+            cpu: process::cpu_time().unwrap_or_default(),
+            requests: work.requests,
+        }
+    }
+
+    fn read(&mut self, work: &Work) -> NodeLoad {
+        let now = Self::new(work);
+        let passed = now.at.duration_since(self.at).as_secs_f64().max(0.001);
+        let load = NodeLoad {
+            cpu: now.cpu.saturating_sub(self.cpu).as_secs_f64() / passed,
+            memory: process::resident_bytes().unwrap_or(0),
+            connections: work.connections,
+            requests_per_second: now.requests.saturating_sub(self.requests) as f64 / passed,
+        };
+        *self = now;
+        load
+    }
+}
+
+/// This process, as it begins.
+pub(crate) fn record(config: &Config, started: model::state::Timestamp, life: u64) -> NodeRecord {
+    NodeRecord {
+        version: env!("CARGO_PKG_VERSION").to_owned(),
+        started,
+        life,
+        roles: config.node.roles.iter().copied().collect(),
+        zone: config.node.zone.clone(),
+        addresses: Vec::new(),
+        served: 0,
+        refused: None,
+        load: NodeLoad::default(),
+        leaving: false,
+    }
+}
+
+/// Tells what the data plane has done.
+pub(crate) fn counting(
+    dataplane: Arc<Dataplane>,
+    view: watch::Receiver<View>,
+) -> impl Fn() -> Work + Send + 'static {
+    move || {
+        let snapshot = view.borrow().snapshot.clone();
+        let members = snapshot.pools.values().flat_map(|pool| &pool.members);
+        let listeners = dataplane
+            .listeners()
+            .into_iter()
+            .filter(|(_, listener)| listener.open);
+        Work {
+            addresses: listeners.map(|(_, listener)| listener.address).collect(),
+            connections: dataplane.connections().into(),
+            requests: members.map(|member| dataplane.live(&member.id).requests).sum(),
+        }
+    }
+}
