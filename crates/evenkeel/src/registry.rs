@@ -2,6 +2,7 @@
 //!
 //! With the embedded store there is no cluster, and nothing here runs.
 
+use std::hash::{BuildHasher, RandomState};
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -11,12 +12,16 @@ use cluster::{Space, Standing};
 use dataplane::Dataplane;
 use model::config::{Config, Name, Role, StoreConfig};
 use model::node::{NodeEvent, NodeLoad, NodeRecord, NodeStatus};
+use model::state::Timestamp;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinHandle;
 use tokio::time::MissedTickBehavior;
 
 use crate::hub::View;
 use crate::process;
+
+/// News of nodes that may wait for the hub.
+const NEWS: usize = 256;
 
 /// What a node counts of its own work, in all.
 #[derive(Clone, Debug, Default)]
@@ -38,29 +43,27 @@ pub(crate) struct Registration {
 }
 
 impl Registration {
-    /// Registers this node, and follows the others where its roles look after them: news of them go to `events`.
+    /// Registers this node, and follows the others where its roles look after them: news of them come through the channel.
     pub(crate) fn start(
         config: &Config,
         space: &Space,
-        mut record: NodeRecord,
+        started: Timestamp,
         mut standing: watch::Receiver<Standing>,
         work: impl Fn() -> Work + Send + 'static,
-        events: mpsc::Sender<NodeEvent>,
-    ) -> Self {
+    ) -> (Self, mpsc::Receiver<NodeEvent>) {
+        let (events, news) = mpsc::channel(NEWS);
         let (nodes_out, nodes) = watch::channel(Nodes::default());
         let name = Name::parse(&config.node.name).ok();
         let Some(name) = name.filter(|_| config.store != StoreConfig::Embedded) else {
-            return Self {
-                nodes,
-                registered: None,
-            };
+            let registered = None;
+            return (Self { nodes, registered }, news);
         };
         let roles = &config.node.roles;
         if roles.contains(&Role::Orchestrator) || roles.contains(&Role::Console) {
             tokio::spawn(nodes::follow(space.clone(), nodes_out, events));
         }
         let mut meter = Meter::new(&work());
-        record.addresses = work().addresses;
+        let mut record = record(config, started, work().addresses);
         apply(&mut record, &standing.borrow_and_update());
         let (tell, told) = watch::channel(record);
         let (stop, stopped) = oneshot::channel();
@@ -89,10 +92,8 @@ impl Registration {
                 }
             }
         });
-        Self {
-            nodes,
-            registered: Some((stop, task)),
-        }
+        let registered = Some((stop, task));
+        (Self { nodes, registered }, news)
     }
 
     /// Takes this node out of the registry; bounded in time.
@@ -156,14 +157,14 @@ impl Meter {
 }
 
 /// This process, as it begins.
-pub(crate) fn record(config: &Config, started: model::state::Timestamp, life: u64) -> NodeRecord {
+fn record(config: &Config, started: Timestamp, addresses: Vec<SocketAddr>) -> NodeRecord {
     NodeRecord {
         version: env!("CARGO_PKG_VERSION").to_owned(),
         started,
-        life,
+        life: RandomState::new().hash_one(()),
         roles: config.node.roles.iter().copied().collect(),
         zone: config.node.zone.clone(),
-        addresses: Vec::new(),
+        addresses,
         served: 0,
         refused: None,
         load: NodeLoad::default(),

@@ -23,6 +23,7 @@ use model::cluster::{ClusterNews, OrchestratorsStatus};
 use model::config::{Config, Role, Secret, StoreConfig};
 use model::node::NodeEvent;
 use model::plan::{Plan, PlanQuery};
+use model::snapshot::Snapshot;
 use model::state::Verdict;
 use model::status::Status;
 use net::privileges::{self, Identity};
@@ -115,6 +116,16 @@ struct Seen {
     nodes: watch::Receiver<Nodes>,
 }
 
+impl Seen {
+    fn of(sync: &Sync, registration: &Registration, checkers: &Checkers) -> Self {
+        Self {
+            standing: sync.standing(),
+            orchestrators: checkers.status.clone(),
+            nodes: registration.nodes.clone(),
+        }
+    }
+}
+
 impl Shared {
     fn new(
         begun: &Begun,
@@ -200,14 +211,7 @@ impl Server {
         crate::hub::warn_of(&config, None);
         let mut sync = Sync::new(space.clone(), last);
         let (events, plane_events) = mpsc::channel(CHANNEL);
-        let options = |snapshot| dataplane::Options {
-            threads: threads(&config),
-            snapshot,
-            managed_dir: data.managed(),
-            secrets: secrets.clone(),
-            events: events.clone(),
-        };
-        let start = |snapshot| Ok(Dataplane::start(options(snapshot))?);
+        let start = |snapshot| start_plane(&config, &data, &secrets, &events, snapshot);
         let earlier = (overrides, remembered::load(data.path()));
         let source = setup.source.to_string();
         let begun = runtime.block_on(begin(source, &config, &mut sync, &earlier, start))?;
@@ -370,6 +374,22 @@ impl Tasks {
             reloads,
         }
     }
+}
+
+fn start_plane(
+    config: &Config,
+    data: &DataDir,
+    secrets: &[Secret],
+    events: &mpsc::Sender<DataplaneEvent>,
+    snapshot: Arc<Snapshot>,
+) -> anyhow::Result<Dataplane> {
+    Ok(Dataplane::start(dataplane::Options {
+        threads: threads(config),
+        snapshot,
+        managed_dir: data.managed(),
+        secrets: secrets.to_vec(),
+        events: events.clone(),
+    })?)
 }
 
 fn control_runtime() -> anyhow::Result<Runtime> {
