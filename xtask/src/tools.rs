@@ -57,6 +57,16 @@ pub(crate) const FOR_TESTS: &[Tool] = &[
         purpose: "a receiver of alerts",
     },
     Tool {
+        program: "redis-server",
+        package: "redis-server",
+        purpose: "hints between the nodes of a cluster",
+    },
+    Tool {
+        program: "redis-cli",
+        package: "redis-tools",
+        purpose: "another client of that server",
+    },
+    Tool {
         program: "valgrind",
         package: "valgrind",
         purpose: "instruction counts",

@@ -9,7 +9,9 @@
 mod alertmanager;
 mod etcd;
 mod process;
+mod redis;
 
 pub use alertmanager::Alertmanager;
 pub use etcd::{Etcd, Member};
 pub use process::{PATIENCE, free_ports, wait_until};
+pub use redis::Redis;

@@ -25,6 +25,7 @@ mod error;
 mod etcd;
 mod follow;
 mod held;
+pub mod notify;
 mod transaction;
 mod types;
 

@@ -64,21 +64,7 @@ impl EtcdSettings {
         if !endpoints.iter().any(|endpoint| endpoint.tls) {
             return Ok(None);
         }
-        let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
-        let builder = ClientConfig::builder_with_provider(provider)
-            .with_safe_default_protocol_versions()
-            .map_err(|error| invalid(error.to_string()))?
-            .with_root_certificates(self.tls.roots()?);
-        let mut config = match &self.tls.identity {
-            None => builder.with_no_client_auth(),
-            Some((chain, key)) => {
-                let chain = certificates(chain, "our own certificate")?;
-                let key = PrivateKeyDer::from_pem_slice(key);
-                let key = key.map_err(|error| invalid(format!("our own key: {error}")))?;
-                let built = builder.with_client_auth_cert(chain, key);
-                built.map_err(|error| invalid(format!("our own certificate: {error}")))?
-            }
-        };
+        let mut config = self.tls.client_config()?;
         config.alpn_protocols = vec![b"h2".to_vec()];
         Ok(Some(Arc::new(config)))
     }
@@ -95,6 +81,23 @@ impl fmt::Debug for EtcdSettings {
 }
 
 impl EtcdTls {
+    /// Settings for a connection.
+    pub(crate) fn client_config(&self) -> Result<ClientConfig, StoreError> {
+        let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+        let builder = ClientConfig::builder_with_provider(provider)
+            .with_safe_default_protocol_versions()
+            .map_err(|error| invalid(error.to_string()))?
+            .with_root_certificates(self.roots()?);
+        let Some((chain, key)) = &self.identity else {
+            return Ok(builder.with_no_client_auth());
+        };
+        let chain = certificates(chain, "our own certificate")?;
+        let key = PrivateKeyDer::from_pem_slice(key);
+        let key = key.map_err(|error| invalid(format!("our own key: {error}")))?;
+        let built = builder.with_client_auth_cert(chain, key);
+        built.map_err(|error| invalid(format!("our own certificate: {error}")))
+    }
+
     fn roots(&self) -> Result<RootCertStore, StoreError> {
         let mut roots = RootCertStore::empty();
         let Some(pem) = &self.authorities else {
