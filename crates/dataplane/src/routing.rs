@@ -4,7 +4,7 @@ use std::net::IpAddr;
 
 use balance::{Rng, Split};
 use http::RequestHead;
-use http::route::Facts;
+use http::route::{Facts, is_credential};
 use model::config::{HashKey, LoadBalancer, Name, RouteTarget, SplitPart};
 use model::state::RouteOrder;
 
@@ -162,15 +162,13 @@ pub(crate) fn key_words(key: &HashKey, head: &RequestHead, bytes: &[u8], client:
         HashKey::Path => "path".to_owned(),
         HashKey::Query(name) => format!("query parameter {name}"),
     };
-    let is_credential = match key {
+    let is_secret = match key {
         HashKey::Cookie(_) => true,
-        HashKey::Header(name) => ["authorization", "proxy-authorization", "cookie"]
-            .iter()
-            .any(|field| name.eq_ignore_ascii_case(field)),
+        HashKey::Header(name) => is_credential(name),
         _ => false,
     };
     match value_of(key, head, bytes) {
-        Some(value) if is_credential => format!("{what} = {} bytes that are not shown", value.len()),
+        Some(value) if is_secret => format!("{what} = {} bytes that are not shown", value.len()),
         Some(value) => format!("{what} = {:?}", String::from_utf8_lossy(value)),
         None => format!("{what} is absent: client address = {client}"),
     }

@@ -16,6 +16,7 @@ use model::config::{LoadBalancer, Name, RouteMatch};
 use model::explain::RouteStep;
 
 use conditions::View;
+pub use conditions::is_credential;
 pub use facts::Facts;
 use index::Index;
 

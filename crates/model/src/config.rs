@@ -38,6 +38,7 @@ pub use action::{
     Encoding, ErrorPages, HeaderRules, MAX_ERROR_PAGES, MAX_HEADER_RULES, MAX_PAGE_BYTES, Mirror,
     PathRewrite, Redirect, Respond, Rewrite,
 };
+pub(crate) use admin::HASH_PREFIX;
 pub use admin::{
     Admin, AdminCertificate, AdminRole, AdminTls, AdminToken, AuditTo, DEFAULT_ADMIN_LISTEN,
     MAX_ADMIN_LOGINS, TOKEN_PREFIX, TOKEN_RANDOM_BYTES, TokenHash, is_generated_token, token_from,

@@ -8,7 +8,8 @@ use std::ops::Range;
 
 use serde::Serialize;
 
-use crate::config::TOKEN_PREFIX;
+use crate::config::{HASH_PREFIX, TOKEN_PREFIX};
+use crate::schema::tables_with_key;
 
 /// One thing that is wrong with a config.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
@@ -215,7 +216,7 @@ impl<'a> Source<'a> {
             let within_key = self.is_in_private_key(line).then_some(0);
             *cached = (line, within_key.or_else(|| token_start(text)));
         }
-        let of_admin = (key.starts_with("admin.") && !is_harmless(key))
+        let of_admin = ((key.starts_with("admin.") && !is_harmless(key)) || is_nearly_secret(key))
             .then(|| text.find(['=', ':']).map(|at| at + 1))
             .flatten();
         let from = [cached.1, of_admin].into_iter().flatten().min()?;
@@ -312,12 +313,22 @@ fn token_start(line: &str) -> Option<usize> {
         let skipped = rest.len() - gap.len();
         gap.starts_with(['=', ':']).then_some(after + skipped + 1)
     });
-    let generated = line.match_indices(TOKEN_PREFIX).find_map(|(at, prefix)| {
+    let marks = line
+        .match_indices(TOKEN_PREFIX)
+        .chain(line.match_indices(HASH_PREFIX));
+    let generated = marks.filter_map(|(at, prefix)| {
         let digits = line.get(at + prefix.len()..)?.bytes();
         let count = digits.take_while(u8::is_ascii_hexdigit).take(SURE_DIGITS).count();
         (count == SURE_DIGITS).then_some(at)
     });
     starts.chain(generated).min()
+}
+
+/// Whether a key that there is not was probably meant to be one of a secret.
+fn is_nearly_secret(key: &str) -> bool {
+    let last = key.rsplit('.').next().unwrap_or(key);
+    let mut secrets = ["secret", "secrets", "token", "key_pem", "password"].iter();
+    secrets.any(|word| strsim::damerau_levenshtein(last, word) <= 2) && tables_with_key(last).is_empty()
 }
 
 /// Whether what stands there is a secret, or one of several.
@@ -373,6 +384,8 @@ mod tests {
             ("token = \"hunter2\"", "admin.token", 8..17),
             ("token = hunter2", "", 8..15),
             ("tokn = \"hunter2\"", "admin.tokn", 0..4),
+            ("secrt = [\"hunter2\"]", "node.secrt", 0..5),
+            ("y = \"sha256:0123456789abcdef-hunter2\"\"", "", 0..1),
             (
                 "x = \"ek_0123456789abcdef-hunter2\"",
                 "load_balancers.shop.x",

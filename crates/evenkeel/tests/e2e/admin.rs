@@ -473,3 +473,28 @@ fn a_full_disk_of_the_audit_log_stops_no_order() {
     });
     evenkeel.wait_for_metric("evenkeel_audit_records_total", &[("result", "failed")], 1.0);
 }
+
+/// `check` reads the files too, and start ends with what is wrong: no process serves without the TLS that was asked
+/// for.
+#[test]
+fn files_that_cannot_be_used_are_told_before_anything_listens() {
+    let authority = Authority::new();
+    authority.issue("admin", &["localhost"]);
+    authority.issue("other", &["localhost"]);
+    let one = Backend::named("one");
+    let place = Place::new(&format!(
+        "[admin.tls]\ncertificate = \"{}\"\nkey = \"{}\"\n{}",
+        authority.file("admin.pem"),
+        authority.file("other.key"),
+        shop(&[&one], QUIET)
+    ));
+    let path = place.config().display().to_string();
+    let output = program().args(["check", &path]).output().unwrap();
+    let said = text(&output.stderr);
+    assert_eq!(output.status.code(), Some(1), "{said}");
+    assert!(said.contains("does not belong to the certificate"), "{said}");
+    let output = place.command().output().unwrap();
+    let said = text(&output.stderr);
+    assert_eq!(output.status.code(), Some(1), "{said}");
+    assert!(said.contains("admin.tls: the key in"), "{said}");
+}

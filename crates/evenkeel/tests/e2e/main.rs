@@ -46,6 +46,7 @@ mod overload;
 mod plan;
 mod privileges;
 mod rate_limits;
+mod redaction;
 mod reload;
 mod responses;
 mod retries;

@@ -210,6 +210,13 @@ fn failing_value(wanted: &RouteMatch, facts: &Facts<'_>) -> Option<String> {
     let Some(found) = found else {
         return Some(format!("{kind} {name} is absent"));
     };
+    if kind == "cookie" || (kind == "header" && is_credential(name)) {
+        return Some(match wanted {
+            ValueMatch::Exact(value) => format!("{kind} {name} is another than `{value}`"),
+            ValueMatch::Pattern(pattern) => format!("{kind} {name} does not match `{}`", pattern.as_str()),
+            ValueMatch::Absent | ValueMatch::Present => format!("{kind} {name} is there"),
+        });
+    }
     let found = String::from_utf8_lossy(found);
     Some(match wanted {
         ValueMatch::Exact(value) => format!("{kind} {name} is `{found}`, not `{value}`"),
@@ -219,6 +226,12 @@ fn failing_value(wanted: &RouteMatch, facts: &Facts<'_>) -> Option<String> {
         ),
         ValueMatch::Absent | ValueMatch::Present => format!("{kind} {name} is there"),
     })
+}
+
+/// Whether a field of this name lets somebody in, so that its value is told to nobody.
+pub fn is_credential(name: &str) -> bool {
+    let fields = ["authorization", "proxy-authorization", "cookie"];
+    fields.iter().any(|field| name.eq_ignore_ascii_case(field))
 }
 
 fn failing_client(wanted: &RouteMatch, view: &View<'_, '_>) -> Option<String> {

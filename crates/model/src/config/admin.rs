@@ -161,7 +161,7 @@ pub const TOKEN_PREFIX: &str = "ek_";
 /// Random bytes of a generated token, written as hexadecimal digits.
 pub const TOKEN_RANDOM_BYTES: usize = 32;
 /// What the text of a hash begins with.
-const HASH_PREFIX: &str = "sha256:";
+pub(crate) const HASH_PREFIX: &str = "sha256:";
 
 impl TokenHash {
     /// The hash of a token.
