@@ -2,7 +2,8 @@
 //!
 //! - **Push**: a watch over all of `config/`. It brings the objects, the record and the head of a change, so that a
 //!   change costs no read, however many nodes there are.
-//! - **Poll**: the head is read every 30 s ± 20 %, at once when the store is found again, and after a hint.
+//! - **Poll**: the head is read every 30 s ± 20 %, when the store is found again (within 2 s, each node at its own
+//!   time), and after a hint.
 //! - **Disk**: what was taken is kept ([`Last`]), and a node starts from that when the store is away.
 //!
 //! A revision is taken whole or not at all: its state must have the digest that the head says, each load balancer
@@ -30,9 +31,6 @@ use tokio::time::{Instant, sleep, sleep_until};
 use crate::Space;
 use fetch::{Failed, Fetched, Pushed};
 pub use last::Last;
-
-/// First pause after the store was lost, doubled each time up to [`poll::RETURN_SPREAD`]; half of it is random.
-const FIRST_PAUSE: Duration = Duration::from_millis(50);
 
 /// The load balancers of a revision, read and valid each for itself.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -178,6 +176,11 @@ impl Sync {
     /// counts for nothing.
     pub async fn run(mut self, offers: mpsc::Sender<Offer>, mut hints: mpsc::Receiver<()>) {
         let mut failures: u32 = 0;
+        // The embedded store is this node's alone.
+        if self.last.is_some() {
+            let known = self.standing.borrow().known;
+            sleep(poll::first(known, random())).await;
+        }
         loop {
             let began = Instant::now();
             let Err(ended) = self.session(&offers, &mut hints).await;
@@ -190,9 +193,7 @@ impl Sync {
             }
             failures = failures.saturating_add(1);
             self.lost(&error);
-            let longest = FIRST_PAUSE * 2_u32.saturating_pow(failures.min(16));
-            let longest = longest.min(poll::RETURN_SPREAD);
-            sleep(longest / 2 + poll::spread(longest / 2, random())).await;
+            sleep(poll::again(failures, random())).await;
         }
     }
 

@@ -403,9 +403,8 @@ impl Serving {
     }
 
     fn listeners_of(&self, lb: &Name) -> &[Arc<ListenerServing>] {
-        let name = |l: &Arc<ListenerServing>| l.lb.config.name.clone();
-        let begin = self.listeners.partition_point(|l| name(l) < *lb);
-        let end = self.listeners.partition_point(|l| name(l) <= *lb);
+        let begin = self.listeners.partition_point(|l| l.lb.config.name < *lb);
+        let end = self.listeners.partition_point(|l| l.lb.config.name <= *lb);
         self.listeners.get(begin..end).unwrap_or_default()
     }
 
