@@ -14,6 +14,7 @@ use reconcile::desired::records::{Digest, LogRecord, State, keys};
 use store::{Committed, EtcdSettings, Transaction};
 use tempfile::TempDir;
 use tokio::sync::{mpsc, watch};
+use tokio::task::JoinSet;
 use tokio::time::timeout;
 
 /// Writes revisions as `apply` does.
@@ -79,6 +80,8 @@ struct Node {
     standing: watch::Receiver<Standing>,
     served: watch::Receiver<Arc<Desired>>,
     refuse: watch::Sender<Option<String>>,
+    /// End with the node.
+    _tasks: JoinSet<()>,
 }
 
 impl Node {
@@ -88,8 +91,9 @@ impl Node {
         let (refuse, refused) = watch::channel(None);
         let standing = sync.standing();
         let (_, hints) = mpsc::channel(1);
-        tokio::spawn(sync.run(offers, hints));
-        tokio::spawn(async move {
+        let mut tasks = JoinSet::new();
+        tasks.spawn(sync.run(offers, hints));
+        tasks.spawn(async move {
             while let Some(offer) = taken.recv().await {
                 let reason: Option<String> = refused.borrow().clone();
                 let answer = reason.map_or(Ok(()), |reason| Err(vec![reason]));
@@ -103,6 +107,7 @@ impl Node {
             standing,
             served,
             refuse,
+            _tasks: tasks,
         }
     }
 
