@@ -135,7 +135,12 @@ impl Shared {
         flags: Flags,
     ) -> Self {
         Self {
-            alerts: alerts::tell(&begun.dataplane, &view),
+            alerts: alerts::tell(
+                &begun.dataplane,
+                &view,
+                seen.orchestrators.clone(),
+                seen.standing.clone(),
+            ),
             dataplane: begun.dataplane.clone(),
             view,
             standing: seen.standing,

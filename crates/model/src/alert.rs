@@ -3,7 +3,7 @@
 //! Two alerts are the same when they are of one kind and about the same thing; their labels follow from that alone.
 //! Who found it, and who sends it, is no part of them: so that several senders cannot make several alerts of one.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 use crate::config::Name;
 use crate::snapshot::Snapshot;
 use crate::state::{BackendId, Timestamp};
-use crate::status::{ListenerStatus, ReloadStatus};
+use crate::status::{Event, ListenerStatus, ReloadStatus};
 
 /// Labels that alerts have of themselves.
 pub const RESERVED_LABELS: &[&str] = &[
@@ -36,6 +36,14 @@ pub enum AlertKind {
     TooManyAlerts,
     /// The config in its source was refused; the one before is in force.
     ConfigRefused,
+    /// The store that nodes share is not heard.
+    StoreUnreachable,
+    /// No orchestrator looks after the backends: this node checks them for itself.
+    PlanB,
+    /// A node of the cluster is silent.
+    NodeLost,
+    /// Another orchestrator leads than before: tells that it happened, and ends by itself.
+    LeaderChanged,
     /// A listener is not open.
     ListenerClosed,
     /// A certificate ends soon, or has ended.
@@ -57,6 +65,10 @@ impl AlertKind {
     pub const ALL: &[Self] = &[
         Self::TooManyAlerts,
         Self::ConfigRefused,
+        Self::StoreUnreachable,
+        Self::PlanB,
+        Self::NodeLost,
+        Self::LeaderChanged,
         Self::ListenerClosed,
         Self::CertificateExpires,
         Self::CertificateRefused,
@@ -71,6 +83,10 @@ impl AlertKind {
         match self {
             Self::TooManyAlerts => "too_many_alerts",
             Self::ConfigRefused => "config_refused",
+            Self::StoreUnreachable => "store_unreachable",
+            Self::PlanB => "plan_b",
+            Self::NodeLost => "node_lost",
+            Self::LeaderChanged => "leader_changed",
             Self::ListenerClosed => "listener_closed",
             Self::CertificateExpires => "certificate_expires",
             Self::CertificateRefused => "certificate_refused",
@@ -84,7 +100,7 @@ impl AlertKind {
     /// How bad it is.
     pub fn severity(self) -> Severity {
         match self {
-            Self::ListenerClosed | Self::PoolDown => Severity::Critical,
+            Self::ListenerClosed | Self::PoolDown | Self::NodeLost => Severity::Critical,
             _ => Severity::Warning,
         }
     }
@@ -96,6 +112,9 @@ impl AlertKind {
             self,
             Self::TooManyAlerts
                 | Self::ConfigRefused
+                | Self::StoreUnreachable
+                | Self::PlanB
+                | Self::CircuitOpen
                 | Self::ListenerClosed
                 | Self::CertificateExpires
                 | Self::CertificateRefused
@@ -126,6 +145,8 @@ impl Severity {
 /// What an alert is about.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum About {
+    /// The cluster.
+    Cluster,
     /// A node.
     Node(Arc<str>),
     /// A listener on a node.
@@ -143,6 +164,15 @@ pub enum About {
         node: Arc<str>,
         /// Its name in `status`.
         certificate: Arc<str>,
+    },
+    /// A pool as one node has it.
+    PoolOn {
+        /// The node.
+        node: Arc<str>,
+        /// Its load balancer.
+        load_balancer: Name,
+        /// The pool.
+        pool: Name,
     },
     /// A pool.
     Pool {
@@ -168,8 +198,10 @@ impl AlertId {
     /// The load balancer that it is about, where it is about one.
     pub fn load_balancer(&self) -> Option<&Name> {
         match &self.about {
-            About::Node(_) | About::Certificate { .. } => None,
-            About::Listener { load_balancer, .. } | About::Pool { load_balancer, .. } => Some(load_balancer),
+            About::Cluster | About::Node(_) | About::Certificate { .. } => None,
+            About::Listener { load_balancer, .. }
+            | About::PoolOn { load_balancer, .. }
+            | About::Pool { load_balancer, .. } => Some(load_balancer),
             About::Backend(backend) => Some(&backend.load_balancer),
         }
     }
@@ -177,6 +209,7 @@ impl AlertId {
     /// Its labels beside name and severity, in order of name.
     pub fn labels(&self) -> BTreeMap<String, String> {
         let labels: Vec<(&str, String)> = match &self.about {
+            About::Cluster => Vec::new(),
             About::Node(node) => vec![("node", node.to_string())],
             About::Listener {
                 node,
@@ -190,6 +223,15 @@ impl AlertId {
             About::Certificate { node, certificate } => vec![
                 ("node", node.to_string()),
                 ("certificate", certificate.to_string()),
+            ],
+            About::PoolOn {
+                node,
+                load_balancer,
+                pool,
+            } => vec![
+                ("node", node.to_string()),
+                ("load_balancer", load_balancer.to_string()),
+                ("pool", pool.to_string()),
             ],
             About::Pool { load_balancer, pool } => vec![
                 ("load_balancer", load_balancer.to_string()),
@@ -231,6 +273,7 @@ impl std::fmt::Display for AlertId {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str(self.kind.as_str())?;
         match &self.about {
+            About::Cluster => Ok(()),
             About::Node(node) => write!(f, " {node}"),
             About::Listener {
                 node,
@@ -238,6 +281,11 @@ impl std::fmt::Display for AlertId {
                 listener,
             } => write!(f, " {node}: {load_balancer}/{listener}"),
             About::Certificate { node, certificate } => write!(f, " {node}: {certificate}"),
+            About::PoolOn {
+                node,
+                load_balancer,
+                pool,
+            } => write!(f, " {node}: {load_balancer}/{pool}"),
             About::Pool { load_balancer, pool } => write!(f, " {load_balancer}/{pool}"),
             About::Backend(backend) => write!(f, " {backend}"),
         }
@@ -253,6 +301,8 @@ pub struct Alert {
     pub summary: String,
     /// Since when it holds.
     pub since: Timestamp,
+    /// Whether this node tells of it, whoever tells of what several nodes see.
+    pub own: bool,
 }
 
 /// What alerts are derived from: the state of a node, all of it as others see it too.
@@ -268,6 +318,23 @@ pub struct Facts {
     pub listeners: Vec<(Name, ListenerStatus)>,
     /// Pools whose circuit is open, with their load balancers.
     pub open_circuits: Vec<(Name, Name)>,
+    /// The last events, oldest first.
+    pub events: Vec<Arc<Event>>,
+    /// How it stands towards its cluster; `None`: it is alone.
+    pub cluster: Option<ClusterFacts>,
+}
+
+/// How a node stands towards its cluster.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct ClusterFacts {
+    /// Load balancers that all nodes have from the store: one of them tells of their backends and pools.
+    pub shared: BTreeSet<Name>,
+    /// Why the store is not heard.
+    pub store_trouble: Option<String>,
+    /// Why the store's newest revision is not served.
+    pub refused: Option<String>,
+    /// Why this node checks for itself, or is about to: see [`crate::cluster::PlanBStatus`].
+    pub plan_b: Option<String>,
 }
 
 /// All alerts of a process, and those who are told.

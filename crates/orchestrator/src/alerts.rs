@@ -22,6 +22,7 @@ use reconcile::alerts::Moment;
 use reconcile::alerts::board::Board;
 use reconcile::alerts::conditions::conditions;
 use reconcile::alerts::outbox::{Outbox, Outcome, Timing};
+use reconcile::alerts::recent::Recent;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinSet;
 use tokio::time::Instant;
@@ -95,6 +96,7 @@ pub async fn run(inputs: Inputs) {
 /// Where what is known and what was told come together.
 struct Desk {
     epoch: Instant,
+    recent: Recent,
     board: Board,
     rules: Alerts,
     told: Vec<Told>,
@@ -123,6 +125,7 @@ impl Desk {
     fn new() -> Self {
         Self {
             epoch: Instant::now(),
+            recent: Recent::default(),
             board: Board::default(),
             rules: Alerts::default(),
             told: Vec::new(),
@@ -147,7 +150,11 @@ impl Desk {
             self.take_receivers();
         }
         let now = self.now();
-        let found = conditions(facts, now.wall);
+        self.recent.note(&facts.events);
+        let found = self
+            .recent
+            .conditions(now.wall)
+            .chain(conditions(facts, now.wall));
         self.board.observe(now, &facts.node, found, &self.rules);
     }
 

@@ -29,6 +29,7 @@
 pub mod board;
 pub mod conditions;
 pub mod outbox;
+pub mod recent;
 
 use model::state::Timestamp;
 

@@ -194,6 +194,7 @@ mod tests {
                 },
                 summary: "no \"backend\"".to_owned(),
                 since: Timestamp(NOW.0 - 60_000),
+                own: true,
             })
         };
         Notification {

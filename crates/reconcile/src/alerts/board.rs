@@ -120,6 +120,7 @@ impl Board {
             .into(),
             id,
             since: None,
+            own: true,
         };
         match self.held.get_mut(&condition.id) {
             Some(held) => self.generation += u64::from(held.renew(&condition)),
@@ -133,6 +134,7 @@ impl Board {
                 id: condition.id.clone(),
                 summary: shortened(&condition.why),
                 since: condition.since.unwrap_or(now.wall),
+                own: condition.own,
             }),
             seen_ms: now.ms,
             firing: false,
@@ -142,15 +144,17 @@ impl Board {
 }
 
 impl Held {
-    /// Takes over how the condition is told now; whether that is another way than before.
+    /// Takes over how the condition is told now, and by whom; whether that is another way than before.
     fn renew(&mut self, condition: &Condition<'_>) -> bool {
-        if self.alert.summary == condition.why {
+        if self.alert.summary == condition.why && self.alert.own == condition.own {
             return false;
         }
         let summary = shortened(&condition.why);
-        let other = self.alert.summary != summary;
+        let other = self.alert.summary != summary || self.alert.own != condition.own;
         if other {
-            Arc::make_mut(&mut self.alert).summary = summary;
+            let alert = Arc::make_mut(&mut self.alert);
+            alert.summary = summary;
+            alert.own = condition.own;
         }
         other
     }

@@ -11,6 +11,9 @@ use model::snapshot::{Eligibility, Member, PoolState};
 use model::state::{Health, Mode, Timestamp};
 use model::status::{CertificateStatus, ListenerStatus};
 
+/// A store that is away for less than this is no alert: leaders of etcd change.
+const STORE_SILENT_FOR: Duration = Duration::from_secs(10);
+
 /// Something that holds now and is worth an alert.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Condition<'a> {
@@ -20,6 +23,8 @@ pub struct Condition<'a> {
     pub why: Cow<'a, str>,
     /// Since when, where that is known.
     pub since: Option<Timestamp>,
+    /// Whether this node tells of it, whoever tells of what several nodes see.
+    pub own: bool,
 }
 
 /// Everything that holds now, the most important first. Each id may come more than once; the first one counts.
@@ -30,12 +35,51 @@ pub fn conditions(facts: &Facts, now: Timestamp) -> impl Iterator<Item = Conditi
     let down = pools().flat_map(|pool| pool.members.iter().filter_map(backend));
     config_refused(facts)
         .into_iter()
+        .chain(of_cluster(facts))
         .chain(of_listeners)
         .chain(certificates(facts, now))
         .chain(pools().filter_map(|pool| none_eligible(pool)))
         .chain(pools().filter_map(move |pool| too_few(pool, share)))
-        .chain(facts.open_circuits.iter().map(circuit))
+        .chain(facts.open_circuits.iter().map(|open| circuit(facts, open)))
         .chain(down)
+        .map(|condition| Condition {
+            own: is_own(facts, &condition.id),
+            ..condition
+        })
+}
+
+/// What is about this node, and what is about a load balancer that the others do not have from the store.
+fn is_own(facts: &Facts, id: &AlertId) -> bool {
+    let shared = facts.cluster.as_ref().map(|cluster| &cluster.shared);
+    let with_others = id
+        .load_balancer()
+        .is_some_and(|lb| shared.is_some_and(|shared| shared.contains(lb)));
+    id.kind.is_of_node() || !with_others
+}
+
+/// How the node stands towards its cluster.
+fn of_cluster(facts: &Facts) -> impl Iterator<Item = Condition<'_>> {
+    let cluster = facts.cluster.as_ref();
+    let about = |kind, why: &Option<String>| {
+        let why = why.clone()?;
+        Some(Condition {
+            id: AlertId {
+                kind,
+                about: About::Node(facts.node.clone()),
+            },
+            why: Cow::Owned(why),
+            since: None,
+            own: true,
+        })
+    };
+    let found = cluster.map(|cluster| {
+        [
+            about(AlertKind::ConfigRefused, &cluster.refused),
+            about(AlertKind::StoreUnreachable, &cluster.store_trouble),
+            about(AlertKind::PlanB, &cluster.plan_b),
+        ]
+    });
+    found.into_iter().flatten().flatten()
 }
 
 /// How long a condition of this kind must hold before it is told.
@@ -45,10 +89,14 @@ pub fn holds_for(kind: AlertKind, alerts: &model::config::Alerts) -> Duration {
         // With a mass of backends that go down there are too many alerts as soon as they are.
         AlertKind::TooManyAlerts => alerts.backend_down_for,
         AlertKind::PoolDown | AlertKind::PoolUnhealthy => alerts.pool_unhealthy_for,
+        AlertKind::StoreUnreachable => STORE_SILENT_FOR,
         AlertKind::ConfigRefused
         | AlertKind::ListenerClosed
         | AlertKind::CertificateExpires
         | AlertKind::CertificateRefused
+        | AlertKind::PlanB
+        | AlertKind::NodeLost
+        | AlertKind::LeaderChanged
         | AlertKind::CircuitOpen => Duration::ZERO,
     }
 }
@@ -66,6 +114,7 @@ fn config_refused(facts: &Facts) -> Option<Condition<'_>> {
             "the new config was refused, the one before stays in force: {first}"
         )),
         since: Some(refused.at),
+        own: false,
     })
 }
 
@@ -88,6 +137,7 @@ fn closed<'a>(facts: &Facts, lb: &Name, listener: &'a ListenerStatus) -> Option<
         },
         why: Cow::Owned(format!("{} takes no clients: {why}", listener.address)),
         since: None,
+        own: false,
     })
 }
 
@@ -112,6 +162,7 @@ fn certificates(facts: &Facts, now: Timestamp) -> impl Iterator<Item = Condition
             },
             why: Cow::Borrowed(why),
             since: None,
+            own: false,
         });
         let ends = certificate.expires.filter(|end| *end <= now.plus(within));
         let ends = ends.map(|end| Condition {
@@ -121,6 +172,7 @@ fn certificates(facts: &Facts, now: Timestamp) -> impl Iterator<Item = Condition
             },
             why: Cow::Owned(ends_in(end, now, &certificate.hosts)),
             since: None,
+            own: false,
         });
         ends.into_iter().chain(refused)
     })
@@ -161,6 +213,7 @@ fn none_eligible(pool: &PoolState) -> Option<Condition<'_>> {
         id: pool_id(AlertKind::PoolDown, pool),
         why: Cow::Borrowed(why),
         since: None,
+        own: false,
     })
 }
 
@@ -181,6 +234,7 @@ fn too_few(pool: &PoolState, share: u8) -> Option<Condition<'_>> {
             "{healthy} of {all} backends are healthy, less than {share} %"
         )),
         since: None,
+        own: false,
     })
 }
 
@@ -190,17 +244,19 @@ fn is_healthy(member: &Member) -> bool {
         && member.eligibility != Eligibility::Down
 }
 
-fn circuit((lb, pool): &(Name, Name)) -> Condition<'_> {
+fn circuit<'a>(facts: &'a Facts, (lb, pool): &'a (Name, Name)) -> Condition<'a> {
     Condition {
         id: AlertId {
             kind: AlertKind::CircuitOpen,
-            about: About::Pool {
+            about: About::PoolOn {
+                node: facts.node.clone(),
                 load_balancer: lb.clone(),
                 pool: pool.clone(),
             },
         },
         why: Cow::Borrowed("the circuit breaker is open: requests are refused"),
         since: None,
+        own: false,
     }
 }
 
@@ -214,5 +270,6 @@ fn backend(member: &Member) -> Option<Condition<'_>> {
         },
         why: Cow::Borrowed(&member.health.reason),
         since: Some(member.health.since),
+        own: false,
     })
 }

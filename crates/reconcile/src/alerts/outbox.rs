@@ -151,10 +151,10 @@ impl Outbox {
         self.sends_shared = sends_shared;
         for group in self.groups.values_mut() {
             group.firing.clear();
-            group.told.retain(|id, _| sends_shared || id.kind.is_of_node());
+            group.told.retain(|_, told| sends_shared || told.alert.own);
         }
         let wait_ms = self.timing.wait_ms;
-        for alert in board.firing().filter(|a| sends_shared || a.id.kind.is_of_node()) {
+        for alert in board.firing().filter(|a| sends_shared || a.own) {
             let group = self
                 .groups
                 .entry(group_of(self.kind, &alert.id))
@@ -247,11 +247,7 @@ impl Outbox {
         let Some(group) = self.groups.get_mut(&news.key) else {
             return;
         };
-        for alert in news
-            .firing
-            .iter()
-            .filter(|a| self.sends_shared || a.id.kind.is_of_node())
-        {
+        for alert in news.firing.iter().filter(|a| self.sends_shared || a.own) {
             group.tell(alert, now.wall, true);
         }
         for (alert, _) in &news.resolved {
@@ -267,11 +263,7 @@ impl Outbox {
             let Some(group) = self.groups.get_mut(&news.key) else {
                 continue;
             };
-            for alert in news
-                .firing
-                .iter()
-                .filter(|a| self.sends_shared || a.id.kind.is_of_node())
-            {
+            for alert in news.firing.iter().filter(|a| self.sends_shared || a.own) {
                 if !group.told.contains_key(&alert.id) {
                     group.tell(alert, now.wall, false);
                 }

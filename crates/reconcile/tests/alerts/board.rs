@@ -92,6 +92,7 @@ fn summaries_are_short_and_fresh() {
             id: config_refused("n"),
             why: why.to_owned().into(),
             since: None,
+            own: true,
         };
         let now: Moment = at(ms);
         board.observe(now, &"n".into(), std::iter::once(condition), &rules);

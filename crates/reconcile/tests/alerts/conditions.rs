@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use evenkeel_reconcile::alerts::conditions::conditions;
-use model::alert::Facts;
+use model::alert::{ClusterFacts, Facts};
 use model::config::Config;
 use model::parse::parse_toml;
 use model::snapshot::{Layers, Snapshot};
@@ -70,6 +70,8 @@ fn facts(config: &Arc<Config>, down: &[u8], orders: &[(u8, Mode)]) -> Facts {
         last_reload: None,
         listeners: Vec::new(),
         open_circuits: Vec::new(),
+        events: Vec::new(),
+        cluster: None,
     }
 }
 
@@ -169,7 +171,7 @@ fn what_the_node_itself_suffers_is_told() {
         [
             "config_refused edge-1: the new config was refused, the one before stays in force: evenkeel.toml:3:1: unknown key `x`",
             "listener_closed edge-1: shop/http: 0.0.0.0:80 takes no clients: address in use",
-            "circuit_open shop/default: the circuit breaker is open: requests are refused",
+            "circuit_open edge-1: shop/default: the circuit breaker is open: requests are refused",
         ]
     );
 }
@@ -221,4 +223,32 @@ fn certificates_that_end_are_told_once() {
     );
     let within = Duration::from_secs(3600 * 800);
     assert_eq!(conditions(&facts, NOW.plus(within)).count(), 5);
+}
+
+/// Scenario: a node of a cluster with a load balancer of its own file and the store's. Of the file's it tells itself,
+/// of the store's one node does; that the store is away, and what follows from it, each tells of itself.
+#[test]
+fn in_a_cluster_each_tells_of_what_is_its_own() {
+    let config = config(2, "");
+    let mut facts = facts(&config, &[1, 2], &[]);
+    let own =
+        |facts: &Facts| -> Vec<bool> { conditions(facts, NOW).map(|condition| condition.own).collect() };
+    assert_eq!(own(&facts), [true; 4]);
+    facts.cluster = Some(ClusterFacts::default());
+    assert_eq!(own(&facts), [true; 4]);
+    facts.cluster = Some(ClusterFacts {
+        shared: [name("shop")].into(),
+        store_trouble: Some("no answer".to_owned()),
+        refused: Some("revision 7: no".to_owned()),
+        plan_b: Some("own_checks: store_unreachable".to_owned()),
+    });
+    assert_eq!(own(&facts), [true, true, true, false, false, false, false]);
+    assert_eq!(
+        told(&facts)[..3],
+        [
+            "config_refused edge-1: revision 7: no",
+            "store_unreachable edge-1: no answer",
+            "plan_b edge-1: own_checks: store_unreachable",
+        ]
+    );
 }

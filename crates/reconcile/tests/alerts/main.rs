@@ -5,5 +5,6 @@
 mod board;
 mod conditions;
 mod outbox;
+mod recent;
 mod simulation;
 mod support;

@@ -213,10 +213,7 @@ impl World {
         let holding: Vec<AlertId> = self.shadow.held_since.keys().cloned().collect();
         observe(&mut self.board, self.now, &holding, &self.setting.rules);
         self.outbox.sync(at(self.now), &self.board, self.shared);
-        let told = self
-            .board
-            .firing()
-            .filter(|a| self.shared || a.id.kind.is_of_node());
+        let told = self.board.firing().filter(|a| self.shared || a.own);
         let told: BTreeSet<AlertId> = told.map(|alert| alert.id.clone()).collect();
         assert_eq!(told, before, "what fires");
         self.land();

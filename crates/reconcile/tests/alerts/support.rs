@@ -56,6 +56,7 @@ pub(crate) fn holds(id: &AlertId) -> Condition<'static> {
         id: id.clone(),
         why: Cow::Borrowed("it is so"),
         since: None,
+        own: id.kind.is_of_node(),
     }
 }
 
