@@ -9,6 +9,7 @@
 
 mod answer;
 mod collect;
+mod guard;
 mod read;
 mod words;
 
@@ -34,6 +35,7 @@ use tokio::task::JoinSet;
 use crate::Space;
 pub use answer::Answered;
 pub use collect::Collected;
+pub use guard::Guard;
 use read::Reading;
 
 /// Objects that are read or put at the same time.

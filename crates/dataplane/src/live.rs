@@ -1,12 +1,15 @@
 //! Live figures of pools and backends, for `status`.
 
+use std::collections::BTreeMap;
+
 use balance::Circuit;
 use model::config::Name;
+use model::desired::Traffic;
 use model::state::BackendId;
 use model::status::{BackendLive, PoolLive, QueueStatus};
 
 use crate::Dataplane;
-use crate::counters::Counter;
+use crate::counters::{Counter, class_of};
 use crate::serving::PoolServing;
 
 impl Dataplane {
@@ -35,6 +38,20 @@ impl Dataplane {
             live.idle_connections += counters.idle();
         }
         live
+    }
+
+    /// What each load balancer has answered since the process began.
+    pub fn traffic(&self) -> BTreeMap<Name, Traffic> {
+        let serving = self.serving();
+        let each = serving.load_balancers.values().map(|lb| {
+            let mut traffic = Traffic::default();
+            for counters in lb.cell.counters.all() {
+                traffic.requests += counters.classes.iter().map(Counter::get).sum::<u64>();
+                traffic.failures += counters.classes.get(class_of(500)).map_or(0, Counter::get);
+            }
+            (lb.cell.name.clone(), traffic)
+        });
+        each.collect()
     }
 
     /// Connections to the backends of all pools: in use, and idle.

@@ -6,12 +6,14 @@
 use std::sync::Arc;
 
 use cluster::Desired;
-use cluster::desired::{Answered, Ledger};
+use cluster::desired::{Answered, Guard, Ledger};
 use console::Desire;
+use dataplane::Dataplane;
+use model::cluster::ClusterNews;
 use model::config::{Config, Role};
 use model::desired::{DesiredAnswer, DesiredFault, DesiredProblem, DesiredQuery};
 use model::plan::Plan;
-use tokio::sync::watch;
+use tokio::sync::{mpsc, watch};
 
 use crate::hub::{Declared, View};
 use crate::now;
@@ -32,6 +34,28 @@ pub(crate) fn desire(ledger: Ledger, view: watch::Receiver<View>, foresee: Arc<F
             })
         })
     })
+}
+
+/// Looks after changes that await their confirmation, in the tokio runtime that this is called in.
+pub(crate) fn guard(
+    ledger: &Ledger,
+    dataplane: &Arc<Dataplane>,
+    config: &Config,
+    news: mpsc::Sender<ClusterNews>,
+) {
+    let dataplane = dataplane.clone();
+    let guard = Guard {
+        ledger: ledger.clone(),
+        name: config.node.name.clone(),
+        totals: Arc::new(move || dataplane.traffic()),
+        wall: now,
+        news,
+    };
+    tokio::spawn(async move {
+        if let Err(error) = guard.run().await {
+            tracing::error!("changes that are not confirmed are not taken back by this node: {error}");
+        }
+    });
 }
 
 async fn answer(

@@ -226,11 +226,12 @@ impl Server {
         begun.dataplane.tell(&begun.served).map_err(anyhow::Error::msg)?;
         let (view, view_in) = watch::channel(begun.core.view());
         let (verdicts, news) = (mpsc::channel(CHANNEL), mpsc::channel(CHANNEL));
-        let (checking, checkers) = checking::start(&config, &space, verdicts.0, news.0)?;
+        let (checking, checkers) = checking::start(&config, &space, verdicts.0, news.0.clone())?;
         let work = registry::counting(begun.dataplane.clone(), view_in.clone());
         let (registration, nodes_in) = Registration::start(&config, &space, now(), sync.standing(), work);
         let seen = (Seen::of(&sync, &registration, &checkers), &space);
         let shared = Arc::new(Shared::new(&begun, view_in, seen, &doors, setup.flags.clone()));
+        declaring::guard(&shared.ledger, &shared.dataplane, &config, news.0);
         let tasks = Tasks {
             forwards: config.node.roles.contains(&Role::Lb),
             begun,

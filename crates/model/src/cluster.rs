@@ -80,6 +80,15 @@ impl PlanBStatus {
 /// Something that happened among the orchestrators.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum ClusterNews {
+    /// A change of the store that awaited confirmation was taken back by this node.
+    Reverted {
+        /// The change.
+        revision: u64,
+        /// The revision that took it back; none when there was nothing to take back.
+        made: Option<u64>,
+        /// Why.
+        why: String,
+    },
     /// Somebody leads who did not before.
     Leader {
         /// Who.

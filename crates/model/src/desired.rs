@@ -212,6 +212,15 @@ pub struct Changed {
     pub plan: Option<Plan>,
 }
 
+/// What was answered in a time.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Traffic {
+    /// Requests.
+    pub requests: u64,
+    /// Those of them that were answered with a status of 500 and above.
+    pub failures: u64,
+}
+
 /// What was confirmed.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Confirmed {

@@ -10,6 +10,7 @@
 //! - [`records`]: what stands in the store, and how states follow from it.
 //! - [`commands`]: what apply, delete, rollback, confirm and revert write, or why they are refused.
 //! - [`garbage`]: what nothing needs any more.
+//! - [`trial`]: when a change that awaits its confirmation is taken back.
 //!
 //! Pure: no store, no clock. The shell reads, asks here what is to be written, and writes that.
 
@@ -17,3 +18,4 @@ pub mod commands;
 pub mod garbage;
 pub mod poll;
 pub mod records;
+pub mod trial;

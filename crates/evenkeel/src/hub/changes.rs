@@ -53,6 +53,7 @@ pub(crate) enum Kind {
     CircuitClosed,
     Applied,
     ApplyRefused,
+    Reverted,
     Shadowed,
     MembersChanged,
     MembersStale,
@@ -94,6 +95,7 @@ impl Kind {
             Self::CircuitClosed => "circuit_closed",
             Self::Applied => "applied",
             Self::ApplyRefused => "apply_refused",
+            Self::Reverted => "reverted",
             Self::Shadowed => "shadowed",
             Self::MembersChanged => "members_changed",
             Self::MembersStale => "members_stale",
@@ -123,6 +125,7 @@ impl Kind {
             Self::GeoipFailed,
             Self::CircuitOpened,
             Self::ApplyRefused,
+            Self::Reverted,
             Self::Shadowed,
             Self::MembersStale,
             Self::MembersLeftOut,
@@ -327,6 +330,13 @@ pub(crate) fn describe(order: &Override) -> String {
 /// Something that happened among the orchestrators.
 pub(super) fn cluster(news: ClusterNews) -> Change {
     match news {
+        ClusterNews::Reverted { revision, made, why } => {
+            let now = made.map_or_else(String::new, |made| {
+                format!("; revision {made} is as it was before")
+            });
+            let message = format!("revision {revision} was taken back: {why}{now}");
+            (Kind::Reverted, STORE.to_owned(), message)
+        }
         ClusterNews::Leader { name, epoch } => {
             let message = format!("{name} leads the orchestrators (epoch {epoch})");
             (Kind::LeaderChanged, ORCHESTRATORS.to_owned(), message)

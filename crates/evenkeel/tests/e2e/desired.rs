@@ -354,3 +354,105 @@ fn a_file_that_is_not_there_is_said_to_be() {
     let told = refused(&evenkeel.cli(&["apply", "no-such.toml"]));
     assert!(told.contains("cannot read no-such.toml"), "{told}");
 }
+
+/// What this node tells of a change that was taken back.
+fn wait_for_reverted(evenkeel: &Evenkeel, what: &str) {
+    wait_until(what, || {
+        evenkeel
+            .events("reverted")
+            .iter()
+            .any(|event| event.contains(what))
+    });
+}
+
+/// Scenario: a change is applied on trial and nobody confirms it: what was before comes back by itself, once, with its
+/// reason in the history. The next one is confirmed and stays.
+#[test]
+fn what_is_not_confirmed_is_taken_back() {
+    let (one, two) = (Backend::named("one"), Backend::named("two"));
+    let evenkeel = empty();
+    let listen = free_address();
+    let first = write(&evenkeel, "first.toml", &balancer("shop", listen, one.address));
+    let second = write(&evenkeel, "second.toml", &balancer("shop", listen, two.address));
+    evenkeel.cli_ok(&["apply", &first]);
+    wait_for(listen, "one");
+    let told = evenkeel.cli_ok(&["apply", &second, "--confirm", "3s"]);
+    assert!(
+        told.contains("revision 2 awaits `evenkeel confirm`") && told.contains("revision 1 comes back"),
+        "{told}"
+    );
+    wait_for(listen, "two");
+    wait_for_reverted(
+        &evenkeel,
+        "revision 2 was taken back: not confirmed in time; revision 3 is as it was before",
+    );
+    wait_for(listen, "one");
+    let history = evenkeel.cli_ok(&["history"]);
+    assert!(
+        history.contains("revert of 2") && history.contains("not confirmed in time"),
+        "{history}"
+    );
+    assert!(refused(&evenkeel.cli(&["confirm"])).contains("nothing awaits confirmation"));
+
+    evenkeel.cli_ok(&["apply", &second, "--confirm", "1h"]);
+    assert!(
+        evenkeel
+            .cli_ok(&["get"])
+            .contains("revision 4 awaits `evenkeel confirm`")
+    );
+    assert_eq!(
+        evenkeel.cli_ok(&["confirm"]),
+        "revision 4 is confirmed and stays\n"
+    );
+    wait_for(listen, "two");
+    let state: Value = serde_json::from_str(&evenkeel.cli_ok(&["get", "--json"])).unwrap();
+    assert_eq!((&state["revision"], state.get("awaiting")), (&4.into(), None));
+}
+
+/// Scenario: a process is killed while a change of it is on trial. After the restart the time goes on from where it was.
+#[test]
+fn a_restart_does_not_confirm() {
+    let (one, two) = (Backend::named("one"), Backend::named("two"));
+    let mut evenkeel = empty();
+    let listen = free_address();
+    let first = write(&evenkeel, "first.toml", &balancer("shop", listen, one.address));
+    let second = write(&evenkeel, "second.toml", &balancer("shop", listen, two.address));
+    evenkeel.cli_ok(&["apply", &first]);
+    evenkeel.cli_ok(&["apply", &second, "--confirm", "4s"]);
+    evenkeel.kill();
+    let again = evenkeel.place().start();
+    wait_for_reverted(&again, "revision 2 was taken back: not confirmed in time");
+    wait_for(listen, "one");
+}
+
+/// Scenario: requests run all the while. A change on trial leads to a backend that answers 500: it is taken back long
+/// before its time, because more fails than in the minute before. Then nothing fails any more.
+#[test]
+fn what_fails_more_than_before_is_taken_back_at_once() {
+    let good = Backend::named("good");
+    let bad = Backend::answering(|_| b"HTTP/1.1 500 Oops\r\nContent-Length: 0\r\n\r\n".to_vec());
+    let evenkeel = empty();
+    let listen = free_address();
+    let first = write(&evenkeel, "first.toml", &balancer("shop", listen, good.address));
+    let second = write(&evenkeel, "second.toml", &balancer("shop", listen, bad.address));
+    evenkeel.cli_ok(&["apply", &first]);
+    wait_for(listen, "good");
+    let mut client = Client::connect(listen);
+    for _ in 0..50 {
+        assert_eq!(client.get("/").status(), 200);
+    }
+    evenkeel.cli_ok(&["apply", &second, "--confirm", "1h"]);
+    wait_until("it is taken back", || {
+        for _ in 0..20 {
+            client.get("/");
+        }
+        !evenkeel.events("reverted").is_empty()
+    });
+    let told = evenkeel.events("reverted").remove(0);
+    assert!(
+        told.contains("revision 2 was taken back: shop failed more than before"),
+        "{told}"
+    );
+    wait_for(listen, "good");
+    assert!(evenkeel.cli_ok(&["history"]).contains("revert of 2"));
+}
