@@ -37,6 +37,38 @@ pub(crate) enum Need {
     Open,
     /// This role, or one above it.
     Role(AdminRole),
+    /// To be told what it would do, the role of a viewer; to have it done, this one, which the route itself asks for
+    /// ([`require`]) once it knows which is wanted.
+    UnlessDry(AdminRole),
+}
+
+impl Need {
+    /// The least role that gets to the route.
+    pub(crate) fn to_enter(self) -> Option<AdminRole> {
+        match self {
+            Self::Open => None,
+            Self::Role(role) => Some(role),
+            Self::UnlessDry(_) => Some(AdminRole::Viewer),
+        }
+    }
+
+    /// The least role that changes something there; `None` where nothing can be changed.
+    pub(crate) fn to_change(self) -> Option<AdminRole> {
+        match self {
+            Self::UnlessDry(role) => Some(role),
+            Self::Role(role) => Some(role).filter(|role| *role > AdminRole::Viewer),
+            Self::Open => None,
+        }
+    }
+}
+
+/// Whether the caller's role is enough, where the route alone can tell.
+pub(crate) fn require(console: &Console, caller: &Caller, least: AdminRole) -> Result<(), Problem> {
+    if caller.role >= least {
+        return Ok(());
+    }
+    console.counters.deny(least);
+    Err(denied(least, Some(caller)))
 }
 
 /// What stands before the routes.
@@ -82,7 +114,7 @@ pub(crate) async fn authorise(
 ) -> Response {
     let caller = request.extensions().get::<Caller>().cloned();
     let role = caller.as_ref().map(|caller| caller.role);
-    if let Need::Role(least) = need
+    if let Some(least) = need.to_enter()
         && role.is_none_or(|role| role < least)
     {
         guard.console.counters.deny(least);
@@ -91,16 +123,23 @@ pub(crate) async fn authorise(
         guard.record_refusal(record.finish(None, &response)).await;
         return response;
     }
-    let changes = matches!(need, Need::Role(least) if least > AdminRole::Viewer);
-    if !changes || request.method().is_safe() {
-        return within_time(request, next).await;
-    }
+    let least = match need.to_change() {
+        Some(least) if !request.method().is_safe() => least,
+        _ => return within_time(request, next).await,
+    };
+    // Whoever cannot change anything can send as much as he likes: he has the allowance of strangers.
+    let may_change = role.is_some_and(|role| role >= least);
     let (record, note) = (Draft::of(&request, caller.as_ref()), Note::default());
     request.extensions_mut().insert(note.clone());
     // A task of its own: what has begun goes on when the client leaves, and must be recorded then too.
     let done = tokio::spawn(async move {
         let response = within_time(request, next).await;
-        guard.record(record.finish(note.text(), &response)).await;
+        let record = record.finish(note.text(), &response);
+        match may_change {
+            _ if note.is_of_dry_run() => {}
+            true => guard.record(record).await,
+            false => guard.record_refusal(record).await,
+        }
         response
     });
     done.await.unwrap_or_else(|error| {

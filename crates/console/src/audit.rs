@@ -12,6 +12,7 @@ use std::io::{self, Read, Seek, SeekFrom, Write};
 use std::net::SocketAddr;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -298,18 +299,30 @@ impl Draft {
 
 /// What a route says of what is wanted, for the record. It says nothing that could be a secret.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct Note(Arc<Mutex<String>>);
+pub(crate) struct Note {
+    text: Arc<Mutex<String>>,
+    dry: Arc<AtomicBool>,
+}
 
 impl Note {
     /// Adds to what was said before.
     pub(crate) fn say(&self, what: &str) {
-        let mut text = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut text = self.text.lock().unwrap_or_else(PoisonError::into_inner);
         let gap = if text.is_empty() { "" } else { "; " };
         *text = cut(&format!("{text}{gap}{what}"));
     }
 
+    /// Says that nothing is to be changed, so that there is nothing to record.
+    pub(crate) fn dry_run(&self) {
+        self.dry.store(true, Relaxed);
+    }
+
+    pub(crate) fn is_of_dry_run(&self) -> bool {
+        self.dry.load(Relaxed)
+    }
+
     pub(crate) fn text(&self) -> Option<String> {
-        let text = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let text = self.text.lock().unwrap_or_else(PoisonError::into_inner);
         Some(text.clone()).filter(|text| !text.is_empty())
     }
 }

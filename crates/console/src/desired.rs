@@ -13,7 +13,7 @@ use model::desired::{
 };
 
 use crate::Console;
-use crate::access::Need;
+use crate::access::{Need, require};
 use crate::audit::Note;
 use crate::limits::{ANSWER_TIMEOUT, MAX_BODY_BYTES, MAX_CONFIG_BODY_BYTES};
 use crate::login::Caller;
@@ -44,7 +44,7 @@ pub(crate) fn table() -> [(Method, &'static str, Need, MethodRouter<Arc<Console>
         (
             Method::POST,
             "/api/v1/desired/changes",
-            admin,
+            Need::UnlessDry(AdminRole::Admin),
             post(change).layer(DefaultBodyLimit::max(MAX_CONFIG_BODY_BYTES)),
         ),
         (Method::POST, "/api/v1/desired/confirm", admin, post(confirm)),
@@ -91,6 +91,10 @@ async fn change(
         .map_err(|rejection| json_problem(&rejection, MAX_CONFIG_BODY_BYTES))?;
     let by = signed_by(query.by.take(), &caller.login)?;
     note.say(&wish(&query, &by));
+    match query.dry_run {
+        true => note.dry_run(),
+        false => require(&console, &caller, AdminRole::Admin)?,
+    }
     query.by = Some(by);
     ask(&console, DesiredQuery::Change(query)).await
 }
@@ -121,8 +125,7 @@ fn wish(query: &ChangeQuery, by: &str) -> String {
         }
         Change::Rollback(revision) => format!("rollback to {revision}"),
     };
-    let dry = if query.dry_run { ", a dry run" } else { "" };
-    format!("{wish}{dry}, by {by}")
+    format!("{wish}, by {by}")
 }
 
 /// The numbers behind `?`, of these names and no others.

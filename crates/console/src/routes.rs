@@ -296,25 +296,32 @@ mod tests {
     #[test]
     fn the_routes_are_those_of_the_openapi_document() {
         let document: serde_json::Value = serde_json::from_str(OPENAPI).unwrap();
-        let documented: BTreeSet<(String, String, String)> = document["paths"]
+        let documented: BTreeSet<(String, String, String, String)> = document["paths"]
             .as_object()
             .unwrap()
             .iter()
             .flat_map(|(path, operations)| {
                 operations.as_object().unwrap().iter().map(|(method, operation)| {
-                    let role = operation["x-role"].as_str().unwrap_or("none is told");
-                    (method.to_uppercase(), path.clone(), role.to_owned())
+                    let role = |key: &str| operation[key].as_str().unwrap_or("none is told").to_owned();
+                    let unless_dry = role("x-role-unless-dry-run");
+                    (method.to_uppercase(), path.clone(), role("x-role"), unless_dry)
                 })
             })
             .collect();
-        let routed: BTreeSet<(String, String, String)> = table()
+        let routed: BTreeSet<(String, String, String, String)> = table()
             .into_iter()
             .map(|(method, path, need, _)| {
-                let role = match need {
-                    Need::Open => "none",
-                    Need::Role(role) => role.as_str(),
+                let role = need.to_enter().map_or("none", AdminRole::as_str);
+                let unless_dry = match need {
+                    Need::UnlessDry(role) => role.as_str(),
+                    _ => "none is told",
                 };
-                (method.to_string(), path.to_owned(), role.to_owned())
+                (
+                    method.to_string(),
+                    path.to_owned(),
+                    role.to_owned(),
+                    unless_dry.to_owned(),
+                )
             })
             .collect();
         assert_eq!(routed, documented);

@@ -166,3 +166,36 @@ async fn hanging_up_leaves_a_record() {
     }
     assert_eq!(records(&api)[0]["what"], "drain, by api");
 }
+
+/// Scenario: a viewer asks what a change would do, then tries to make it. The first is answered and changes nothing, so
+/// nothing is recorded; the second is refused and recorded.
+#[tokio::test]
+async fn viewers_may_ask_what_a_change_would_do() {
+    let api = Api::start_as(None, config_with_roles()).await;
+    let send = async |role: AdminRole, dry_run: bool| {
+        let body = json!({ "change": { "delete": ["shop"] }, "dry_run": dry_run }).to_string();
+        let field = format!("Authorization: Bearer {}", token_of(role));
+        let fields = [field.as_str(), "Content-Type: application/json"];
+        api.call("POST", "/api/v1/desired/changes", &fields, &body).await
+    };
+    for role in AdminRole::ALL {
+        let told = send(role, true).await;
+        assert!(![401, 403].contains(&told.status), "{told:?}");
+    }
+    assert!(records(&api).is_empty());
+    for role in [AdminRole::Viewer, AdminRole::Operator] {
+        assert_eq!(send(role, false).await.problem(), (403, "needs_admin".into()));
+    }
+    assert_ne!(send(AdminRole::Admin, false).await.status, 403);
+    let told: Vec<_> = records(&api)
+        .iter()
+        .map(|record| (record["who"].clone(), record["what"].clone()))
+        .collect();
+    let expected = ["viewer", "operator", "admin"].map(|role| {
+        let who = format!("the-{role}");
+        let what = format!("delete shop, by {who}");
+        (Value::from(who), Value::from(what))
+    });
+    assert_eq!(told, expected);
+    assert_eq!(api.counters.denied(), [("operator", 0), ("admin", 2)]);
+}
