@@ -13,6 +13,7 @@ pub mod desired;
 pub mod member;
 pub mod nodes;
 mod open;
+pub mod orders;
 mod space;
 mod sync;
 

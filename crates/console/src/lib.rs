@@ -181,6 +181,9 @@ pub enum OrderError {
     /// The order could not be made to last, so it is not in force.
     #[error("the order could not be stored and is not in force: {0}")]
     StoreFailed(String),
+    /// The store does not answer, so the order is not in force; trying again may help.
+    #[error("the order is not in force, try again later: {0}")]
+    StoreUnavailable(String),
 }
 
 /// `known` in words, at most [`limits::KNOWN_SHOWN`] of them.

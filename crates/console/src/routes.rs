@@ -241,6 +241,7 @@ pub(crate) fn order_problem(error: &OrderError) -> Problem {
         | OrderError::BadWeights { .. }
         | OrderError::NoSplit(_) => Kind::BadOrder,
         OrderError::StoreFailed(_) => Kind::StoreFailed,
+        OrderError::StoreUnavailable(_) => Kind::StoreUnavailable,
     };
     Problem::new(kind, error.to_string())
 }

@@ -23,7 +23,11 @@ use nix::fcntl::OFlag;
 use serde::{Deserialize, Serialize};
 
 const OVERRIDES: &str = "overrides.json";
-const TEMPORARY: &str = "overrides.json.new";
+/// What [`OVERRIDES`] is called once its orders are in the store.
+const IMPORTED: &str = "overrides.json.imported";
+/// The orders as they were last known of a store elsewhere.
+const ORDERS: &str = "orders.json";
+const TEMPORARY: &str = "orders.json.new";
 const LOCK: &str = "lock";
 /// What sticky cookies are signed with where the config says nothing.
 const SECRET: &str = "secret";
@@ -34,7 +38,7 @@ const MANAGED: &str = "acme";
 const STORE: &str = "store";
 /// The folder of what was served last from a store elsewhere.
 const LAST: &str = "last";
-/// Version of the format of [`OVERRIDES`].
+/// Version of the format of [`OVERRIDES`] and [`ORDERS`].
 const VERSION: u32 = 1;
 /// Corrupt files kept; beyond it the last one is overwritten.
 const MAX_CORRUPT: u32 = 100;
@@ -155,7 +159,7 @@ impl DataDir {
             .flatten()
             .filter_map(|entry| Some(entry.ok()?.path()))
             .collect();
-        let own = [LOCK, OVERRIDES, TEMPORARY, SECRET].map(|name| self.path.join(name));
+        let own = [LOCK, OVERRIDES, ORDERS, TEMPORARY, SECRET].map(|name| self.path.join(name));
         let beside = std::fs::read_dir(&self.path).into_iter().flatten();
         let beside = beside.filter_map(|entry| Some(entry.ok()?.path()));
         let is_audit = |path: &PathBuf| {
@@ -192,12 +196,40 @@ impl DataDir {
         self.path.join(MANAGED)
     }
 
-    /// The orders of the last run.
+    /// Orders of before they were in the store; none once they are there.
     ///
     /// # Errors
     /// When the file is there but cannot be read, or is of a newer format.
     pub(crate) fn load_overrides(&self) -> anyhow::Result<Overrides> {
-        let path = self.path.join(OVERRIDES);
+        self.load_orders(OVERRIDES)
+    }
+
+    /// The store has the orders of [`Self::load_overrides`] now.
+    pub(crate) fn overrides_are_imported(&self) {
+        let (from, to) = (self.path.join(OVERRIDES), self.path.join(IMPORTED));
+        match std::fs::rename(&from, &to) {
+            Ok(()) => tracing::info!(
+                "the orders of {} are in the store now: it is {}",
+                from.display(),
+                to.display()
+            ),
+            Err(error) => tracing::warn!(
+                "{} cannot be renamed, and is read again at the next start: {error}",
+                from.display()
+            ),
+        }
+    }
+
+    /// The orders as they were last known of a store elsewhere.
+    ///
+    /// # Errors
+    /// As [`Self::load_overrides`].
+    pub(crate) fn last_orders(&self) -> anyhow::Result<Overrides> {
+        self.load_orders(ORDERS)
+    }
+
+    fn load_orders(&self, name: &str) -> anyhow::Result<Overrides> {
+        let path = self.path.join(name);
         let text = match std::fs::read(&path) {
             Ok(text) => text,
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Overrides::default()),
@@ -225,7 +257,7 @@ impl DataDir {
                     .collect(),
             }),
             Err(error) => {
-                let aside = self.move_aside(&path)?;
+                let aside = self.move_aside(name, &path)?;
                 tracing::error!(
                     "{} is damaged ({error}): moved to {}; starting WITHOUT the operators' orders it held: \
                      look into it and order again what still holds",
@@ -237,11 +269,11 @@ impl DataDir {
         }
     }
 
-    /// Stores all orders; when this returns, they survive a crash of the machine.
+    /// Keeps all orders for a start without the store; when this returns, they survive a crash of the machine.
     ///
     /// # Errors
     /// Whatever the file system says; the orders stored before are then still there.
-    pub(crate) fn store_overrides(&self, overrides: &Overrides) -> io::Result<()> {
+    pub(crate) fn keep_orders(&self, overrides: &Overrides) -> io::Result<()> {
         let file = OverridesFile {
             version: VERSION,
             overrides: overrides.backends.iter().map(Entry::new).collect(),
@@ -260,7 +292,7 @@ impl DataDir {
         let mut out = File::create(&temporary)?;
         out.write_all(&text)?;
         out.sync_all()?;
-        std::fs::rename(&temporary, self.path.join(OVERRIDES))?;
+        std::fs::rename(&temporary, self.path.join(ORDERS))?;
         File::open(&self.path)?.sync_all()
     }
 
@@ -309,8 +341,8 @@ impl DataDir {
         Ok(text)
     }
 
-    fn move_aside(&self, path: &Path) -> anyhow::Result<PathBuf> {
-        let candidate = |n: u32| self.path.join(format!("{OVERRIDES}.corrupt-{n}"));
+    fn move_aside(&self, name: &str, path: &Path) -> anyhow::Result<PathBuf> {
+        let candidate = |n: u32| self.path.join(format!("{name}.corrupt-{n}"));
         let free = (1..MAX_CORRUPT).map(candidate).find(|p| !p.exists());
         let aside = free.unwrap_or_else(|| candidate(MAX_CORRUPT));
         std::fs::rename(path, &aside)
@@ -390,13 +422,13 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("not/yet/there");
         let data = DataDir::open(&path).unwrap();
-        assert_eq!(data.load_overrides().unwrap(), Overrides::default());
-        data.store_overrides(&orders()).unwrap();
+        assert_eq!(data.last_orders().unwrap(), Overrides::default());
+        data.keep_orders(&orders()).unwrap();
         drop(data);
         let data = DataDir::open(&path).unwrap();
-        assert_eq!(data.load_overrides().unwrap(), orders());
-        data.store_overrides(&Overrides::default()).unwrap();
-        assert_eq!(data.load_overrides().unwrap(), Overrides::default());
+        assert_eq!(data.last_orders().unwrap(), orders());
+        data.keep_orders(&Overrides::default()).unwrap();
+        assert_eq!(data.last_orders().unwrap(), Overrides::default());
     }
 
     #[test]
@@ -439,14 +471,14 @@ mod tests {
     fn a_damaged_file_is_moved_aside_and_the_start_goes_on() {
         let dir = tempfile::tempdir().unwrap();
         let data = DataDir::open(dir.path()).unwrap();
-        data.store_overrides(&orders()).unwrap();
-        let path = dir.path().join(OVERRIDES);
+        data.keep_orders(&orders()).unwrap();
+        let path = dir.path().join(ORDERS);
         let text = std::fs::read(&path).unwrap();
         for n in 1..=2 {
             let cut = &text[..text.len() / 2];
             std::fs::write(&path, cut).unwrap();
-            assert_eq!(data.load_overrides().unwrap(), Overrides::default());
-            let aside = dir.path().join(format!("{OVERRIDES}.corrupt-{n}"));
+            assert_eq!(data.last_orders().unwrap(), Overrides::default());
+            let aside = dir.path().join(format!("{ORDERS}.corrupt-{n}"));
             assert_eq!(std::fs::read(aside).unwrap(), cut);
             assert!(!path.exists());
         }
@@ -458,19 +490,19 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let data = DataDir::open(dir.path()).unwrap();
         let newer = br#"{"version": 2, "orders": {}}"#;
-        std::fs::write(dir.path().join(OVERRIDES), newer).unwrap();
-        let error = data.load_overrides().unwrap_err().to_string();
+        std::fs::write(dir.path().join(ORDERS), newer).unwrap();
+        let error = data.last_orders().unwrap_err().to_string();
         assert!(error.contains("format 2, written by a newer evenkeel"), "{error}");
-        assert_eq!(std::fs::read(dir.path().join(OVERRIDES)).unwrap(), newer);
+        assert_eq!(std::fs::read(dir.path().join(ORDERS)).unwrap(), newer);
     }
 
     #[test]
     fn a_file_that_cannot_be_read_refuses_the_start() {
         let dir = tempfile::tempdir().unwrap();
         let data = DataDir::open(dir.path()).unwrap();
-        std::fs::create_dir(dir.path().join(OVERRIDES)).unwrap();
+        std::fs::create_dir(dir.path().join(ORDERS)).unwrap();
         assert!(
-            data.load_overrides()
+            data.last_orders()
                 .unwrap_err()
                 .to_string()
                 .starts_with("cannot read")

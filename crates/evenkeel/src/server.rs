@@ -40,7 +40,7 @@ use crate::checking::{self, Checkers, Checking};
 use crate::data_dir::{self, DataDir};
 use crate::declaring;
 use crate::foresight;
-use crate::hub::{Hub, Inputs, Process, View};
+use crate::hub::{Hub, Inputs, KnownOrders, OrderNews, Orders, Process, View};
 use crate::membership;
 use crate::metrics::{ControlMetrics, Figures};
 use crate::now;
@@ -212,12 +212,13 @@ impl Server {
         let config = Arc::new(setup.config);
         let mut doors = Doors::open(&config.admin)?;
         let scheme = doors.scheme();
-        let overrides = data.load_overrides()?;
+        let data = Arc::new(data);
+        let known = runtime.block_on(KnownOrders::load(&data, &space, &config))?;
         crate::hub::warn_of(&config, None);
         let mut sync = Sync::new(space.clone(), last);
         let (events, plane_events) = mpsc::channel(CHANNEL);
         let start = |snapshot| start_plane(&config, &data, &secrets, &events, snapshot);
-        let earlier = (overrides, remembered::load(data.path()));
+        let earlier = (known.all.clone(), remembered::load(data.path()));
         let source = setup.source.to_string();
         let begun = runtime.block_on(begin(source, &config, &mut sync, &earlier, start))?;
         let admin = bind_admin(config.admin.listen)?;
@@ -235,7 +236,8 @@ impl Server {
         let tasks = Tasks {
             forwards: config.node.roles.contains(&Role::Lb),
             begun,
-            data: Arc::new(data),
+            data: data.clone(),
+            orders: Orders::start(space.clone(), &data, known),
             view,
             plane_events,
             nodes_in,
@@ -314,6 +316,7 @@ struct Tasks {
     forwards: bool,
     begun: Begun,
     data: Arc<DataDir>,
+    orders: (Orders, OrderNews),
     view: watch::Sender<View>,
     plane_events: mpsc::Receiver<DataplaneEvent>,
     nodes_in: mpsc::Receiver<NodeEvent>,
@@ -346,8 +349,10 @@ impl Tasks {
         let (candidates_out, candidates) = mpsc::channel(1);
         let (offers_out, offers) = mpsc::channel(1);
         let membership = membership::start(self.data.path().to_owned());
+        let (hub_orders, order_news) = self.orders;
         let inputs = Inputs {
             orders: orders_in,
+            order_news,
             weights: weights_in,
             candidates,
             offers,
@@ -361,7 +366,7 @@ impl Tasks {
         let hub = Hub {
             core,
             dataplane,
-            data: self.data,
+            orders: hub_orders,
             checking: self.checking,
             certificates,
             members: membership.wanted,

@@ -146,6 +146,25 @@ pub struct Order {
     pub by: String,
 }
 
+impl Order {
+    /// What stands after it, upon what stood before; `None`: nothing any more.
+    #[must_use]
+    pub fn upon(&self, old: Option<&Override>, now: Timestamp) -> Option<Override> {
+        let (mode, weight) = match self.action {
+            OrderAction::Mode(Mode::Ready) => return None,
+            OrderAction::Mode(mode) => (mode, old.and_then(|old| old.weight)),
+            OrderAction::Weight(weight) => (old.map_or(Mode::Ready, |old| old.mode), Some(weight)),
+        };
+        Some(Override {
+            mode,
+            weight,
+            by: self.by.clone(),
+            since: now,
+            expires: self.lasts.map(|lasts| now.plus(lasts)),
+        })
+    }
+}
+
 /// What an [`Order`] asks for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum OrderAction {

@@ -158,6 +158,20 @@ async fn an_order_that_cannot_be_kept_is_not_in_force() {
 }
 
 #[tokio::test]
+async fn an_order_without_the_store_is_not_in_force() {
+    let response = Api::start(None)
+        .await
+        .order(r#"{"action": "drain", "by": "no store"}"#)
+        .await;
+    assert_eq!(response.problem(), (503, "store_unavailable".into()));
+    assert!(
+        response.detail().contains("not in force"),
+        "{}",
+        response.detail()
+    );
+}
+
+#[tokio::test]
 async fn a_question_that_cannot_be_explained_says_why() {
     let response = Api::start(None)
         .await

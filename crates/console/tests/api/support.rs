@@ -315,6 +315,11 @@ fn answer_order(request: &OrderRequest) -> Result<Option<Override>, OrderError> 
     if order.by == "full disk" {
         return Err(OrderError::StoreFailed("no space left on device".to_owned()));
     }
+    if order.by == "no store" {
+        return Err(OrderError::StoreUnavailable(
+            "no endpoint can be reached".to_owned(),
+        ));
+    }
     let since = Timestamp(1_000);
     let expires = order.lasts.map(|lasts| since.plus(lasts));
     let (mode, weight) = match order.action {

@@ -1,7 +1,8 @@
 //! Events in words: what changed, about what, and why. Pure functions; [`super::core`] records what they say.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
+use std::sync::Arc;
 
 use dataplane::{CertificateChange, CertificateNews};
 use model::cluster::ClusterNews;
@@ -9,8 +10,8 @@ use model::config::{AllDown, Config, Name, Pool};
 use model::node::NodeEvent;
 use model::snapshot::{PoolState, Snapshot};
 use model::state::{
-    CircuitMoved, Ejected, Health, HealthState, Mode, Order, OrderAction, Override, OverrideKey, RouteKey,
-    RouteOrder, RouteWeights, Timestamp, Verdict,
+    CircuitMoved, Ejected, Health, HealthState, Mode, Order, OrderAction, Override, OverrideKey, Overrides,
+    RouteKey, RouteOrder, RouteWeights, Timestamp, Verdict,
 };
 use orchestrator::acme::AcmeEvent;
 
@@ -281,6 +282,63 @@ pub(super) fn weights_lapsed(key: &RouteKey, order: &RouteOrder) -> Change {
         order.by
     );
     (Kind::Order, key.to_string(), message)
+}
+
+/// What other nodes, or who has the store, changed of the orders.
+pub(super) fn of_orders(old: &Overrides, new: &Overrides) -> Vec<Change> {
+    let names: BTreeSet<&Name> = old.load_balancers().chain(new.load_balancers()).collect();
+    let mut changes = Vec::new();
+    for name in names {
+        differing(
+            old.backends.part(name),
+            new.backends.part(name),
+            |key, was, is| {
+                changes.push((
+                    Kind::Order,
+                    subject(key),
+                    elsewhere(was.map(describe), is.map(describe)),
+                ));
+            },
+        );
+        let words = |order: &RouteOrder| format!("weights {} by {}", shares(&order.weights), order.by);
+        differing(old.routes.part(name), new.routes.part(name), |key, was, is| {
+            changes.push((
+                Kind::Order,
+                key.to_string(),
+                elsewhere(was.map(words), is.map(words)),
+            ));
+        });
+    }
+    changes
+}
+
+fn elsewhere(was: Option<String>, is: Option<String>) -> String {
+    match (was, is) {
+        (_, Some(is)) => format!("{is}, given elsewhere"),
+        (Some(was), None) => format!("{was} was ended elsewhere; as configured again"),
+        (None, None) => String::new(),
+    }
+}
+
+/// Tells each key whose value is another.
+fn differing<K: Ord, V: PartialEq>(
+    old: Option<&Arc<BTreeMap<K, V>>>,
+    new: Option<&Arc<BTreeMap<K, V>>>,
+    mut tell: impl FnMut(&K, Option<&V>, Option<&V>),
+) {
+    if let (Some(old), Some(new)) = (old, new)
+        && Arc::ptr_eq(old, new)
+    {
+        return;
+    }
+    let keys = [old, new].into_iter().flatten().flat_map(|part| part.keys());
+    for key in keys.collect::<BTreeSet<_>>() {
+        let was = old.and_then(|part| part.get(key));
+        let is = new.and_then(|part| part.get(key));
+        if was != is {
+            tell(key, was, is);
+        }
+    }
 }
 
 /// An order for a split that is no longer in the config.

@@ -17,6 +17,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use cluster::Desired;
+use cluster::orders::{InForce, OrderKey};
 use console::OrderError;
 use dataplane::CertificateNews;
 use model::cluster::ClusterNews;
@@ -24,7 +25,7 @@ use model::config::{Config, HealthCheck, MAX_SPLIT_WEIGHT, MAX_WEIGHT, Name};
 use model::node::NodeEvent;
 use model::snapshot::{Layers, Snapshot};
 use model::state::{
-    BackendId, ByLoadBalancer, CircuitMoved, Ejected, Ejection, Health, HealthState, Members, Mode, Observed,
+    BackendId, ByLoadBalancer, CircuitMoved, Ejected, Ejection, Health, HealthState, Members, Observed,
     Order, OrderAction, Override, OverrideKey, Overrides, Report, RouteKey, RouteOrder, RouteWeights,
     Timestamp, Verdict,
 };
@@ -47,7 +48,7 @@ const LISTENER_RETRY: Duration = Duration::from_secs(1);
 /// Something that happened.
 #[derive(Clone, Debug)]
 pub(crate) enum Input {
-    /// An order for a route was stored; these are the overrides that [`Core::plan_weights`] made of it.
+    /// An order for a route was stored.
     RouteOrdered {
         /// The order, for the record.
         order: RouteWeights,
@@ -77,13 +78,15 @@ pub(crate) enum Input {
     CircuitMoved(CircuitMoved),
     /// Something happened among the orchestrators.
     Cluster(ClusterNews),
-    /// An order was stored; these are the overrides that [`Core::plan`] made of it.
+    /// An order was stored.
     Ordered {
         /// The order, for the record.
         order: Order,
         /// All overrides with it.
         overrides: Overrides,
     },
+    /// The orders as they stand now, by whomever.
+    OrdersSeen(Overrides),
     /// A new file was read, is valid with what the store has, and its listeners can be opened.
     Loaded(Declared),
     /// The store has something new, likewise.
@@ -112,8 +115,8 @@ pub(crate) enum Effect {
     Publish(Arc<Snapshot>),
     /// Check exactly these backends.
     Probe(Vec<(BackendId, Arc<HealthCheck>)>),
-    /// Bring the file of overrides up to date; failing is logged and made good by the next store.
-    Store(Overrides),
+    /// These orders are about what is no longer configured.
+    Forget(Vec<(OrderKey, InForce)>),
     /// Keep these members for the next start; failing is logged.
     Remember(Members),
     /// Log this event; it is in the view already.
@@ -184,11 +187,9 @@ impl Core {
             events: VecDeque::new(),
         };
         let mut effects = Vec::new();
-        let lapsed = core.drop_lapsed_orders(now, &mut effects);
+        core.drop_lapsed_orders(now, &mut effects);
         let all: BTreeSet<Name> = core.overrides.load_balancers().cloned().collect();
-        if core.forget_unknown_backends(now, &all, &mut effects) || lapsed {
-            effects.push(Effect::Store(core.overrides.clone()));
-        }
+        core.forget_unknown_backends(now, &all, &mut effects);
         for change in changes::between(None, &core.snapshot) {
             core.record(now, change, &mut effects);
         }
@@ -220,12 +221,19 @@ impl Core {
             Input::Cluster(news) => self.record(now, changes::cluster(news), &mut effects),
             Input::CircuitMoved(moved) => self.record(now, changes::circuit_moved(&moved), &mut effects),
             Input::Ordered { order, overrides } => {
-                self.overrides = overrides;
+                self.overrides = self.of_this_config(overrides);
                 self.record(now, changes::ordered(&order), &mut effects);
             }
             Input::RouteOrdered { order, overrides } => {
-                self.overrides = overrides;
+                self.overrides = self.of_this_config(overrides);
                 self.record(now, changes::weighed(&order), &mut effects);
+            }
+            Input::OrdersSeen(overrides) => {
+                let overrides = self.of_this_config(overrides);
+                for change in changes::of_orders(&self.overrides, &overrides) {
+                    self.record(now, change, &mut effects);
+                }
+                self.overrides = overrides;
             }
             Input::Geoip { path, result } => {
                 self.record(now, changes::geoip(&path, result), &mut effects);
@@ -241,10 +249,7 @@ impl Core {
             Input::Time => {}
         }
         self.forget_orphans(now, &mut effects);
-        if self.drop_lapsed_orders(now, &mut effects) {
-            effects.push(Effect::Store(self.overrides.clone()));
-            targets_may_change = true;
-        }
+        targets_may_change |= self.drop_lapsed_orders(now, &mut effects);
         self.rebuild(now, &mut effects);
         self.retry_listeners(now, &mut effects);
         if targets_may_change {
@@ -264,8 +269,8 @@ impl Core {
             .min()
     }
 
-    /// All overrides as they would be with this order; nothing changes yet.
-    pub(crate) fn plan(&self, now: Timestamp, order: &Order) -> Result<Overrides, OrderError> {
+    /// Whether this order makes sense; nothing changes.
+    pub(crate) fn check(&self, order: &Order) -> Result<(), OrderError> {
         let Some(lb) = self.config.load_balancers.get(&order.key.load_balancer) else {
             let known = self.config.load_balancers.keys().cloned().collect();
             let name = order.key.load_balancer.clone();
@@ -286,29 +291,14 @@ impl Core {
                 known: known.into_iter().collect(),
             });
         }
-        let mut overrides = self.overrides.clone();
-        let old = overrides.backends.remove(&order.key);
-        let (mode, weight) = match order.action {
-            OrderAction::Mode(Mode::Ready) => return Ok(overrides),
-            OrderAction::Mode(mode) => (mode, old.and_then(|o| o.weight)),
-            OrderAction::Weight(weight) if weight > MAX_WEIGHT => {
-                return Err(OrderError::BadWeight(weight));
-            }
-            OrderAction::Weight(weight) => (old.map_or(Mode::Ready, |o| o.mode), Some(weight)),
-        };
-        let order_in_force = Override {
-            mode,
-            weight,
-            by: order.by.clone(),
-            since: now,
-            expires: order.lasts.map(|lasts| now.plus(lasts)),
-        };
-        overrides.backends.insert(order.key.clone(), order_in_force);
-        Ok(overrides)
+        match order.action {
+            OrderAction::Weight(weight) if weight > MAX_WEIGHT => Err(OrderError::BadWeight(weight)),
+            _ => Ok(()),
+        }
     }
 
-    /// All overrides as they would be with this order for a route; nothing changes yet.
-    pub(crate) fn plan_weights(&self, now: Timestamp, order: &RouteWeights) -> Result<Overrides, OrderError> {
+    /// Whether this order for a route makes sense; nothing changes.
+    pub(crate) fn check_weights(&self, now: Timestamp, order: &RouteWeights) -> Result<(), OrderError> {
         let key = &order.key;
         let Some(lb) = self.config.load_balancers.get(&key.load_balancer) else {
             let known = self.config.load_balancers.keys().cloned().collect();
@@ -325,17 +315,10 @@ impl Core {
         let Some(split) = key.split(&self.config) else {
             return Err(OrderError::NoSplit(key.clone()));
         };
-        let mut overrides = self.overrides.clone();
-        overrides.routes.remove(key);
-        let Some(weights) = &order.weights else {
-            return Ok(overrides);
+        let Some(in_force) = order.in_force(now) else {
+            return Ok(());
         };
-        let in_force = RouteOrder {
-            weights: weights.clone(),
-            by: order.by.clone(),
-            since: now,
-            expires: order.lasts.map(|lasts| now.plus(lasts)),
-        };
+        let weights = &in_force.weights;
         if let Some(weight) = weights.values().find(|weight| **weight > MAX_SPLIT_WEIGHT) {
             return Err(OrderError::BadSplitWeight(*weight));
         }
@@ -346,8 +329,7 @@ impl Core {
                 known,
             });
         }
-        overrides.routes.insert(key.clone(), in_force);
-        Ok(overrides)
+        Ok(())
     }
 
     /// The order in force for a route.
@@ -473,9 +455,7 @@ impl Core {
         if !shadowed.is_empty() {
             self.record(now, changes::shadowed(revision, &shadowed), effects);
         }
-        if self.forget_unknown_backends(now, &touched, effects) {
-            effects.push(Effect::Store(self.overrides.clone()));
-        }
+        self.forget_unknown_backends(now, &touched, effects);
     }
 
     fn take_config(&mut self, now: Timestamp, declared: Declared, effects: &mut Vec<Effect>) {
@@ -489,9 +469,7 @@ impl Core {
             ok: true,
             messages,
         });
-        if self.forget_unknown_backends(now, &touched, effects) {
-            effects.push(Effect::Store(self.overrides.clone()));
-        }
+        self.forget_unknown_backends(now, &touched, effects);
     }
 
     fn refuse_config(&mut self, now: Timestamp, mut reasons: Vec<String>, effects: &mut Vec<Effect>) {
@@ -569,17 +547,16 @@ impl Core {
         !(lapsed.is_empty() && of_routes.is_empty())
     }
 
-    /// Forgets what concerns backends that the config of these load balancers no longer has; says whether that were
-    /// orders too.
+    /// Forgets what concerns backends that the config of these load balancers no longer has.
     fn forget_unknown_backends(
         &mut self,
         now: Timestamp,
         load_balancers: &BTreeSet<Name>,
         effects: &mut Vec<Effect>,
-    ) -> bool {
+    ) {
         self.forget_unasked_members(load_balancers);
         let config = self.config.clone();
-        let mut orders = false;
+        let mut orders: Vec<(OrderKey, InForce)> = Vec::new();
         for name in load_balancers {
             let known = Known::of(
                 config.load_balancers.get(name).map(Arc::as_ref),
@@ -608,9 +585,32 @@ impl Core {
             for (key, order) in &of_routes {
                 self.record(now, changes::weights_orphaned(key, order), effects);
             }
-            orders |= !(gone.is_empty() && of_routes.is_empty());
+            let gone = gone.into_iter();
+            orders.extend(gone.map(|(key, order)| (OrderKey::Backend(key), InForce::Backend(order))));
+            let of_routes = of_routes.into_iter();
+            orders.extend(of_routes.map(|(key, order)| (OrderKey::Route(key), InForce::Route(order))));
         }
-        orders
+        if !orders.is_empty() {
+            effects.push(Effect::Forget(orders));
+        }
+    }
+
+    /// Of all orders those about what is configured here. The others may be about what another node knows.
+    fn of_this_config(&self, mut overrides: Overrides) -> Overrides {
+        let config = &self.config;
+        let names: BTreeSet<Name> = overrides.load_balancers().cloned().collect();
+        for name in &names {
+            let lb = config.load_balancers.get(name).map(Arc::as_ref);
+            let known = Known::of(lb, &self.observed.members);
+            // Where members come and go, those that are not there may come.
+            if !lb.is_some_and(|lb| lb.pools.values().any(|pool| pool.membership.is_dynamic())) {
+                let of_backends = &mut overrides.backends;
+                of_backends.take_out_of(name, |key, _| !known.has_anywhere(key.address));
+            }
+            let fits = |key: &RouteKey, order: &RouteOrder| key.split(config).is_some_and(|s| order.fits(s));
+            overrides.routes.take_out_of(name, |key, order| !fits(key, order));
+        }
+        overrides
     }
 
     fn rebuild(&mut self, now: Timestamp, effects: &mut Vec<Effect>) {

@@ -12,6 +12,7 @@ mod declared;
 pub(crate) mod fixture;
 #[cfg(test)]
 mod found;
+mod orders;
 #[cfg(test)]
 mod route_storm;
 #[cfg(test)]
@@ -27,13 +28,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use cluster::{Desired, Offer};
-use console::{OrderError, OrderRequest, WeightsRequest};
+use console::{OrderRequest, WeightsRequest};
 use dataplane::{Dataplane, DataplaneEvent};
 use model::acme::Managed;
 use model::cluster::ClusterNews;
 use model::config::Config;
 use model::node::NodeEvent;
-use model::state::{Overrides, Report, Verdict};
+use model::state::{Report, Verdict};
 use orchestrator::acme::AcmeEvent;
 use orchestrator::discovery;
 use tokio::sync::{mpsc, watch};
@@ -42,11 +43,11 @@ use tokio::time::MissedTickBehavior;
 pub(crate) use self::changes::{describe, shares};
 pub(crate) use self::core::{Core, Effect, Input};
 pub(crate) use self::declared::Declared;
+pub(crate) use self::orders::{KnownOrders, OrderNews, Orders};
 pub(crate) use self::view::{Process, View};
 
 use self::changes::Kind;
 use crate::checking::Checking;
-use crate::data_dir::DataDir;
 use crate::membership;
 use crate::now;
 use crate::source::Candidate;
@@ -82,8 +83,8 @@ pub(crate) struct Hub {
     pub(crate) core: Core,
     /// Serves what the core publishes.
     pub(crate) dataplane: Arc<Dataplane>,
-    /// Keeps the orders.
-    pub(crate) data: Arc<DataDir>,
+    /// The orders, and the store that they are in.
+    pub(crate) orders: Orders,
     /// Whom to check.
     pub(crate) checking: Checking,
     /// Certificates to keep fresh.
@@ -102,6 +103,8 @@ pub(crate) struct Inputs {
     pub(crate) orders: mpsc::Receiver<OrderRequest>,
     /// Operators' orders for routes.
     pub(crate) weights: mpsc::Receiver<WeightsRequest>,
+    /// What became of orders, and what stands in the store.
+    pub(crate) order_news: OrderNews,
     /// Configs read.
     pub(crate) candidates: mpsc::Receiver<Candidate>,
     /// What the store has.
@@ -136,10 +139,12 @@ impl Hub {
             let nap = deadline.map_or(MAX_SLEEP, |at| at.since(now()).min(MAX_SLEEP));
             tokio::select! {
                 order = inputs.orders.recv() => match order {
-                    Some(request) => self.order(request).await,
+                    Some(request) => self.order(request),
                     None => return,
                 },
-                Some(request) = inputs.weights.recv() => self.weigh(request).await,
+                Some(request) = inputs.weights.recv() => self.weigh(request),
+                Some(back) = inputs.order_news.back.recv() => self.ordered(back).await,
+                Some(seen) = inputs.order_news.seen.recv() => self.saw_orders(seen).await,
                 Some(candidate) = inputs.candidates.recv() => self.candidate(candidate).await,
                 Some(offer) = inputs.offers.recv() => self.offer(offer).await,
                 _ = inputs.verdicts.recv_many(&mut verdicts, VERDICTS_AT_ONCE), if !inputs.verdicts.is_closed() => {
@@ -199,13 +204,7 @@ impl Hub {
                     listeners_may_change |= !same || self.core.misses_listeners();
                 }
                 Effect::Probe(wanted) => self.checking.want(wanted),
-                Effect::Store(overrides) => {
-                    if let Err(error) = self.store(overrides).await {
-                        tracing::error!(
-                            "the orders could not be stored, the file still has the old ones: {error}"
-                        );
-                    }
-                }
+                Effect::Forget(orders) => self.orders.forget(orders),
                 Effect::Remember(members) => {
                     self.members.remembered.send_replace(members);
                 }
@@ -247,42 +246,6 @@ impl Hub {
         });
     }
 
-    /// Takes an order only when it is on disk.
-    async fn order(&mut self, request: OrderRequest) {
-        let OrderRequest { order, reply } = request;
-        let result = match self.core.plan(now(), &order) {
-            Err(error) => Err(error),
-            Ok(overrides) => match self.store(overrides.clone()).await {
-                Err(error) => Err(OrderError::StoreFailed(error)),
-                Ok(()) => {
-                    let key = order.key.clone();
-                    self.handle(Input::Ordered { order, overrides }).await;
-                    Ok(self.core.order(&key).cloned())
-                }
-            },
-        };
-        // Whoever asked may have gone; the order stands all the same.
-        let _ = reply.send(result);
-    }
-
-    /// As [`Hub::order`], for the weights of a split.
-    async fn weigh(&mut self, request: WeightsRequest) {
-        let WeightsRequest { order, reply } = request;
-        let result = match self.core.plan_weights(now(), &order) {
-            Err(error) => Err(error),
-            Ok(overrides) => match self.store(overrides.clone()).await {
-                Err(error) => Err(OrderError::StoreFailed(error)),
-                Ok(()) => {
-                    let key = order.key.clone();
-                    self.handle(Input::RouteOrdered { order, overrides }).await;
-                    Ok(self.core.route_order(&key).cloned())
-                }
-            },
-        };
-        // Whoever asked may have gone; the order stands all the same.
-        let _ = reply.send(result);
-    }
-
     async fn candidate(&mut self, candidate: Candidate) {
         let input = match candidate.result {
             Err(reasons) => Input::Refused(reasons),
@@ -304,6 +267,9 @@ impl Hub {
             }
         }
         self.handle(input).await;
+        if self.shares_orders() {
+            self.look_at_orders().await;
+        }
         let result = self.core.view().config.last_reload;
         if let Some((reply, result)) = candidate.reply.zip(result) {
             let _ = reply.send(result);
@@ -320,6 +286,9 @@ impl Hub {
             Err(reasons) => Input::ApplyRefused { revision, reasons },
         })
         .await;
+        if self.shares_orders() {
+            self.look_at_orders().await;
+        }
         // Who offered may have ended; it is served all the same.
         let _ = offer.reply.send(result);
     }
@@ -384,13 +353,5 @@ impl Hub {
             }
         }
         reasons
-    }
-
-    async fn store(&self, overrides: Overrides) -> Result<(), String> {
-        let data = self.data.clone();
-        tokio::task::spawn_blocking(move || data.store_overrides(&overrides))
-            .await
-            .map_err(|error| error.to_string())?
-            .map_err(|error| error.to_string())
     }
 }

@@ -13,6 +13,7 @@ use model::state::{Mode, Order, OrderAction, Overrides, RouteKey, RouteWeights, 
 
 use super::core::{Core, Effect, Input};
 use super::fixture::{key, name, started};
+use super::simulation::{delete_lapsed, forget, stored_with};
 
 /// The routes that there may be, and the pools of their splits.
 const ROUTES: [&str; 3] = ["canary", "beta", "search"];
@@ -83,8 +84,8 @@ impl World {
 
     fn give(&mut self, input: Input) {
         for effect in self.core.handle(self.now, input) {
-            if let Effect::Store(overrides) = effect {
-                self.stored = overrides;
+            if let Effect::Forget(orders) = effect {
+                orders.iter().for_each(|(key, _)| forget(&mut self.stored, key));
             }
         }
     }
@@ -105,8 +106,12 @@ impl World {
             lasts,
             by: "alice".into(),
         };
-        let overrides = self.core.plan_weights(self.now, &order)?;
-        self.stored = overrides.clone();
+        self.core.check_weights(self.now, &order)?;
+        match order.in_force(self.now) {
+            Some(standing) => _ = self.stored.routes.insert(order.key.clone(), standing),
+            None => _ = self.stored.routes.remove(&order.key),
+        }
+        let overrides = self.stored.clone();
         self.give(Input::RouteOrdered { order, overrides });
         Ok(())
     }
@@ -119,8 +124,8 @@ impl World {
             lasts: None,
             by: "bob".into(),
         };
-        let overrides = self.core.plan(self.now, &order).unwrap();
-        self.stored = overrides.clone();
+        self.core.check(&order).unwrap();
+        let overrides = stored_with(&mut self.stored, &order, self.now);
         self.give(Input::Ordered { order, overrides });
         self.drained = (mode == Mode::Drain).then_some(port);
     }
@@ -135,8 +140,8 @@ impl World {
         );
         self.core = core;
         for effect in effects {
-            if let Effect::Store(overrides) = effect {
-                self.stored = overrides;
+            if let Effect::Forget(orders) = effect {
+                orders.iter().for_each(|(key, _)| forget(&mut self.stored, key));
             }
         }
     }
@@ -148,6 +153,7 @@ impl World {
             self.give(Input::Time);
         }
         self.now = end;
+        delete_lapsed(&mut self.stored, end);
     }
 
     /// What is published, what is stored and what should hold are one.

@@ -192,7 +192,8 @@ fn one_thing_that_happens_rebuilds_one_pool() {
         lasts: None,
         by: "alice".into(),
     };
-    let overrides = core.plan(now, &order).unwrap();
+    core.check(&order).unwrap();
+    let overrides = ordered(Overrides::default(), &order, now);
     let before = core.snapshot().clone();
     let effects = core.handle(now, Input::Ordered { order, overrides });
     assert_eq!(
@@ -336,7 +337,8 @@ impl Measured {
             by: "alice".into(),
         };
         let Self { core, steps, now, .. } = self;
-        let overrides = steps.time(("order", "plan"), || core.plan(*now, &order).unwrap());
+        steps.time(("order", "check"), || core.check(&order).unwrap());
+        let overrides = ordered(Overrides::default(), &order, *now);
         self.give("order", Input::Ordered { order, overrides });
     }
 
@@ -367,4 +369,8 @@ impl Measured {
         println!("metrics of the data plane: {} bytes", text.len());
         resident("after a scrape");
     }
+}
+
+fn ordered(mut overrides: Overrides, order: &Order, now: Timestamp) -> Overrides {
+    super::simulation::stored_with(&mut overrides, order, now)
 }

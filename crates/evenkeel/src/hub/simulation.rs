@@ -6,6 +6,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
+use cluster::orders::OrderKey;
 use console::OrderError;
 use model::config::Config;
 use model::snapshot::{Eligibility, Snapshot};
@@ -42,6 +43,7 @@ impl World {
             log: Vec::new(),
         };
         world.apply(first);
+        delete_lapsed(&mut world.stored, world.now);
         world
     }
 
@@ -56,7 +58,7 @@ impl World {
                 Effect::Probe(targets) => {
                     self.probed = targets.iter().map(|(id, _)| id.address.port()).collect();
                 }
-                Effect::Store(overrides) => self.stored = overrides,
+                Effect::Forget(orders) => orders.iter().for_each(|(key, _)| forget(&mut self.stored, key)),
                 Effect::Remember(members) => self.remembered = members,
                 Effect::Log(event) => self.log.push((event.kind.clone(), event.message.clone())),
             }
@@ -80,8 +82,8 @@ impl World {
             lasts,
             by: "alice".into(),
         };
-        let overrides = self.core.plan(self.now, &order)?;
-        self.stored = overrides.clone();
+        self.core.check(&order)?;
+        let overrides = stored_with(&mut self.stored, &order, self.now);
         self.give(Input::Ordered { order, overrides });
         Ok(())
     }
@@ -115,6 +117,7 @@ impl World {
             self.give(Input::Time);
         }
         self.now = end;
+        delete_lapsed(&mut self.stored, end);
     }
 
     pub(super) fn eligibility(&self) -> BTreeMap<u16, Eligibility> {
@@ -129,6 +132,29 @@ impl World {
         let of_kind = self.log.iter().filter(|(k, _)| k == kind);
         of_kind.map(|(_, message)| message.as_str()).collect()
     }
+}
+
+/// As the store does it.
+pub(super) fn stored_with(stored: &mut Overrides, order: &Order, now: Timestamp) -> Overrides {
+    match order.upon(stored.backends.get(&order.key), now) {
+        Some(standing) => _ = stored.backends.insert(order.key.clone(), standing),
+        None => _ = stored.backends.remove(&order.key),
+    }
+    stored.clone()
+}
+
+pub(super) fn forget(stored: &mut Overrides, key: &OrderKey) {
+    match key {
+        OrderKey::Backend(key) => _ = stored.backends.remove(key),
+        OrderKey::Route(key) => _ = stored.routes.remove(key),
+    }
+}
+
+/// As whoever follows the orders does it.
+pub(super) fn delete_lapsed(stored: &mut Overrides, now: Timestamp) {
+    let over = |expires: Option<Timestamp>| expires.is_some_and(|at| at <= now);
+    stored.backends.take_out(|_, order| over(order.expires));
+    stored.routes.take_out(|_, order| over(order.expires));
 }
 
 const MINUTE: Duration = Duration::from_secs(60);
@@ -220,13 +246,10 @@ fn an_order_about_nobody_is_refused_with_the_names_there_are() {
         lasts: None,
         by: "alice".into(),
     };
-    assert_eq!(
-        world.core.plan(world.now, &order),
-        Err(OrderError::BadWeight(1001))
-    );
+    assert_eq!(world.core.check(&order), Err(OrderError::BadWeight(1001)));
     order.key.load_balancer = name("nobody");
     assert!(matches!(
-        world.core.plan(world.now, &order),
+        world.core.check(&order),
         Err(OrderError::UnknownLoadBalancer { .. })
     ));
     assert_eq!(world.publishes, 0);

@@ -43,7 +43,7 @@ fn root_is_given_up_after_binding() {
     assert_eq!(client.get("/").text(), "one");
     evenkeel.cli_ok(&["backend", "weight", "shop", &one.address.to_string(), "5"]);
     assert!(
-        place.data().join("overrides.json").is_file(),
+        place.data().join("store/store.redb").is_file(),
         "orders can be kept"
     );
 

@@ -83,3 +83,16 @@ pub struct RouteWeights {
     /// Who says so.
     pub by: String,
 }
+
+impl RouteWeights {
+    /// What stands after it; `None`: nothing any more.
+    #[must_use]
+    pub fn in_force(&self, now: Timestamp) -> Option<RouteOrder> {
+        Some(RouteOrder {
+            weights: self.weights.clone()?,
+            by: self.by.clone(),
+            since: now,
+            expires: self.lasts.map(|lasts| now.plus(lasts)),
+        })
+    }
+}

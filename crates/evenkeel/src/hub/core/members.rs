@@ -46,9 +46,7 @@ impl Core {
             changed.extend(self.take_report(now, report, effects));
         }
         if !changed.is_empty() {
-            if self.forget_unknown_backends(now, &changed, effects) {
-                effects.push(Effect::Store(self.overrides.clone()));
-            }
+            self.forget_unknown_backends(now, &changed, effects);
             effects.push(Effect::Remember(self.observed.members.clone()));
         }
     }
@@ -204,9 +202,7 @@ impl Core {
             return;
         }
         let load_balancers = self.gone.keys().map(|key| key.load_balancer.clone()).collect();
-        if self.forget_unknown_backends(now, &load_balancers, effects) {
-            effects.push(Effect::Store(self.overrides.clone()));
-        }
+        self.forget_unknown_backends(now, &load_balancers, effects);
     }
 }
 
