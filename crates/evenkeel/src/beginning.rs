@@ -71,7 +71,8 @@ pub(crate) async fn begin(
             }
         }
     }
-    attempt(file.clone().into())
+    let alone = Declared::new(file.clone(), Arc::default());
+    attempt(alone.map_err(|reasons| anyhow::anyhow!(reasons.join("; ")))?)
 }
 
 /// What a node forwards that does not.

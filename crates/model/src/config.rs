@@ -152,6 +152,8 @@ pub struct Node {
     pub roles: BTreeSet<Role>,
     /// Where it stands; told to the other nodes.
     pub zone: Option<String>,
+    /// What listeners on every address (`0.0.0.0`, `[::]`) listen on instead.
+    pub bind: Option<IpAddr>,
     /// Shards (threads that forward). `None`: one per core.
     pub threads: Option<u16>,
     /// Where overrides are kept. `None`: chosen by the command line from the platform's conventions.
@@ -179,6 +181,7 @@ impl Default for Node {
             name: DEFAULT_NODE_NAME.to_owned(),
             roles: Role::ALL.into(),
             zone: None,
+            bind: None,
             threads: None,
             data_dir: None,
             user: None,

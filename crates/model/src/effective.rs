@@ -96,6 +96,7 @@ fn write_node(w: &mut Writer, node: &Node) {
         name,
         roles,
         zone,
+        bind,
         threads,
         data_dir,
         user,
@@ -111,6 +112,8 @@ fn write_node(w: &mut Writer, node: &Node) {
     let roles = roles.iter().map(|role| quoted(role.as_str()));
     w.raw("roles", list(roles));
     w.optional("zone", zone.as_deref(), "none");
+    let bind = bind.map(|ip| ip.to_string());
+    w.optional("bind", bind.as_deref(), "as the listeners say");
     match threads {
         Some(threads) => w.raw("threads", threads),
         None => w.comment("threads: one per core"),

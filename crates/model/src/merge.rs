@@ -5,10 +5,10 @@
 //! somebody asks for countries) is checked here; what must hold within each was checked when it was read.
 
 use std::collections::BTreeMap;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
-use crate::config::{Config, LoadBalancer, Name, RouteMatch};
+use crate::config::{Config, Listener, LoadBalancer, Name, RouteMatch};
 use crate::parse::MAX_LISTENERS;
 
 /// The result of [`merge`].
@@ -33,10 +33,29 @@ pub fn merge(file: &Config, stored: &BTreeMap<Name, Arc<LoadBalancer>>) -> Resul
             false => _ = config.load_balancers.insert(name.clone(), balancer.clone()),
         }
     }
+    if let Some(ip) = config.node.bind {
+        config
+            .load_balancers
+            .values_mut()
+            .for_each(|balancer| bind(balancer, ip));
+    }
     let problems = problems(&config);
     match problems.is_empty() {
         true => Ok(Merged { config, shadowed }),
         false => Err(problems),
+    }
+}
+
+/// Gives listeners on every address the one of this node.
+fn bind(balancer: &mut Arc<LoadBalancer>, ip: IpAddr) {
+    let everywhere = |listener: &Arc<Listener>| listener.address.ip().is_unspecified();
+    if !balancer.listeners.iter().any(everywhere) {
+        return;
+    }
+    for listener in &mut Arc::make_mut(balancer).listeners {
+        if everywhere(listener) {
+            Arc::make_mut(listener).address.set_ip(ip);
+        }
     }
 }
 
@@ -151,6 +170,20 @@ mod tests {
             assert!(told.contains(words), "{words}: {told}");
         }
         assert_eq!(problems.len(), 3, "{told}");
+    }
+
+    /// Scenario: two nodes on one machine serve the same load balancers, each on an address of its own.
+    #[test]
+    fn a_node_may_bind_to_one_address() {
+        let file = parse_toml("[node]\nbind = \"127.0.0.2\"\n[store]\n", "a.toml").unwrap();
+        let stored = stored(&[(
+            "shop",
+            r#"{"listen": ["0.0.0.0:80", "127.0.0.1:81"], "backend_servers": []}"#,
+        )]);
+        let merged = merge(&file, &stored).unwrap().config;
+        let listeners = merged.load_balancers.values().flat_map(|lb| &lb.listeners);
+        let addresses: Vec<String> = listeners.map(|listener| listener.address.to_string()).collect();
+        assert_eq!(addresses, ["127.0.0.2:80", "127.0.0.1:81"]);
     }
 
     /// Port 0 is a free one, whatever others take.

@@ -181,6 +181,7 @@ fn node(f: &mut Findings<'_>, s: &Section<'_>) -> Node {
         name: s.text(f, "name", text::words).unwrap_or(defaults.name),
         roles: store::roles(f, s),
         zone: s.text(f, "zone", text::words),
+        bind: s.text(f, "bind", store::bind),
         threads: s.integer(f, "threads").map(narrow),
         data_dir: s.text(f, "data_dir", text::file).map(PathBuf::from),
         user: s.text(f, "user", text::account),

@@ -23,15 +23,6 @@ impl Declared {
     /// # Errors
     /// Everything that does not go together.
     pub(crate) fn new(file: Arc<Config>, stored: Arc<Desired>) -> Result<Self, Vec<String>> {
-        if stored.load_balancers.is_empty() {
-            let config = file.clone();
-            return Ok(Self {
-                file,
-                stored,
-                config,
-                shadowed: Vec::new(),
-            });
-        }
         let merged = merge(&file, &stored.load_balancers)?;
         Ok(Self {
             file,
@@ -43,6 +34,7 @@ impl Declared {
 }
 
 /// A file alone.
+#[cfg(test)]
 impl From<Arc<Config>> for Declared {
     fn from(file: Arc<Config>) -> Self {
         Self {

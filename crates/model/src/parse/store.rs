@@ -1,6 +1,7 @@
 //! The store, and the roles of a node.
 
 use std::collections::BTreeSet;
+use std::net::IpAddr;
 use std::path::PathBuf;
 
 use super::section::{Findings, Section, cut, item_text, parsed};
@@ -120,4 +121,13 @@ pub(super) fn roles(f: &mut Findings<'_>, s: &Section<'_>) -> BTreeSet<Role> {
         roles.extend(parsed(f, node, &path, role));
     }
     roles
+}
+
+/// `node.bind`: an address of this machine.
+pub(super) fn bind(text: &str) -> Result<IpAddr, Fault> {
+    match text.parse::<IpAddr>() {
+        Ok(ip) if !ip.is_unspecified() => Ok(ip),
+        _ => Err(Fault::new(format!("`{}` is no address of a machine", cut(text)))
+            .suggest("write an IP address without a port, as in `10.0.0.5`")),
+    }
 }

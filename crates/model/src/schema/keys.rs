@@ -134,6 +134,12 @@ pub(crate) static NODE: Table = Table {
             "Where it stands, such as `eu-1a`; the other nodes of a cluster show it.",
         ),
         key(
+            "bind",
+            Text(Form::Ip),
+            Means("as the listeners say"),
+            "IP address that listeners on every address (`0.0.0.0`, `[::]`) listen on instead: for a machine with several, or several nodes on one machine.",
+        ),
+        key(
             "threads",
             Integer { min: 1, max: 1024 },
             Means("one per core"),

@@ -59,6 +59,7 @@ fn node() -> impl Strategy<Value = Node> {
         (
             subsequence(Role::ALL.to_vec(), 1..=3),
             option::of("[^\\pC]{1,20}"),
+            option::of(Just(IpAddr::from([10, 0, 0, 5]))),
         ),
         option::of(1..=1024u16),
         option::of("/[^\\pC]{0,20}".prop_map(PathBuf::from)),
@@ -70,7 +71,7 @@ fn node() -> impl Strategy<Value = Node> {
         .prop_map(
             |(
                 name,
-                (roles, zone),
+                (roles, zone, bind),
                 threads,
                 data_dir,
                 account,
@@ -83,6 +84,7 @@ fn node() -> impl Strategy<Value = Node> {
                     name,
                     roles: roles.into_iter().collect(),
                     zone,
+                    bind,
                     threads,
                     data_dir,
                     user,
