@@ -15,13 +15,14 @@ use axum::extract::{Request, State};
 use axum::http::{HeaderMap, HeaderValue, header};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
-use model::config::{Admin, AdminRole};
+use model::config::{Admin, AdminRole, TokenHash};
 
 use crate::Console;
 use crate::audit::{AuditRecord, Draft, Note};
 use crate::failed_logins::FailedLogins;
 use crate::limits::REQUEST_TIMEOUT;
 use crate::login::{self, Caller, Failure, Peer};
+use crate::members::PoolPath;
 use crate::problem::{Kind, Problem};
 
 /// Paths that anyone may ask, for the probes of whatever supervises the process. They tell one bit.
@@ -35,6 +36,8 @@ const METRICS: &str = "/metrics";
 pub(crate) enum Need {
     /// Nothing.
     Open,
+    /// The token of the pool that the path names ([`members::PoolPath`]), and of no use anywhere else.
+    PoolToken,
     /// This role, or one above it.
     Role(AdminRole),
     /// To be told what it would do, the role of a viewer; to have it done, this one, which the route itself asks for
@@ -46,7 +49,7 @@ impl Need {
     /// The least role that gets to the route.
     pub(crate) fn to_enter(self) -> Option<AdminRole> {
         match self {
-            Self::Open => None,
+            Self::Open | Self::PoolToken => None,
             Self::Role(role) => Some(role),
             Self::UnlessDry(_) => Some(AdminRole::Viewer),
         }
@@ -57,7 +60,7 @@ impl Need {
         match self {
             Self::UnlessDry(role) => Some(role),
             Self::Role(role) => Some(role).filter(|role| *role > AdminRole::Viewer),
-            Self::Open => None,
+            Self::Open | Self::PoolToken => None,
         }
     }
 }
@@ -191,6 +194,9 @@ impl Guard {
         if OPEN_PATHS.contains(&path) || (path == METRICS && admin.open_metrics) {
             return Ok(Caller::anybody());
         }
+        if let Some(pool) = PoolPath::of(path) {
+            return self.admit_member(request, admin, &pool.token(&config));
+        }
         let wants_login = self.console.token.is_some() || admin.wants_credentials();
         if !wants_login && self.on_loopback {
             let own = if self.console.tls.is_some() {
@@ -204,6 +210,21 @@ impl Guard {
             };
         }
         self.log_in(request, admin)
+    }
+
+    /// A member shows the token of its pool; what an administrator shows opens nothing here.
+    fn admit_member(
+        &self,
+        request: &Request,
+        admin: &Admin,
+        expected: &Option<TokenHash>,
+    ) -> Result<Caller, Refused> {
+        let failure = match login::shows(request.headers(), expected.as_ref()) {
+            Ok(()) => return Ok(Caller::anybody()),
+            Err(failure) => failure,
+        };
+        self.console.counters.fail(failure);
+        Err(Refused::unrecorded(refused(failure, admin)))
     }
 
     fn log_in(&self, request: &Request, admin: &Admin) -> Result<Caller, Refused> {

@@ -23,6 +23,7 @@ mod desired;
 mod failed_logins;
 pub mod limits;
 mod login;
+mod members;
 mod order;
 mod problem;
 mod requests;
@@ -34,13 +35,14 @@ mod weights;
 use std::net::SocketAddr;
 use std::pin::Pin;
 use std::sync::Arc;
+use std::time::Duration;
 
 use model::config::{Config, MAX_SPLIT_WEIGHT, MAX_WEIGHT, Name, Secret};
 use model::desired::{DesiredAnswer, DesiredProblem, DesiredQuery};
 use model::explain::{ExplainQuery, Explanation};
 use model::plan::{Plan, PlanQuery};
 use model::record::{RecordQuery, RequestRecord};
-use model::state::{Order, Override, RouteKey, RouteOrder, RouteWeights};
+use model::state::{BackendId, MemberAction, Order, Override, RouteKey, RouteOrder, RouteWeights};
 use model::status::{ReloadStatus, Status};
 use prometheus_client::registry::Registry;
 use tokio::sync::{mpsc, oneshot};
@@ -95,6 +97,8 @@ pub struct Console {
     pub orders: mpsc::Sender<OrderRequest>,
     /// Where orders for routes go; answered likewise.
     pub weights: mpsc::Sender<WeightsRequest>,
+    /// Where what members ask for goes; answered likewise.
+    pub members: mpsc::Sender<MemberRequest>,
     /// Where requests to reload go; answered likewise.
     pub reloads: mpsc::Sender<ReloadRequest>,
     /// Alerts.
@@ -121,6 +125,35 @@ pub struct WeightsRequest {
     pub order: RouteWeights,
     /// The standing order afterwards; `None` when the config's weights hold.
     pub reply: oneshot::Sender<Result<Option<RouteOrder>, OrderError>>,
+}
+
+/// What a member asks for, on its way to the task that owns the registrations. Whoever asks has shown the pool's
+/// token.
+#[derive(Debug)]
+pub struct MemberRequest {
+    /// Which member of which pool.
+    pub backend: BackendId,
+    /// What it asks for. Its weight is within [`MAX_WEIGHT`].
+    pub action: MemberAction,
+    /// For how long a registration holds; `None` where that makes no sense.
+    pub reply: oneshot::Sender<Result<Option<Duration>, MemberError>>,
+}
+
+/// Why a member does not get what it asks for.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum MemberError {
+    /// The pool, or what it has to do with members, is not configured any more.
+    #[error("the pool takes no such request any more: its config has changed")]
+    NotAsked,
+    /// There is no such member.
+    #[error("`{0}` is no member of the pool")]
+    UnknownMember(SocketAddr),
+    /// Requests may not be sent there.
+    #[error("`{0}` may not be a member: {1}")]
+    NotAllowed(SocketAddr, String),
+    /// There are as many as may be.
+    #[error("the pool has as many registered members as it may have, {0}")]
+    TooMany(u32),
 }
 
 /// A request to load the config again.

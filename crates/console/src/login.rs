@@ -113,6 +113,16 @@ pub(crate) fn identify(
     }
 }
 
+/// Whether these fields show the token with this hash. Only generated ones are taken, so there is nothing to guess.
+pub(crate) fn shows(headers: &HeaderMap, expected: Option<&TokenHash>) -> Result<(), Failure> {
+    let value = headers.get(header::AUTHORIZATION).ok_or(Failure::NoCredential)?;
+    let given = bearer(value.as_bytes()).filter(|given| is_generated_token(given));
+    let right = given
+        .zip(expected)
+        .is_some_and(|(given, hash)| same(TokenHash::of(given).bytes(), hash.bytes()));
+    right.then_some(()).ok_or(Failure::WrongToken)
+}
+
 /// Whether these fields show a token that somebody could have thought up.
 pub(crate) fn could_be_guessed(headers: &HeaderMap) -> bool {
     let given = headers.get(header::AUTHORIZATION);

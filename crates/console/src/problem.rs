@@ -37,6 +37,8 @@ kinds! {
     NotFound "not_found" NOT_FOUND "No such path";
     UnknownLoadBalancer "unknown_load_balancer" NOT_FOUND "No such load balancer";
     UnknownBackend "unknown_backend" NOT_FOUND "No such backend";
+    UnknownPool "unknown_pool" NOT_FOUND "No such pool, or it takes no such requests";
+    UnknownMember "unknown_member" NOT_FOUND "No such member";
     UnknownRoute "unknown_route" NOT_FOUND "No such route";
     NoAuditLog "no_audit_log" NOT_FOUND "No audit log is kept";
     UnknownRequest "unknown_request" NOT_FOUND "No such request is remembered";
@@ -48,6 +50,8 @@ kinds! {
     BodyTooLarge "body_too_large" PAYLOAD_TOO_LARGE "The body is too large";
     UnsupportedMediaType "unsupported_media_type" UNSUPPORTED_MEDIA_TYPE "The body must be JSON";
     TooManyFailures "too_many_failures" TOO_MANY_REQUESTS "Too many failed logins from this address";
+    TooManyMembers "too_many_members" TOO_MANY_REQUESTS "The pool has as many members as may register";
+    BadMember "bad_member" UNPROCESSABLE_ENTITY "The member makes no sense, or may not be one";
     BadOrder "bad_order" UNPROCESSABLE_ENTITY "The order makes no sense";
     BadQuery "bad_query" UNPROCESSABLE_ENTITY "The question makes no sense";
     BadConfig "bad_config" UNPROCESSABLE_ENTITY "The config has errors";

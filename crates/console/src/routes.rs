@@ -27,7 +27,8 @@ use crate::login::Caller;
 use crate::order::{OrderBody, json_problem};
 use crate::problem::{Kind, Problem};
 use crate::{
-    Console, OrderError, OrderRequest, ReloadRequest, access, alerts, audit_route, desired, requests, weights,
+    Console, OrderError, OrderRequest, ReloadRequest, access, alerts, audit_route, desired, members,
+    requests, weights,
 };
 
 /// The contract that this module keeps; see `docs/adr/0003-openapi-document.md`.
@@ -81,6 +82,7 @@ fn table() -> Vec<(Method, &'static str, Need, MethodRouter<Arc<Console>>)> {
         ),
     ];
     table.extend(desired::table());
+    table.extend(members::table());
     table
 }
 
@@ -312,7 +314,10 @@ mod tests {
         let routed: BTreeSet<(String, String, String, String)> = table()
             .into_iter()
             .map(|(method, path, need, _)| {
-                let role = need.to_enter().map_or("none", AdminRole::as_str);
+                let role = match need {
+                    Need::PoolToken => "pool token",
+                    _ => need.to_enter().map_or("none", AdminRole::as_str),
+                };
                 let unless_dry = match need {
                     Need::UnlessDry(role) => role.as_str(),
                     _ => "none is told",

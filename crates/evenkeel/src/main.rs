@@ -20,6 +20,7 @@ mod metrics;
 mod process;
 mod registry;
 mod remembered;
+mod roll;
 mod run;
 mod server;
 mod source;

@@ -25,6 +25,7 @@ use tokio::sync::watch;
 
 use crate::hub::View;
 use crate::process;
+use crate::roll::Asked;
 
 macro_rules! metrics {
     ($($constant:ident $name:literal $kind:literal $labels:literal $help:literal;)*) => {
@@ -47,6 +48,7 @@ metrics! {
     MEMBERS "evenkeel_pool_members" "gauge" "load_balancer, pool, source" "Members of the pool by where they were learnt of: declared, registered, dns or file";
     LEFT_OUT "evenkeel_pool_members_left_out" "gauge" "load_balancer, pool" "Members that were found and are not used: there are too many, or this process listens there itself";
     STALE "evenkeel_pool_source_stale" "gauge" "load_balancer, pool, source" "Whether the source's members are those of an earlier time (1): it cannot be asked, or says nonsense";
+    ASKED "evenkeel_pool_member_requests_total" "counter" "load_balancer, pool, result" "What members asked for over the admin API, and registrations that ended: new, renewed, left, lapsed, heartbeat, too_many or not_allowed";
     UP "evenkeel_backend_up" "gauge" "load_balancer, pool, backend" "0 when the checks say down, else 1";
     HEALTH "evenkeel_backend_health" "gauge" "load_balancer, pool, backend, state" "1 for the state of the checks that holds: up, down or unchecked";
     ELIGIBLE "evenkeel_backend_eligible" "gauge" "load_balancer, pool, backend" "Whether the backend takes new requests (1)";
@@ -101,6 +103,8 @@ pub(crate) struct ControlMetrics {
     pub(crate) started: Timestamp,
     /// Who asked the admin API.
     pub(crate) admin: Arc<Counters>,
+    /// What members asked for.
+    pub(crate) asked: Asked,
 }
 
 impl fmt::Debug for ControlMetrics {
@@ -121,6 +125,7 @@ impl Collector for ControlMetrics {
         listeners(out, &figures)?;
         pools(out, &view)?;
         members(out, &view)?;
+        self.asked(out)?;
         backends(out, &view)?;
         self.admin(out)?;
         orchestrators(out, (self.orchestrators)())?;
@@ -130,6 +135,14 @@ impl Collector for ControlMetrics {
 }
 
 impl ControlMetrics {
+    fn asked(&self, out: &mut DescriptorEncoder<'_>) -> fmt::Result {
+        let asked = self.asked.all();
+        let series = asked
+            .iter()
+            .map(|((pool, result), count)| (more(of_pool(pool), "result", result), *count as f64));
+        family(out, ASKED, series)
+    }
+
     fn config(&self, out: &mut DescriptorEncoder<'_>, view: &View) -> fmt::Result {
         let last = view.config.last_reload.as_ref();
         let at = last.map_or(self.started, |r| r.at);
@@ -458,6 +471,7 @@ mod tests {
             orchestrators: Box::new(|| None),
             started: started(),
             admin: Arc::default(),
+            asked: Asked::default(),
         }));
         let mut text = String::new();
         prometheus_client::encoding::text::encode(&mut text, &registry).unwrap();

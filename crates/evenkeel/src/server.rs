@@ -16,7 +16,7 @@ use anyhow::{Context, anyhow, bail};
 use cluster::desired::Ledger;
 use cluster::nodes::Nodes;
 use cluster::{Last, Space, Standing, Sync};
-use console::{AuditLog, Console, OrderRequest, ReloadRequest, WeightsRequest};
+use console::{AuditLog, Console, MemberRequest, OrderRequest, ReloadRequest, WeightsRequest};
 use dataplane::{Dataplane, DataplaneEvent};
 use model::acme::Managed;
 use model::cluster::{ClusterNews, OrchestratorsStatus};
@@ -46,6 +46,7 @@ use crate::metrics::{ControlMetrics, Figures};
 use crate::now;
 use crate::registry::{self, Registration};
 use crate::remembered;
+use crate::roll::Asked;
 use crate::source::{self, Flags, Request, Source};
 use crate::text::{counted, duration};
 
@@ -331,6 +332,8 @@ struct Senders {
     orders: mpsc::Sender<OrderRequest>,
     weights: mpsc::Sender<WeightsRequest>,
     reloads: mpsc::Sender<Request>,
+    members: mpsc::Sender<MemberRequest>,
+    asked: Asked,
 }
 
 impl Tasks {
@@ -348,7 +351,8 @@ impl Tasks {
         let (reloads, reloads_in) = mpsc::channel(CHANNEL);
         let (candidates_out, candidates) = mpsc::channel(1);
         let (offers_out, offers) = mpsc::channel(1);
-        let membership = membership::start(self.data.path().to_owned());
+        let earlier = core.snapshot().found.clone();
+        let membership = membership::start(self.data.path().to_owned(), earlier, self.view.subscribe());
         let (hub_orders, order_news) = self.orders;
         let inputs = Inputs {
             orders: orders_in,
@@ -361,6 +365,7 @@ impl Tasks {
             nodes: self.nodes_in,
             ordered: keep_certificates(&dataplane, self.data.managed(), certificates_in),
             reports: membership.reports,
+            silences: membership.silences,
             events: self.plane_events,
         };
         let hub = Hub {
@@ -383,6 +388,8 @@ impl Tasks {
             orders,
             weights,
             reloads,
+            members: membership.requests,
+            asked: membership.asked,
         }
     }
 }
@@ -520,6 +527,7 @@ fn console(shared: &Arc<Shared>, doors: Doors, senders: Senders) -> Console {
         started: shared.process.started,
         alerts: shared.alerts.status.clone(),
         admin: doors.counters.clone(),
+        asked: senders.asked,
     }));
     let (status, ready, explain, effective) =
         (shared.clone(), shared.clone(), shared.clone(), shared.clone());
@@ -550,6 +558,7 @@ fn console(shared: &Arc<Shared>, doors: Doors, senders: Senders) -> Console {
         desired: declaring::desire(shared.ledger.clone(), shared.view.clone(), foresee),
         orders: senders.orders,
         weights: senders.weights,
+        members: senders.members,
         reloads: translate_reloads(senders.reloads),
         alerts: shared.alerts.for_console(),
         registry: Arc::new(registry),

@@ -49,7 +49,9 @@ pub use alerts::{
 pub use backend_http2::{BackendHttp2, GrpcCheck};
 pub use country::{country_meant, is_country};
 pub use http2::Http2;
-pub use membership::{Discovery, Membership};
+pub use membership::{
+    DEFAULT_MAX_REGISTERED, DEFAULT_SILENCE, Discovery, Heartbeat, Membership, Registration,
+};
 pub use observe::{
     AccessLog, DEFAULT_REQUEST_ID_HEADER, DEFAULT_SERVICE_NAME, DEFAULT_SYSLOG_SOCKET, DEFAULT_TRACE_QUEUE,
     DEFAULT_TRACE_SAMPLE, LogFormat, LogTarget, Observe, Recorder, RequestId, Tracing, Trust,

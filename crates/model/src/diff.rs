@@ -448,7 +448,11 @@ fn pool_changes(parts: &mut Vec<Part>, old: &Pool, new: &Pool) {
         overload,
         membership,
     } = new;
-    let Membership { discovery } = membership;
+    let Membership {
+        discovery,
+        registration,
+        heartbeat,
+    } = membership;
     let Overload {
         caps,
         queue,
@@ -485,6 +489,8 @@ fn pool_changes(parts: &mut Vec<Part>, old: &Pool, new: &Pool) {
             old.overload.circuit_breaker == *circuit_breaker,
         ),
         ("discovery", old.membership.discovery == *discovery),
+        ("registration", old.membership.registration == *registration),
+        ("heartbeat", old.membership.heartbeat == *heartbeat),
     ]);
     if !keys.is_empty() {
         let pool = name.clone();

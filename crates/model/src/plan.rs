@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::config::{Config, Name};
 use crate::snapshot::{Layers, Snapshot};
-use crate::state::{BackendId, Observed, OverrideKey, Overrides, Timestamp};
+use crate::state::{BackendId, Health, Observed, OverrideKey, Overrides, Timestamp};
 
 /// Pools whose moving keys are looked for; a change of more names the first.
 pub const MAX_POOLS_COMPARED: usize = 256;
@@ -83,7 +83,11 @@ pub fn foresee(current: &Snapshot, config: &Arc<Config>, now: Timestamp) -> Snap
         members: current.found.clone(),
         ..Observed::default()
     };
-    for member in current.pools.values().flat_map(|pool| &pool.members) {
+    let members = current
+        .pools
+        .values()
+        .flat_map(|pool| pool.members.iter().map(move |m| (pool, m)));
+    for (pool, member) in members {
         let key = || OverrideKey {
             load_balancer: member.id.load_balancer.clone(),
             address: member.id.address,
@@ -91,6 +95,9 @@ pub fn foresee(current: &Snapshot, config: &Arc<Config>, now: Timestamp) -> Snap
         overrides
             .backends
             .extend(member.order.clone().map(|order| (key(), order)));
+        if pool.config.membership.heartbeat.is_some() && member.health.health == Health::Down {
+            observed.silent.insert(member.id.clone(), member.health.clone());
+        }
         observed.health.insert(member.id.clone(), member.health.clone());
         let ejection = member.ejection.clone();
         observed
@@ -115,7 +122,7 @@ mod tests {
     use super::*;
     use crate::parse::check_toml;
     use crate::snapshot::Eligibility;
-    use crate::state::{Ejection, Health, HealthState, Mode, Override};
+    use crate::state::{Ejection, HealthState, Mode, Override};
 
     fn config(backends: &str) -> Arc<Config> {
         let text =

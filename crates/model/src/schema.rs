@@ -30,7 +30,7 @@ pub use json::json_schema;
 pub(crate) use keys::{LIMITS, LISTENER, LISTENER_TIMEOUTS, LOAD_BALANCER, NODE, ROOT};
 pub(crate) use limit_keys::{RATE_LIMIT, ROUTE_TIMEOUTS};
 pub use markdown::{key_tables, rewrite};
-pub(crate) use membership_keys::DISCOVERY;
+pub(crate) use membership_keys::{DISCOVERY, HEARTBEAT, REGISTRATION};
 pub(crate) use observe_keys::{ACCESS_LOG, RECORDER, REQUEST_ID, TRACING};
 pub(crate) use pool_keys::{
     BACKEND, CONNECTIONS, HASH, HEALTH, HTTP_CHECK_KEYS, PASSIVE, POOL, POOL_TIMEOUTS, RETRIES,
@@ -581,6 +581,8 @@ static ALL: &[&Table] = &[
     &POOL,
     &BACKEND,
     &DISCOVERY,
+    &REGISTRATION,
+    &HEARTBEAT,
     &HASH,
     &HEALTH,
     &PASSIVE,

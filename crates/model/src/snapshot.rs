@@ -76,6 +76,7 @@ struct MadeOf {
     orders: Option<Arc<BTreeMap<OverrideKey, Override>>>,
     health: Option<Arc<BTreeMap<BackendId, HealthState>>>,
     ejections: Option<Arc<BTreeMap<BackendId, Ejection>>>,
+    silent: Option<Arc<BTreeMap<BackendId, HealthState>>>,
     found: Option<Arc<BTreeMap<PoolKey, Arc<PoolMembers>>>>,
     /// When the same would make something else.
     until: Option<Timestamp>,
@@ -302,6 +303,7 @@ impl MadeOf {
             orders: layers.overrides.backends.part(&lb.name).cloned(),
             health: layers.observed.health.part(&lb.name).cloned(),
             ejections: layers.observed.ejections.part(&lb.name).cloned(),
+            silent: layers.observed.silent.part(&lb.name).cloned(),
             found: layers.observed.members.part(&lb.name).cloned(),
             until: None,
         }
@@ -313,6 +315,7 @@ impl MadeOf {
             && self.orders == other.orders
             && self.health == other.health
             && self.ejections == other.ejections
+            && self.silent == other.silent
             && self.found == other.found
     }
 
@@ -436,19 +439,7 @@ fn build_member(of: &MadeOf, id: BackendId, told: Told<'_>, pool: &Pool, now: Ti
         .and_then(|orders| orders.get(&key))
         .filter(|o| o.expires.is_none_or(|e| e > now))
         .cloned();
-    let unchecked = |reason: &str| HealthState {
-        health: Health::Unchecked,
-        reason: reason.into(),
-        since: Timestamp(0),
-    };
-    let health = match &pool.health {
-        Some(_) => of
-            .health
-            .as_ref()
-            .and_then(|health| health.get(&id).cloned())
-            .unwrap_or_else(|| unchecked("not checked yet")),
-        None => unchecked("no active check"),
-    };
+    let health = health_of(of, &id, told, pool);
     let ejections = of.ejections.as_ref();
     let ejection = ejections
         .and_then(|ejections| ejections.get(&id))
@@ -486,6 +477,32 @@ fn build_member(of: &MadeOf, id: BackendId, told: Told<'_>, pool: &Pool, now: Ti
         order,
         ramp_since: None,
         keeps_sessions,
+    }
+}
+
+/// What checks and heartbeats say of a member.
+fn health_of(of: &MadeOf, id: &BackendId, told: Told<'_>, pool: &Pool) -> HealthState {
+    // Who should be heard and is not is down, whatever the check says.
+    let heard = pool.membership.heartbeat.is_some()
+        && told
+            .found()
+            .is_none_or(|found| found.source != Source::Registered);
+    let silent = of.silent.as_ref().filter(|_| heard);
+    if let Some(silent) = silent.and_then(|silent| silent.get(id)) {
+        return silent.clone();
+    }
+    let unchecked = |reason: &str| HealthState {
+        health: Health::Unchecked,
+        reason: reason.into(),
+        since: Timestamp(0),
+    };
+    match &pool.health {
+        Some(_) => of
+            .health
+            .as_ref()
+            .and_then(|health| health.get(id).cloned())
+            .unwrap_or_else(|| unchecked("not checked yet")),
+        None => unchecked("no active check"),
     }
 }
 

@@ -12,7 +12,9 @@ use serde::{Deserialize, Serialize};
 
 use crate::config::Name;
 pub use by_load_balancer::{ByLoadBalancer, OfLoadBalancer};
-pub use members::{Found, Listed, Members, PoolKey, PoolMembers, Report, Source, SourceState};
+pub use members::{
+    Found, Listed, MemberAction, Members, PoolKey, PoolMembers, Report, Silence, Source, SourceState,
+};
 pub use route::{RouteKey, RouteOrder, RouteWeights};
 pub use target::{Standing, Target};
 
@@ -264,6 +266,8 @@ pub struct Observed {
     pub health: ByLoadBalancer<BackendId, HealthState>,
     /// Ejections by backend.
     pub ejections: ByLoadBalancer<BackendId, Ejection>,
+    /// Members that should say that they live and do not, by backend; each is down.
+    pub silent: ByLoadBalancer<BackendId, HealthState>,
     /// Members that nobody declared, by pool.
     pub members: Members,
 }

@@ -65,6 +65,10 @@ async fn each_route_wants_the_role_that_the_contract_names() {
     let api = Api::start_as(None, config_with_roles()).await;
     let mut denied = 0;
     for (method, path, needed) in contract::operations() {
+        // Whose token that is, is another question: `members`.
+        if needed == "pool token" {
+            continue;
+        }
         for role in AdminRole::ALL {
             let field = format!("Authorization: Bearer {}", token_of(role));
             let response = api.call(&method, &path, &[&field], "").await;

@@ -7,5 +7,6 @@ mod contract;
 mod desired;
 mod errors;
 mod limits;
+mod members;
 mod paths;
 mod support;

@@ -5,7 +5,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use evenkeel_console::{
-    Alerting, AuditLog, Console, Counters, OrderError, OrderRequest, ReloadRequest, WeightsRequest,
+    Alerting, AuditLog, Console, Counters, MemberError, MemberRequest, OrderError, OrderRequest,
+    ReloadRequest, WeightsRequest,
 };
 use model::alert::{AlertState, AlertStatus, AlertsStatus, Deliveries, ReceiverStatus, Severity, TestResult};
 use model::cluster::{OrchestratorStatus, OrchestratorsStatus, OwnPart, PlanBStatus};
@@ -17,7 +18,9 @@ use model::geography::{Code, Geography};
 use model::node::{NodeLoad, NodeRecord, NodeStatus};
 use model::plan::{Draining, Moved, Plan, PlanQuery};
 use model::record::{AttemptRecord, QueueRecord, RecordQuery, RequestRecord, TlsRecord};
-use model::state::{BackendId, Ejection, Health, Mode, OrderAction, Override, RouteOrder, Source, Timestamp};
+use model::state::{
+    BackendId, Ejection, Health, MemberAction, Mode, OrderAction, Override, RouteOrder, Source, Timestamp,
+};
 use model::status::{
     BackendLive, BackendStatus, CertificateStatus, ConfigStatus, Event, ListenerStatus, LoadBalancerStatus,
     PoolLive, PoolStatus, QueueStatus, RefusedRevision, ReloadStatus, RouteStatus, SourceStatus,
@@ -157,6 +160,7 @@ impl Api {
             recall: Arc::new(|query| Box::pin(std::future::ready(recall(&query)))),
             orders,
             weights: weights(),
+            members: members(),
             reloads,
             alerts: alerting(),
             registry: Arc::new(registry),
@@ -627,6 +631,28 @@ fn status() -> Status {
             message: "connection refused".to_owned(),
         }],
     }
+}
+
+/// Takes what members ask for as the owner of the registrations would.
+fn members() -> mpsc::Sender<MemberRequest> {
+    let (sender, mut requests) = mpsc::channel::<MemberRequest>(1);
+    tokio::spawn(async move {
+        while let Some(MemberRequest {
+            backend,
+            action,
+            reply,
+        }) = requests.recv().await
+        {
+            let answer = match action {
+                MemberAction::Register(..) if backend.address.port() == 1 => Err(MemberError::TooMany(5)),
+                MemberAction::Register(_, ttl) => Ok(Some(ttl.unwrap_or(std::time::Duration::from_secs(15)))),
+                MemberAction::Leave => Err(MemberError::UnknownMember(backend.address)),
+                MemberAction::Beat => Ok(None),
+            };
+            let _ = reply.send(answer);
+        }
+    });
+    sender
 }
 
 /// Takes each order for a route as the owner of the overrides would.

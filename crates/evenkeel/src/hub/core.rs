@@ -27,7 +27,7 @@ use model::snapshot::{Layers, Snapshot};
 use model::state::{
     BackendId, ByLoadBalancer, CircuitMoved, Ejected, Ejection, Health, HealthState, Members, Observed,
     Order, OrderAction, Override, OverrideKey, Overrides, Report, RouteKey, RouteOrder, RouteWeights,
-    Timestamp, Verdict,
+    Silence, Timestamp, Verdict,
 };
 use model::status::{ConfigStatus, Event, ListenerStatus, MAX_EVENTS, ReloadStatus};
 use orchestrator::acme::AcmeEvent;
@@ -66,6 +66,8 @@ pub(crate) enum Input {
     Remembered(Members),
     /// What sources say of the members of pools.
     Members(Vec<Report>),
+    /// Members fell silent, or are heard again.
+    Silence(Vec<Silence>),
     /// Active checks reached verdicts.
     Verdicts(Vec<Verdict>),
     /// The data plane ejected a backend; already in force there.
@@ -212,6 +214,7 @@ impl Core {
         match input {
             Input::Remembered(members) => self.remember(now, members),
             Input::Members(reports) => self.take_reports(now, reports, &mut effects),
+            Input::Silence(news) => self.take_silence(now, news, &mut effects),
             Input::Verdicts(verdicts) => self.take_verdicts(now, verdicts, &mut effects),
             Input::Ejected(ejected) => self.take_ejection(now, ejected, &mut effects),
             Input::CertificateOrdered(event) => {
@@ -564,6 +567,8 @@ impl Core {
             );
             let health = &mut self.observed.health;
             health.take_out_of(name, |id, _| !known.is_checked(id));
+            let silent = &mut self.observed.silent;
+            silent.take_out_of(name, |id, _| !known.has(id));
             let ejections = &mut self.observed.ejections;
             ejections.take_out_of(name, |id, _| !known.has(id));
             if self.counts.part(name).is_some() {

@@ -34,7 +34,7 @@ use model::acme::Managed;
 use model::cluster::ClusterNews;
 use model::config::Config;
 use model::node::NodeEvent;
-use model::state::{Report, Verdict};
+use model::state::{Report, Silence, Verdict};
 use orchestrator::acme::AcmeEvent;
 use orchestrator::discovery;
 use tokio::sync::{mpsc, watch};
@@ -119,6 +119,8 @@ pub(crate) struct Inputs {
     pub(crate) ordered: mpsc::Receiver<AcmeEvent>,
     /// What sources say of the members of pools.
     pub(crate) reports: mpsc::Receiver<Report>,
+    /// Who fell silent, and who is heard again.
+    pub(crate) silences: mpsc::Receiver<Vec<Silence>>,
     /// Events of the data plane.
     pub(crate) events: mpsc::Receiver<DataplaneEvent>,
 }
@@ -155,6 +157,7 @@ impl Hub {
                 }
                 Some(news) = inputs.news.recv() => self.handle(Input::Cluster(news)).await,
                 Some(event) = inputs.nodes.recv() => self.handle(Input::Node(event)).await,
+                Some(news) = inputs.silences.recv() => self.handle(Input::Silence(news)).await,
                 Some(event) = inputs.ordered.recv() => {
                     self.handle(Input::CertificateOrdered(event)).await;
                 }

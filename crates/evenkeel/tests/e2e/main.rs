@@ -42,6 +42,7 @@ mod http2_mixes;
 mod hygiene;
 mod known_attacks;
 mod limits;
+mod members;
 mod orders;
 mod overload;
 mod plan;

@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 use std::path::Path;
 
+use crate::members::{TOKEN, hash};
 use crate::support::{Authority, Backend, Client, Evenkeel, Gate, Load, QUIET, shop, wait_until};
 
 /// Names in the tables of the reference.
@@ -47,12 +48,20 @@ ocsp = "{}"
 fn the_scrape_is_what_the_reference_says() {
     let (one, two) = (Backend::named("one"), Backend::named("two"));
     two.kill();
-    let more = "sticky = { client_address = true }\nroutes = [{ pool = \"default\", rate_limit = { requests = 1000 }, buffer_requests = {} }]\npassive = { consecutive_failures = 1 }\nmax_requests = 100\ncircuit_breaker.window = \"10s\"\nhealth = { interval = \"100ms\", fast_interval = \"50ms\" }\ndiscovery = { file = \"/nonexistent/members\" }\n[[alerts.webhooks]]\nurl = \"http://127.0.0.1:1/\"\n";
+    let more = "sticky = { client_address = true }\nroutes = [{ pool = \"default\", rate_limit = { requests = 1000 }, buffer_requests = {} }]\npassive = { consecutive_failures = 1 }\nmax_requests = 100\ncircuit_breaker.window = \"10s\"\nhealth = { interval = \"100ms\", fast_interval = \"50ms\" }\ndiscovery = { file = \"/nonexistent/members\" }\nheartbeat = { token_hash = \"HASH\", timeout = \"1h\" }\n[[alerts.webhooks]]\nurl = \"http://127.0.0.1:1/\"\n";
     let authority = Authority::new();
-    let evenkeel = Evenkeel::start(&(shop(&[&one, &two], more) + &secure(&one, &authority)));
+    let evenkeel =
+        Evenkeel::start(&(shop(&[&one, &two], &more.replace("HASH", &hash())) + &secure(&one, &authority)));
     evenkeel.wait_for_state(two.address, "down");
     let shop = evenkeel.listener("shop", "http");
     assert_eq!(Client::connect(shop).get("/").status(), 200);
+    let heartbeat = format!(
+        "POST /api/v1/load-balancers/shop/pools/default/heartbeats/{}",
+        one.address
+    );
+    let heartbeat =
+        format!("{heartbeat} HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer {TOKEN}\r\n\r\n");
+    assert_eq!(Client::connect(evenkeel.admin).ask(&heartbeat).status(), 204);
     assert_eq!(Client::connect(shop).ask("GET / HTTP/1.1\r\n\r\n").status(), 400);
     assert_eq!(evenkeel.cli(&["reload"]).status.code(), Some(0));
     let metrics = evenkeel.metrics();

@@ -273,7 +273,7 @@ fn forwards_nothing(s: &Section<'_>) -> bool {
 fn default_pool(f: &mut Findings<'_>, s: &Section<'_>) -> Option<Declared> {
     let elsewhere = ["listeners", "routes"].iter().any(|key| s.entry(key).is_some());
     if elsewhere
-        && !["backend_servers", "pools", "discovery"]
+        && !["backend_servers", "pools", "discovery", "registration"]
             .iter()
             .any(|key| s.is_given(key))
     {

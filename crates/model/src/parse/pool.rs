@@ -93,7 +93,7 @@ fn consistent_hash(f: &mut Findings<'_>, s: &Section<'_>) -> ConsistentHash {
 
 fn backends(f: &mut Findings<'_>, s: &Section<'_>, http2: bool) -> Option<Vec<Backend>> {
     // Members may all be found; whether they are is not said by a table with an error in it.
-    let may_be_found = s.is_given("discovery");
+    let may_be_found = s.is_given("discovery") || s.is_given("registration");
     if s.entry("backend_servers").is_none() && may_be_found {
         return Some(Vec::new());
     }

@@ -1,16 +1,30 @@
-//! The keys of members that are not declared.
+//! The keys of members that are not declared, and of those that say that they live.
 
-use super::Default::{Means, Required};
-use super::Kind::Text;
-use super::keys::key;
+use super::Default::{Is, Means, Required};
+use super::Kind::{Duration, Integer, OneOrList, Text};
+use super::keys::{HOUR, SECOND, key};
 use super::{Form, Key, Kind, Table};
 
-pub(super) static MEMBERSHIP_KEYS: &[Key] = &[key(
-    "discovery",
-    Kind::Table(&DISCOVERY),
-    Means("none"),
-    "Where further members are looked up, beside `backend_servers` or instead of them.",
-)];
+pub(super) static MEMBERSHIP_KEYS: &[Key] = &[
+    key(
+        "discovery",
+        Kind::Table(&DISCOVERY),
+        Means("none"),
+        "Where further members are looked up, beside `backend_servers` or instead of them.",
+    ),
+    key(
+        "registration",
+        Kind::Table(&REGISTRATION),
+        Means("nobody can"),
+        "How further members register themselves, beside `backend_servers` or instead of them.",
+    ),
+    key(
+        "heartbeat",
+        Kind::Table(&HEARTBEAT),
+        Means("none is expected"),
+        "How members that did not register say that they live, beside the active check or instead of it.",
+    ),
+];
 
 pub(crate) static DISCOVERY: Table = Table {
     id: "discovery",
@@ -22,5 +36,67 @@ pub(crate) static DISCOVERY: Table = Table {
         Required,
         "A file with one member a line, or a JSON list; looked at each second.",
     )]],
+    rules: &[],
+};
+
+pub(crate) static REGISTRATION: Table = Table {
+    id: "registration",
+    heading: "registration of a pool",
+    about: "Members that register themselves over the admin API. See [members](members.md).",
+    keys: &[&[
+        key(
+            "token_hash",
+            Text(Form::TokenHash),
+            Required,
+            "SHA-256 of the token that `evenkeel token create` made: who has that token may register members of this pool, and do nothing else.",
+        ),
+        key(
+            "ttl",
+            Duration {
+                min: SECOND,
+                max: HOUR,
+                or_zero: false,
+            },
+            Is("\"15s\""),
+            "How long a member that says nothing stays, where it does not ask for another time.",
+        ),
+        key(
+            "max",
+            Integer { min: 1, max: 10_000 },
+            Is("1000"),
+            "Members that may be registered; beyond it new ones are answered 429.",
+        ),
+        key(
+            "allow",
+            OneOrList(&Text(Form::Network)),
+            Means("all but loopback and link-local ones"),
+            "Addresses that may be registered.",
+        ),
+    ]],
+    rules: &[],
+};
+
+pub(crate) static HEARTBEAT: Table = Table {
+    id: "heartbeat",
+    heading: "heartbeat of a pool",
+    about: "Members say over the admin API that they live; who is silent is down. See [members](members.md#heartbeats).",
+    keys: &[&[
+        key(
+            "token_hash",
+            Text(Form::TokenHash),
+            Required,
+            "SHA-256 of the token that `evenkeel token create` made: who has that token may send heartbeats for members of this pool, and do nothing else.",
+        ),
+        key(
+            "timeout",
+            Duration {
+                min: SECOND,
+                max: HOUR,
+                or_zero: false,
+            },
+            Is("\"15s\""),
+            "Who is silent for longer is down, until the next heartbeat.",
+        ),
+    ]],
     rules: &[],
 };

@@ -40,7 +40,7 @@ pub(super) static POOL_KEYS: &[Key] = &[
             min: 0,
         },
         Required,
-        "What is balanced against, each once: addresses, or tables with a weight. Needed unless the pool has `discovery`; in the short form also unless `pools` is given, or every request is answered by routes and listeners.",
+        "What is balanced against, each once: addresses, or tables with a weight. Needed unless the pool has `discovery` or `registration`; in the short form also unless `pools` is given, or every request is answered by routes and listeners.",
     ),
     key(
         "health",
@@ -158,7 +158,10 @@ pub(crate) static POOL: Table = Table {
     heading: "[load_balancers.NAME.pools.NAME]",
     about: "Backends that serve the same thing, with how to choose among them. The same keys directly in a load balancer describe its pool `default`.",
     keys: &[POOL_KEYS, MEMBERSHIP_KEYS, OVERLOAD_KEYS],
-    rules: &[POOL_RULES, &[Rule::AnyOf(&["backend_servers", "discovery"])]],
+    rules: &[
+        POOL_RULES,
+        &[Rule::AnyOf(&["backend_servers", "discovery", "registration"])],
+    ],
 };
 
 pub(crate) static BACKEND: Table = Table {

@@ -1,7 +1,7 @@
 //! What is declared holds of the parser: every key is read, every default is true, every range is kept.
 
 use super::{ALL, Default, Form, Key, Kind, Table, json_schema};
-use crate::config::{Config, Pattern};
+use crate::config::{Config, Pattern, TokenHash};
 use crate::diagnostic::Diagnostic;
 use crate::effective::to_toml;
 use crate::parse::parse_toml;
@@ -216,6 +216,11 @@ fn document(table: &Table, key: &str, line: &str) -> String {
             format!("{balancer}circuit_breaker.{present}\ncircuit_breaker.{line}\n")
         }
         "sticky" => format!("{balancer}sticky.cookie = \"evk\"\nsticky.{line}\n"),
+        "registration" | "heartbeat" => {
+            let hash = TokenHash::of(b"x");
+            let needed = without("token_hash", &format!("{}.token_hash = \"{hash}\"", table.id));
+            format!("{balancer}{needed}{}.{line}\n", table.id)
+        }
         other => format!("{balancer}{other}.{line}\n"),
     }
 }

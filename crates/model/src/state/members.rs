@@ -3,10 +3,11 @@
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use super::{ByLoadBalancer, OfLoadBalancer, Timestamp};
+use super::{BackendId, ByLoadBalancer, OfLoadBalancer, Timestamp};
 use crate::config::{Membership, Name};
 
 /// Where a member was learnt of, in order of precedence: where two name one address, the first one's word counts.
@@ -88,6 +89,18 @@ pub struct Found {
     pub proven: bool,
 }
 
+impl Found {
+    /// The same as its source names it.
+    pub fn listed(&self) -> Listed {
+        Listed {
+            weight: self.weight,
+            zone: self.zone.clone(),
+            draining: self.draining.is_some(),
+            load: self.load,
+        }
+    }
+}
+
 /// What one source says of one pool, whole: what is not in it is not a member any more.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Report {
@@ -103,6 +116,26 @@ pub struct Report {
     pub stale: Option<String>,
     /// Members that the source names beyond what it may.
     pub left_out: usize,
+}
+
+/// A member that fell silent, or is heard again.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Silence {
+    /// Which.
+    pub backend: BackendId,
+    /// For how long it may be silent, when it is silent now.
+    pub silent: Option<Duration>,
+}
+
+/// What a member asks for over the admin API.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum MemberAction {
+    /// To be a member, for so long; `None`: as long as the pool says.
+    Register(Listed, Option<Duration>),
+    /// To be none any more.
+    Leave,
+    /// To be known to live.
+    Beat,
 }
 
 /// All of them, by load balancer and pool.

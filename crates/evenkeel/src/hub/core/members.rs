@@ -7,12 +7,13 @@ use std::time::Duration;
 
 use model::config::{Config, Name, Pool};
 use model::state::{
-    BackendId, Found, Health, Listed, Members, OverrideKey, PoolMembers, Report, Source, SourceState,
-    Timestamp,
+    BackendId, Found, Health, HealthState, Listed, Members, OverrideKey, PoolMembers, Report, Silence,
+    Source, SourceState, Timestamp,
 };
 
 use super::super::changes::Kind;
 use super::{Core, Effect};
+use crate::text::duration;
 
 /// How long an order outlives a backend that was found and is not found any more: it may come back, and should it
 /// not, whoever gets its address next must not meet an order that was meant for it.
@@ -132,6 +133,39 @@ impl Core {
             .health
             .get(&id)
             .is_some_and(|state| state.health == Health::Up)
+    }
+
+    /// Takes who fell silent, and who is heard again.
+    pub(super) fn take_silence(&mut self, now: Timestamp, news: Vec<Silence>, effects: &mut Vec<Effect>) {
+        for Silence { backend, silent } in news {
+            // It may have crossed a change that removed the backend.
+            if !self.has_backend(&backend) {
+                continue;
+            }
+            let known = self.observed.silent.get(&backend).cloned();
+            let subject = backend.to_string();
+            match (silent, known) {
+                (Some(timeout), None) => {
+                    let reason = format!("silent for {}", duration(timeout));
+                    let state = HealthState {
+                        health: Health::Down,
+                        reason: reason.clone(),
+                        since: now,
+                    };
+                    self.count(&backend, |counts| counts.to_down += 1);
+                    self.record(now, (Kind::BackendDown, subject, reason), effects);
+                    self.observed.silent.insert(backend, state);
+                }
+                (None, Some(known)) => {
+                    self.count(&backend, |counts| counts.to_up += 1);
+                    let silence = duration(Duration::from_secs(now.since(known.since).as_secs()));
+                    let message = format!("heard again (was silent, and down for {silence})");
+                    self.record(now, (Kind::BackendUp, subject, message), effects);
+                    self.observed.silent.remove(&backend);
+                }
+                (Some(_), Some(_)) | (None, None) => {}
+            }
+        }
     }
 
     /// Notes that these have been seen to work, where that is news.
