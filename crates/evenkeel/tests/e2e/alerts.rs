@@ -2,7 +2,7 @@
 
 use std::net::SocketAddr;
 
-use peers::Alertmanager;
+use peers::{Alertmanager, Etcd};
 use serde_json::Value;
 
 use crate::support::{
@@ -391,6 +391,71 @@ fn a_refused_config_is_an_alert_until_one_is_taken() {
     assert_eq!(refused.unwrap()["labels"]["node"], "evenkeel", "{shown}");
     evenkeel.reload(&config);
     wait_until("its end is told", || has(&hook, "-config_refused "));
+}
+
+/// A node of a cluster that tells its own webhook.
+fn node(name: &str, etcd: &Etcd, hook: &Backend) -> Evenkeel {
+    Evenkeel::start(&format!(
+        "[node]\nname = \"{name}\"\n[store]\nkind = \"etcd\"\nendpoints = [\"{}\"]\n[alerts]\n{QUICK}{}\n",
+        etcd.endpoints()[0],
+        webhook(hook)
+    ))
+}
+
+fn tells(evenkeel: &Evenkeel) -> bool {
+    shown(evenkeel)["sends"] == true
+}
+
+fn fires(evenkeel: &Evenkeel, name: &str) -> bool {
+    let shown = shown(evenkeel);
+    let mut alerts = shown["alerts"].as_array().unwrap().iter();
+    alerts.any(|alert| alert["name"] == name && alert["state"] == "firing")
+}
+
+/// Scenario: two nodes share a store, and a backend of a load balancer from there dies. The one that leads tells of
+/// it, the other one sees it and keeps silent. The leader is killed: the other one leads, and tells of the backend, of
+/// the lost node, and that the leader has changed.
+#[test]
+fn in_a_cluster_one_node_tells() {
+    let etcd = Etcd::start(1);
+    let (hook_a, hook_b) = (taking(), taking());
+    let (one, two) = (Backend::named("one"), Backend::named("two"));
+    let a = node("a", &etcd, &hook_a);
+    wait_until("a leads", || a.status()["orchestrators"]["own"]["leads"] == true);
+    let b = node("b", &etcd, &hook_b);
+    wait_until("b sees that a tells", || tells(&a) && !tells(&b));
+    let text = a.place().path().join("shop.toml");
+    std::fs::write(&text, shop(&[&one, &two], CHECKED)).unwrap();
+    let applied = a.cli(&["apply", text.to_str().unwrap()]);
+    assert_eq!(applied.status.code(), Some(0), "{applied:?}");
+    for node in [&a, &b] {
+        wait_until("the load balancer is there", || {
+            node.status()["load_balancers"]
+                .as_array()
+                .is_some_and(|all| !all.is_empty())
+        });
+        node.wait_for_state(two.address, "eligible");
+    }
+    two.kill();
+    let down = format!("+backend_down {}", two.address);
+    wait_until("the leader tells", || has(&hook_a, &down));
+    wait_until("the other one sees it", || fires(&b, "backend_down"));
+    assert!(!has(&hook_b, &down), "{:?}", told(&hook_b));
+
+    drop(a);
+    let begun = std::time::Instant::now();
+    for wanted in ["+leader_changed ", "+node_lost ", &down] {
+        // The leases of the dead one last for ten seconds, and longer when the machine is busy.
+        while !has(&hook_b, wanted) {
+            assert!(
+                begun.elapsed() < crate::support::DEADLINE * 3,
+                "{wanted}: {:?}",
+                told(&hook_b)
+            );
+            std::thread::sleep(std::time::Duration::from_millis(50)); // condition poll
+        }
+    }
+    eprintln!("told by the next leader after {:?}", begun.elapsed());
 }
 
 /// Scenario: a config names files for alerts that are not there. `check` says so, at the key.
