@@ -16,6 +16,9 @@ const COLLECTOR: &str = include_str!("collector.py");
 const ADMIN_TOKEN: &str = "mark-of-the-admin-token";
 const NODE_SECRET: &str = "mark-of-the-secret-of-the-node";
 const STICKY_SECRET: &str = "mark-of-the-secret-of-a-pool";
+const RECEIVER_PATH: &str = "mark-of-the-url-of-a-receiver";
+const RECEIVER_TOKEN: &str = "mark-of-the-token-for-a-receiver";
+const RECEIVER_SECRET: &str = "mark-of-the-secret-of-signatures";
 const COLLECTOR_FIELD: &str = "mark-of-the-field-for-the-collector";
 /// What requests carry.
 const REQUEST_TOKEN: &str = "mark-of-a-clients-authorization";
@@ -43,6 +46,14 @@ impl Vault {
         let collector = PythonPeer::start(COLLECTOR);
         let fields = place.path().join("collector-fields");
         std::fs::write(&fields, format!("Authorization: Bearer {COLLECTOR_FIELD}\n")).unwrap();
+        let file = |name: &str, text: String| std::fs::write(place.path().join(name), text).unwrap();
+        let nobody = free_address();
+        file(
+            "receiver-url",
+            format!("http://{nobody}/{RECEIVER_PATH}?key={RECEIVER_PATH}\n"),
+        );
+        file("receiver-token", format!("{RECEIVER_TOKEN}\n"));
+        file("receiver-secret", format!("{RECEIVER_SECRET}\n"));
         let (shop_key, edge_key) = (pem(&authority, "shop.key"), pem(&authority, "edge.key"));
         let made = program()
             .args(["token", "create", "--name", "ci", "--role", "operator"])
@@ -75,6 +86,9 @@ impl Vault {
             named("node.secret", NODE_SECRET),
             named("sticky.secret", STICKY_SECRET),
             named("tracing.headers_file", COLLECTOR_FIELD),
+            named("alerts.webhooks.url_file", RECEIVER_PATH),
+            named("alerts.webhooks.token_file", RECEIVER_TOKEN),
+            named("alerts.webhooks.secret_file", RECEIVER_SECRET),
             named("certificates.key_pem", second_line(&shop_key)),
             named("client_certificate.key_pem", second_line(&edge_key)),
             named("Authorization of a request", REQUEST_TOKEN),
@@ -147,6 +161,10 @@ to = "file:{log}"
 endpoint = "http://{collector}"
 sample = "100%"
 headers_file = "{fields}"
+[[alerts.webhooks]]
+url_file = "{place}/receiver-url"
+token_file = "{place}/receiver-token"
+secret_file = "{place}/receiver-secret"
 [load_balancers.shop]
 listeners = [
     {{ address = "{ip}:0" }},
@@ -191,6 +209,7 @@ tls = {{ insecure = true, client_certificate = {{ cert_pem = '''{edge}''', key_p
 "#,
         fields = parts.fields,
         entry = parts.entry,
+        place = parts.place.path().display(),
     )
 }
 
@@ -338,6 +357,11 @@ fn no_secret_is_told_to_anybody() {
             look("check of a mistake", &String::from_utf8_lossy(&output.stderr));
         }
     }
+    // Alerts that cannot be delivered.
+    look(
+        "alerts test",
+        admin(&vault, &evenkeel, "POST", "/api/v1/alerts/test", "").text(),
+    );
     // The secrets change: what is told of that?
     let changed = vault.config.replace("-of-before", "-of-after");
     let query = json!({ "text": changed, "format": "toml", "name": "evenkeel.toml" });
