@@ -317,8 +317,9 @@ impl Ledger {
 
     fn transaction(&self, reading: &Reading, change: &Change) -> Result<Transaction, DesiredError> {
         let key = |path: &str| self.space.key(path);
+        // What awaits confirmation, too: what was just confirmed must not be taken back.
         let transaction = self
-            .still(reading)
+            .as_read(self.still(reading), keys::PENDING, reading.pending_at)
             .put(key(&keys::log(change.record.revision)), json(&change.record)?)
             .put(key(keys::HEAD), json(&change.head)?);
         Ok(match &change.pending {
@@ -329,12 +330,15 @@ impl Ledger {
 
     /// The head and the number of the garbage are as they were read.
     fn still(&self, reading: &Reading) -> Transaction {
-        let as_read = |transaction: Transaction, path: &str, at: Option<Revision>| match at {
+        let transaction = self.as_read(Transaction::default(), keys::HEAD, reading.head_at);
+        self.as_read(transaction, keys::GARBAGE, reading.garbage_at)
+    }
+
+    fn as_read(&self, transaction: Transaction, path: &str, at: Option<Revision>) -> Transaction {
+        match at {
             Some(at) => transaction.unchanged(self.space.key(path), at),
             None => transaction.absent(self.space.key(path)),
-        };
-        let transaction = as_read(Transaction::default(), keys::HEAD, reading.head_at);
-        as_read(transaction, keys::GARBAGE, reading.garbage_at)
+        }
     }
 
     /// Puts objects, also those that are there: until something refers to them they may be collected at any time.

@@ -43,6 +43,7 @@ both_engines!(
     a_writer_that_dies_in_the_middle_leaves_nothing_half_made,
     garbage_goes_and_what_is_needed_stays,
     a_change_is_confirmed_or_taken_back_once,
+    what_is_confirmed_is_not_taken_back,
 );
 
 fn embedded<F: Future<Output = ()>>(scenario: impl FnOnce(Space) -> F) {
@@ -343,4 +344,41 @@ async fn a_change_is_confirmed_or_taken_back_once(space: Space) {
         (last.revision, last.what.as_str(), last.message.as_str()),
         (4, "revert of 3", "not confirmed in time")
     );
+}
+
+/// Scenario: somebody confirms at the very moment at which the time is over. Whoever is told that he did it has done it,
+/// and the other has not.
+async fn what_is_confirmed_is_not_taken_back(space: Space) {
+    let ledger = Ledger::new(space.clone());
+    change(&ledger, set("shop", 80, 1)).await;
+    let (mut confirmed, mut reverted) = (0, 0);
+    for round in 2..42 {
+        let try_it = ChangeQuery {
+            confirm: Some("2m".to_owned()),
+            ..set("shop", 80, round)
+        };
+        let before = backends(&ledger, None).await;
+        change(&ledger, try_it).await;
+        let after = backends(&ledger, None).await;
+        let pending = ledger.current().await.unwrap().pending.unwrap();
+        let (one, two) = (Ledger::new(space.clone()), Ledger::new(space.clone()));
+        let elsewhere = space.clone();
+        let confirm = tokio::spawn(async move {
+            // Later by a few writes, by turns.
+            for _ in 0..round % 5 {
+                let write = Transaction::default().put(elsewhere.key("elsewhere"), "x");
+                elsewhere.store().commit(write).await.unwrap();
+            }
+            one.confirm(None).await
+        });
+        let revert = tokio::spawn(async move { two.revert(&pending, "evenkeel", "late", NOW).await });
+        let (confirm, revert) = (confirm.await.unwrap(), revert.await.unwrap());
+        assert_eq!(confirm.is_ok(), revert.is_err(), "{confirm:?} {revert:?}");
+        let now = backends(&ledger, None).await;
+        assert_eq!(now, if confirm.is_ok() { after } else { before });
+        confirmed += u32::from(confirm.is_ok());
+        reverted += u32::from(revert.is_ok());
+    }
+    println!("confirmed {confirmed}, reverted {reverted}");
+    assert!(confirmed > 0 && reverted > 0);
 }
