@@ -16,6 +16,7 @@ mod open;
 pub mod orders;
 mod space;
 mod sync;
+pub mod upkeep;
 
 pub use open::{OpenError, open};
 pub use space::Space;

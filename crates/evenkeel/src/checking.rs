@@ -14,6 +14,7 @@ use anyhow::Context;
 use cluster::Space;
 use cluster::checks::{self, Own, Part};
 use cluster::member::{self, Leave, Orchestrating};
+use cluster::upkeep;
 use model::cluster::{ClusterNews, OrchestratorsStatus};
 use model::config::{Config, HealthCheck, Name, Role, StoreConfig};
 use model::state::{BackendId, Target, Verdict};
@@ -83,6 +84,8 @@ pub(crate) fn start(
     let (orchestrating, part) = match has(Role::Orchestrator) {
         true => {
             let (orchestrating, part) = orchestrate(config, space, settings)?;
+            let post = orchestrating.post.clone();
+            tokio::spawn(upkeep::run(space.clone(), post, wanted.clone(), upkeep::EVERY));
             (Some(orchestrating), Some(part))
         }
         false => (None, None),

@@ -10,4 +10,5 @@ mod line;
 mod node;
 mod plan_b;
 mod sharing;
+mod upkeep;
 mod watcher;
