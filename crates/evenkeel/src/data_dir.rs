@@ -1,8 +1,10 @@
 //! The data directory: what must survive a restart, and the lock that keeps two processes apart.
 //!
-//! `overrides.json` holds the operators' orders. It is replaced, never edited: a temporary file is written,
-//! synced, renamed over the old one, and the directory is synced; a crash at any moment leaves the old orders or
-//! the new ones. A file that cannot be *understood* is moved aside (`overrides.json.corrupt-N`) with a warning
+//! The operators' orders are in the store. `orders.json` holds those last known of a store that is elsewhere, for a
+//! start without it; `overrides.json` is of an earlier version, and read until the store has its orders. The first is
+//! replaced, never edited: a temporary file is written, synced, renamed over the old one, and the directory is
+//! synced; a crash at any moment leaves the old orders or the new ones. A file that cannot be *understood* is moved
+//! aside (`orders.json.corrupt-N`) with a warning
 //! and the start goes on, because serving without the orders is better than not serving. A file that cannot be
 //! *read*, or that a newer version wrote, refuses the start: there the orders are intact and someone can help.
 //!
