@@ -257,7 +257,8 @@ impl Outbox {
         group.repeat_ms = Some(now.ms.saturating_add(self.timing.repeat_ms));
     }
 
-    /// Nobody knows whether the message arrived: what it said to fire may be believed.
+    /// Nobody knows whether the message arrived: what it said to fire may be believed, and what
+    /// it said to have ended too.
     fn perhaps_told(&mut self, now: Moment, sent: &Notification) {
         for news in &sent.groups {
             let Some(group) = self.groups.get_mut(&news.key) else {
@@ -266,6 +267,12 @@ impl Outbox {
             for alert in news.firing.iter().filter(|a| self.sends_shared || a.own) {
                 if !group.told.contains_key(&alert.id) {
                     group.tell(alert, now.wall, false);
+                }
+            }
+            // Should it fire again before its end is confirmed, it is told again.
+            for (alert, _) in &news.resolved {
+                if let Some(told) = group.told.get_mut(&alert.id) {
+                    told.sure = false;
                 }
             }
         }

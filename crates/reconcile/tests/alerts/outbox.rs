@@ -176,6 +176,19 @@ fn the_end_of_what_may_have_arrived_is_told() {
     }
 }
 
+/// Scenario: nobody knows whether an end arrived, and the alert fires again. It is told again, not taken for known.
+#[test]
+fn what_fires_again_after_an_end_in_doubt_is_told() {
+    let mut world = World::new(ReceiverKind::Webhook);
+    world.hold(0, &[pool_down("shop")]);
+    world.deliver(10_000).unwrap();
+    world.hold(20_000, &[]);
+    assert_eq!(world.take(310_000).as_deref(), Some("-pool_down shop/default"));
+    world.hold(310_500, &[pool_down("shop")]);
+    world.done(311_000, IN_DOUBT);
+    assert_eq!(world.deliver(313_000).as_deref(), Some("+pool_down shop/default"));
+}
+
 /// Scenario: an alert ends while the first message about it is under way. It arrives, so its end is told.
 #[test]
 fn an_end_during_the_delivery_is_told_after_it() {

@@ -1,5 +1,9 @@
 //! The whole machine under random conditions and a random receiver, against a shadow model that knows what holds,
 //! since when, and what the receiver believes.
+//!
+//! To see that the shadow sees, these rules of the outbox were broken one at a time, and each was noticed: what may
+//! have arrived counts as told; a group that is under way is kept until it has landed; the least time between two
+//! messages; an end that was told is told no more.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
