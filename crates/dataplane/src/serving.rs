@@ -361,7 +361,11 @@ impl Serving {
             if let Some(previous) = quiet
                 && before.is_some_and(|before| Arc::ptr_eq(before, &lb))
             {
-                listeners.extend(previous.listeners_of(name).iter().cloned());
+                let same = config
+                    .listeners
+                    .iter()
+                    .filter_map(|l| previous.listener(l.address));
+                listeners.extend(same.cloned());
                 load_balancers.insert(name.clone(), lb);
                 continue;
             }

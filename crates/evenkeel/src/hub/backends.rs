@@ -72,7 +72,7 @@ impl Probed {
     /// Whether the same is checked.
     pub(super) fn agree(a: Option<&Arc<Self>>, b: Option<&Arc<Self>>) -> bool {
         match (a, b) {
-            (Some(a), Some(b)) => a.check == b.check && a.addresses == b.addresses,
+            (Some(a), Some(b)) => Arc::ptr_eq(a, b) || (a.check == b.check && a.addresses == b.addresses),
             (a, b) => a.is_none() && b.is_none(),
         }
     }
