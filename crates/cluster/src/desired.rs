@@ -298,6 +298,7 @@ impl Ledger {
             };
             match commands::resolve(record, answer, found.as_ref(), head) {
                 Next::Made => {
+                    self.space.hint(record.revision);
                     self.made(change);
                     return Ok(true);
                 }

@@ -18,7 +18,8 @@ mod space;
 mod sync;
 pub mod upkeep;
 
-pub use open::{OpenError, open};
+pub use open::{OpenError, notifying, open};
 pub use space::Space;
+pub use store::notify::NotifierStatus;
 pub use store::{Store, StoreError};
-pub use sync::{Desired, Last, Offer, Refused, Standing, Sync};
+pub use sync::{DELAY_BOUNDS, Delays, Desired, Last, Offer, Refused, Standing, Sync};

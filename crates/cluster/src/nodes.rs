@@ -13,7 +13,7 @@ use model::config::Name;
 use model::node::{NodeEvent, NodeRecord};
 use store::{Committed, Entry, Event, Followed, Held, Revision, StoreError, Transaction};
 use tokio::sync::{mpsc, oneshot, watch};
-use tokio::time::{sleep, timeout};
+use tokio::time::{Instant, sleep, timeout};
 
 use crate::Space;
 
@@ -41,6 +41,7 @@ pub async fn register(
         key: space.key(&format!("nodes/{name}")),
         space,
         held: None,
+        refused_since: None,
         warned: false,
     };
     loop {
@@ -69,6 +70,8 @@ struct Registration {
     space: Space,
     key: String,
     held: Option<Own>,
+    /// Since when the name is somebody else's.
+    refused_since: Option<Instant>,
     warned: bool,
 }
 
@@ -118,16 +121,19 @@ impl Registration {
         transaction = transaction.put_leased(&self.key, value, lease.lease());
         if let Committed::Done(changed) = self.space.store().commit(transaction).await? {
             self.held = Some(Own { lease, changed });
-            self.warned = false;
+            (self.refused_since, self.warned) = (None, false);
         }
         Ok(())
     }
 
+    /// Warns once the name has been another's for longer than the lease of a former life could last.
     fn warn(&mut self) {
-        if !std::mem::replace(&mut self.warned, true) {
+        let since = *self.refused_since.get_or_insert_with(Instant::now);
+        if since.elapsed() > 2 * Duration::from_secs(LEASE_SECONDS.into())
+            && !std::mem::replace(&mut self.warned, true)
+        {
             tracing::warn!(
-                "another process has this node's name in the store ({}): if it is no former life of this one, give \
-                 each a `node.name` of its own",
+                "another process has this node's name in the store ({}): give each a `node.name` of its own",
                 self.key
             );
         }

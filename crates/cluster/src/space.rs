@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use store::notify::{Notifier, NotifierStatus};
 use store::{Entry, Store};
 
 /// A store, and the prefix of all keys in it. Cheap to clone.
@@ -9,6 +10,7 @@ use store::{Entry, Store};
 pub struct Space {
     store: Store,
     prefix: Arc<str>,
+    notifier: Option<Notifier>,
 }
 
 impl Space {
@@ -18,7 +20,30 @@ impl Space {
         Self {
             store,
             prefix: prefix.into(),
+            notifier: None,
         }
+    }
+
+    /// The same, whose changes are hinted at.
+    #[must_use]
+    pub fn telling(self, notifier: Notifier) -> Self {
+        Self {
+            notifier: Some(notifier),
+            ..self
+        }
+    }
+
+    /// Hints that the desired layer has a new revision, where there is somebody to tell. Waits for nothing.
+    pub fn hint(&self, revision: u64) {
+        if let Some(notifier) = &self.notifier {
+            notifier.publish(revision);
+        }
+    }
+
+    /// How the channel of hints is, where there is one.
+    #[must_use]
+    pub fn hints(&self) -> Option<NotifierStatus> {
+        self.notifier.as_ref().map(Notifier::status)
     }
 
     /// The store.

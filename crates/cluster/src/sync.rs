@@ -68,6 +68,28 @@ pub struct Standing {
     /// Time from the writing of the last change to its being served here, when it came while this node was
     /// listening; by two clocks, where two machines have part in it.
     pub took: Option<Duration>,
+    /// All such times.
+    pub delays: Delays,
+}
+
+/// Upper bounds of the buckets of [`Delays`], in seconds.
+pub const DELAY_BOUNDS: [f64; 9] = [0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 5.0, 36.0];
+
+/// How long changes took to be served.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Delays {
+    /// Changes per bucket of [`DELAY_BOUNDS`]; the last is beyond all of them.
+    pub counts: [u64; DELAY_BOUNDS.len() + 1],
+    /// All times together.
+    pub sum: Duration,
+}
+
+impl Delays {
+    fn add(&mut self, took: Duration) {
+        let bucket = DELAY_BOUNDS.iter().position(|bound| took.as_secs_f64() <= *bound);
+        self.counts[bucket.unwrap_or(DELAY_BOUNDS.len())] += 1;
+        self.sum += took;
+    }
 }
 
 /// A revision that is not served, and why.
@@ -347,6 +369,9 @@ impl Sync {
             standing.served = self.state.revision;
             standing.refused = None;
             standing.took = took;
+            if let Some(took) = took {
+                standing.delays.add(took);
+            }
         });
     }
 }

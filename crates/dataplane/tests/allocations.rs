@@ -211,6 +211,7 @@ fn snapshot(backends: &[SocketAddr], observe: Observe) -> Snapshot {
         },
         observe,
         store: StoreConfig::default(),
+        notify: None,
         alerts: Alerts::default(),
         load_balancers: BTreeMap::from([(name("test"), Arc::new(lb))]),
     });

@@ -7,16 +7,19 @@
 use std::fmt;
 use std::sync::Arc;
 
+use cluster::nodes::Nodes;
+use cluster::{DELAY_BOUNDS, NotifierStatus, Standing};
 use console::Counters;
 use dataplane::Description;
 use model::alert::{AlertKind, AlertState, AlertsStatus};
 use model::cluster::{OrchestratorsStatus, PlanBStatus};
 use model::config::Name;
+use model::node::NodeRecord;
 use model::snapshot::{Eligibility, Member, WEIGHT_SCALE};
 use model::state::{Health, Source, Timestamp};
 use model::status::ListenerStatus;
 use prometheus_client::collector::Collector;
-use prometheus_client::encoding::{DescriptorEncoder, EncodeMetric};
+use prometheus_client::encoding::{DescriptorEncoder, EncodeMetric, NoLabelSet};
 use prometheus_client::metrics::MetricType;
 use prometheus_client::metrics::counter::ConstCounter;
 use prometheus_client::metrics::gauge::ConstGauge;
@@ -45,7 +48,7 @@ metrics! {
     RELOADS "evenkeel_config_reloads_total" "counter" "result" "Reloads by result: ok or refused";
     LISTENER_OPEN "evenkeel_listener_open" "gauge" "load_balancer, listener" "Whether the listener is open (1)";
     ALL_DOWN "evenkeel_pool_all_down" "gauge" "load_balancer, pool" "Whether no backend of the pool is eligible (1)";
-    MEMBERS "evenkeel_pool_members" "gauge" "load_balancer, pool, source" "Members of the pool by where they were learnt of: declared, registered, dns or file";
+    MEMBERS "evenkeel_pool_members" "gauge" "load_balancer, pool, source" "Members of the pool by where they were learnt of: declared, registered or file";
     LEFT_OUT "evenkeel_pool_members_left_out" "gauge" "load_balancer, pool" "Members that were found and are not used: there are too many, or this process listens there itself";
     STALE "evenkeel_pool_source_stale" "gauge" "load_balancer, pool, source" "Whether the source's members are those of an earlier time (1): it cannot be asked, or says nonsense";
     ASKED "evenkeel_pool_member_requests_total" "counter" "load_balancer, pool, result" "What members asked for over the admin API, and registrations that ended: new, renewed, left, lapsed, heartbeat, too_many or not_allowed";
@@ -67,6 +70,14 @@ metrics! {
     VERDICTS "evenkeel_orchestrator_verdicts_total" "counter" "result" "Verdicts of this process for the store: written, refused (something had changed) or failed (no answer)";
     PLAN_B "evenkeel_plan_b_phase" "gauge" "phase" "1 for the phase that holds: following, holding, own_checks or handing_back";
     PLAN_B_BEGAN "evenkeel_plan_b_began_total" "counter" "" "Times that this node began to check the store's backends for itself";
+    STORE_CONNECTED "evenkeel_store_connected" "gauge" "" "Whether the store is heard (1)";
+    STORE_HEAD "evenkeel_store_revision" "gauge" "" "Revision that the store has, as far as this node knows";
+    STORE_SERVED "evenkeel_store_served_revision" "gauge" "" "Revision of the store that this node serves";
+    STORE_REFUSED "evenkeel_store_refused" "gauge" "" "Whether this node refuses what the store has (1)";
+    STORE_DELAY "evenkeel_store_apply_seconds" "histogram" "" "Time from the writing of a change to its being served by this node";
+    HINTS_CONNECTED "evenkeel_store_hints_connected" "gauge" "" "Whether hints over Redis are heard (1)";
+    HINTS "evenkeel_store_hints_total" "counter" "direction" "Hints over Redis by direction: sent, received, or nonsense (received, and no hint)";
+    NODES "evenkeel_nodes" "gauge" "state" "Nodes of the cluster, where this one looks after them, by what they serve: current, behind or refused";
     ALERTS_FIRING "evenkeel_alerts_firing" "gauge" "name" "Alerts that fire, by name (docs/alerts.md)";
     ALERTS_LEFT_OUT "evenkeel_alerts_left_out" "gauge" "" "Alerts that there was no room for";
     ALERT_DELIVERIES "evenkeel_alert_deliveries_total" "counter" "receiver, result" "Messages to receivers of alerts by what became of them: delivered, failed (tried again) or refused";
@@ -89,6 +100,17 @@ pub(crate) struct Figures {
     pub(crate) backend_connections: u64,
 }
 
+/// What is known of the store and of those who share it.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Stored {
+    /// How this node stands towards it.
+    pub(crate) standing: Standing,
+    /// Hints over Redis.
+    pub(crate) hints: NotifierStatus,
+    /// The nodes of the cluster.
+    pub(crate) nodes: Nodes,
+}
+
 /// The collector.
 pub(crate) struct ControlMetrics {
     /// The hub's view.
@@ -99,6 +121,8 @@ pub(crate) struct ControlMetrics {
     pub(crate) figures: Box<dyn Fn() -> Figures + Send + Sync>,
     /// What is seen of the orchestrators; `None`: this process checks everything.
     pub(crate) orchestrators: Box<dyn Fn() -> Option<OrchestratorsStatus> + Send + Sync>,
+    /// What is known of the store.
+    pub(crate) stored: Box<dyn Fn() -> Stored + Send + Sync>,
     /// Start of the process.
     pub(crate) started: Timestamp,
     /// Who asked the admin API.
@@ -129,6 +153,7 @@ impl Collector for ControlMetrics {
         backends(out, &view)?;
         self.admin(out)?;
         orchestrators(out, (self.orchestrators)())?;
+        stored(out, &(self.stored)())?;
         alerts(out, &self.alerts.borrow().clone())?;
         self.process(out, &figures)
     }
@@ -231,6 +256,39 @@ fn orchestrators(out: &mut DescriptorEncoder<'_>, seen: Option<OrchestratorsStat
         PLAN_B_BEGAN,
         seen.plan_b.as_ref().map_or(0, |plan_b| plan_b.began) as f64,
     )
+}
+
+fn stored(out: &mut DescriptorEncoder<'_>, stored: &Stored) -> fmt::Result {
+    let Stored {
+        standing,
+        hints,
+        nodes,
+    } = stored;
+    single(out, STORE_CONNECTED, flag(standing.connected))?;
+    single(out, STORE_HEAD, standing.head as f64)?;
+    single(out, STORE_SERVED, standing.served as f64)?;
+    single(out, STORE_REFUSED, flag(standing.refused.is_some()))?;
+    let bounds = DELAY_BOUNDS.iter().copied().chain([f64::INFINITY]);
+    let buckets: Vec<(f64, u64)> = bounds.zip(standing.delays.counts).collect();
+    let count = standing.delays.counts.iter().sum();
+    let encoder = out.encode_descriptor(STORE_DELAY.name, STORE_DELAY.help, None, MetricType::Histogram);
+    encoder?.encode_histogram::<NoLabelSet>(standing.delays.sum.as_secs_f64(), count, &buckets, None)?;
+    single(out, HINTS_CONNECTED, flag(hints.connected))?;
+    let by_direction = [
+        ("sent", hints.sent),
+        ("received", hints.received),
+        ("nonsense", hints.nonsense),
+    ];
+    let by_direction = by_direction.map(|(direction, n)| (vec![("direction", direction)], n as f64));
+    family(out, HINTS, by_direction)?;
+    let state = |record: &NodeRecord| match &record.refused {
+        Some(_) => "refused",
+        None if record.served < standing.head => "behind",
+        None => "current",
+    };
+    let count = |wanted: &str| nodes.values().filter(|record| state(record) == wanted).count();
+    let states = ["current", "behind", "refused"];
+    family(out, NODES, states.map(|s| (vec![("state", s)], count(s) as f64)))
 }
 
 fn listeners(out: &mut DescriptorEncoder<'_>, figures: &Figures) -> fmt::Result {
@@ -469,6 +527,7 @@ mod tests {
             alerts: watch::channel(AlertsStatus::default()).1,
             figures: Box::new(move || figures.clone()),
             orchestrators: Box::new(|| None),
+            stored: Box::new(Stored::default),
             started: started(),
             admin: Arc::default(),
             asked: Asked::default(),

@@ -42,7 +42,7 @@ use crate::declaring;
 use crate::foresight;
 use crate::hub::{Hub, Inputs, KnownOrders, OrderNews, Orders, Process, View};
 use crate::membership;
-use crate::metrics::{ControlMetrics, Figures};
+use crate::metrics::{ControlMetrics, Figures, Stored};
 use crate::now;
 use crate::registry::{self, Registration};
 use crate::remembered;
@@ -100,6 +100,7 @@ struct Shared {
     ready: AtomicBool,
     flags: Flags,
     ledger: Ledger,
+    space: Space,
     audit: Option<Arc<AuditLog>>,
 }
 
@@ -151,6 +152,7 @@ impl Shared {
             ready: AtomicBool::new(true),
             flags,
             ledger: Ledger::new(space.clone()),
+            space: space.clone(),
             audit: doors.audit.clone(),
         }
     }
@@ -170,6 +172,15 @@ impl Shared {
         let snapshot = self.view.borrow().snapshot.clone();
         let in_flight = |backend: &_| self.dataplane.live(backend).in_flight;
         foresight::of_config(config, &snapshot, now(), in_flight)
+    }
+
+    /// What is known of the store and of those who share it.
+    fn stored(&self) -> Stored {
+        Stored {
+            standing: self.standing.borrow().clone(),
+            hints: self.space.hints().unwrap_or_default(),
+            nodes: self.nodes.borrow().clone(),
+        }
     }
 
     /// What is seen of them, where there may be others.
@@ -211,6 +222,7 @@ impl Server {
         let identity = identity(&setup.config)?;
         let (data, secrets, space, last) = open_data_dir(&setup.config, identity.as_ref())?;
         let config = Arc::new(setup.config);
+        let (space, hints) = hinting(space, &config)?;
         let mut doors = Doors::open(&config.admin)?;
         let scheme = doors.scheme();
         let data = Arc::new(data);
@@ -243,6 +255,7 @@ impl Server {
             plane_events,
             nodes_in,
             sync,
+            hints,
             checking,
             verdicts: verdicts.1,
             news: news.1,
@@ -322,6 +335,7 @@ struct Tasks {
     plane_events: mpsc::Receiver<DataplaneEvent>,
     nodes_in: mpsc::Receiver<NodeEvent>,
     sync: Sync,
+    hints: mpsc::Receiver<()>,
     checking: Checking,
     verdicts: mpsc::Receiver<Verdict>,
     news: mpsc::Receiver<ClusterNews>,
@@ -379,9 +393,7 @@ impl Tasks {
             forwards: self.forwards,
         };
         tokio::spawn(hub.run(effects, inputs));
-        // Nobody hints: the watch tells.
-        let (_, no_hints) = mpsc::channel(1);
-        tokio::spawn(self.sync.run(offers_out, no_hints));
+        tokio::spawn(self.sync.run(offers_out, self.hints));
         let watched = source::watch(source, flags, text, reloads_in, candidates_out);
         tokio::spawn(watched);
         Senders {
@@ -408,6 +420,14 @@ fn start_plane(
         secrets: secrets.to_vec(),
         events: events.clone(),
     })?)
+}
+
+/// The store with hints over Redis, where the config has them; else nobody hints, and the watch tells.
+fn hinting(space: Space, config: &Config) -> anyhow::Result<(Space, mpsc::Receiver<()>)> {
+    match &config.notify {
+        Some(notify) => cluster::notifying(space, notify).context("[notify]"),
+        None => Ok((space, mpsc::channel(1).1)),
+    }
 }
 
 fn control_runtime() -> anyhow::Result<Runtime> {
@@ -523,6 +543,10 @@ fn console(shared: &Arc<Shared>, doors: Doors, senders: Senders) -> Console {
         orchestrators: {
             let shared = shared.clone();
             Box::new(move || shared.orchestrators())
+        },
+        stored: {
+            let shared = shared.clone();
+            Box::new(move || shared.stored())
         },
         started: shared.process.started,
         alerts: shared.alerts.status.clone(),
@@ -642,7 +666,7 @@ fn open_data_dir(
     let data = DataDir::open(&path)?;
     // Before the directory is given away, so that what is made here is given away too.
     let secrets = data.secrets()?;
-    let space = cluster::open(&config.store, &data.store())?;
+    let space = cluster::open(&config.store, &data.store()).context("[store]")?;
     let last = match config.store {
         StoreConfig::Embedded => None,
         StoreConfig::Etcd(_) => Some(Last::open(&data.last())?),

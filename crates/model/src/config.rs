@@ -68,7 +68,7 @@ pub use sticky::{
     DEFAULT_DRAIN_TIMEOUT, DEFAULT_LEARNED_TTL, DEFAULT_MAX_SESSIONS, Learned, SameSite, Secure, SessionKey,
     Sticky, StickyBy, StickyCookie,
 };
-pub use store::{DEFAULT_STORE_PREFIX, EtcdStore, MAX_STORE_ENDPOINTS, Role, StoreConfig};
+pub use store::{DEFAULT_STORE_PREFIX, EtcdStore, MAX_STORE_ENDPOINTS, NotifyConfig, Role, StoreConfig};
 pub use template::{MAX_PIECES, Piece, Template, TemplateError, Variable};
 pub use tls::{
     Acme, BackendTls, Certificate, ClientCertificates, DEFAULT_ACME_DIRECTORY, DEFAULT_BACKEND_TLS,
@@ -139,6 +139,8 @@ pub struct Config {
     pub observe: Observe,
     /// Where what is not in the file is kept.
     pub store: StoreConfig,
+    /// Hints that the store has something new.
+    pub notify: Option<NotifyConfig>,
     /// What is worth an alert, and who is told.
     pub alerts: Alerts,
     /// Load balancers by name.

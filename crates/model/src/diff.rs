@@ -139,6 +139,7 @@ pub fn diff(old: &Config, new: &Config) -> Vec<Change> {
         admin,
         observe,
         store,
+        notify,
         alerts,
         load_balancers,
     } = new;
@@ -146,7 +147,13 @@ pub fn diff(old: &Config, new: &Config) -> Vec<Change> {
     node_changes(&mut changes, &old.node, node);
     admin_changes(&mut changes, &old.admin, admin);
     observe_changes(&mut changes, &old.observe, observe);
-    settings(&mut changes, [("store", old.store == *store, true)]);
+    settings(
+        &mut changes,
+        [
+            ("store", old.store == *store, true),
+            ("notify", old.notify == *notify, true),
+        ],
+    );
     settings(&mut changes, [("alerts", old.alerts == *alerts, false)]);
     changes.extend(diff_load_balancers(&old.load_balancers, load_balancers));
     changes

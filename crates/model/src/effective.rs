@@ -32,6 +32,7 @@ pub fn to_toml(config: &Config) -> String {
         admin,
         observe,
         store,
+        notify,
         alerts,
         load_balancers,
     } = config;
@@ -40,6 +41,7 @@ pub fn to_toml(config: &Config) -> String {
     admin::write(&mut w, admin);
     observe::write(&mut w, observe);
     store::write(&mut w, store);
+    store::write_notify(&mut w, notify.as_ref());
     alerts::write(&mut w, alerts);
     for balancer in load_balancers.values() {
         write_load_balancer(&mut w, balancer);

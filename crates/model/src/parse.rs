@@ -109,6 +109,7 @@ pub fn check_json(text: &str, file: &str) -> Result<Checked, Vec<Diagnostic>> {
                 admin,
                 observe: Observe::default(),
                 store: StoreConfig::default(),
+                notify: None,
                 alerts: Alerts::default(),
                 load_balancers: balancers,
             })
@@ -159,6 +160,7 @@ fn document(f: &mut Findings<'_>, root: &tree::Node) -> Option<Config> {
     f.claim_unwritten(admin.listen, "the default of admin.listen");
     let observe = observe::observe(f, &root);
     let store = store::store(f, &root);
+    let notify = store::notify(f, &root, &store);
     let load_balancers = match root.entry("load_balancers") {
         Some(entry) => load_balancers(f, "load_balancers", &entry.node)?,
         None => BTreeMap::new(),
@@ -170,6 +172,7 @@ fn document(f: &mut Findings<'_>, root: &tree::Node) -> Option<Config> {
         admin,
         observe,
         store,
+        notify,
         alerts: alerts.unwrap_or_default(),
         load_balancers,
     })

@@ -39,7 +39,7 @@ pub(crate) use route_keys::{MATCH, PATTERN, ROUTE, SPLIT};
 
 pub(crate) use overload_keys::{CIRCUIT_BREAKER, QUEUE};
 pub(crate) use sticky_keys::STICKY;
-use store_keys::STORE;
+use store_keys::{NOTIFY, STORE};
 pub(crate) use tls_keys::{
     ACME, BACKEND_TLS, CERTIFICATE, CLIENT_CERTIFICATE, CLIENT_CERTIFICATES, LISTENER_TLS,
 };
@@ -213,6 +213,7 @@ pub(crate) enum Form {
     LogTarget,
     CollectorUrl,
     EndpointUrl,
+    RedisUrl,
     StorePrefix,
     Ip,
     ReceiverUrl,
@@ -404,6 +405,7 @@ impl Form {
             }
             Self::ReceiverUrl => "a URL such as `\"https://alerts.example.com/evenkeel\"`",
             Self::CollectorUrl => "a URL such as `\"http://127.0.0.1:4318\"`",
+            Self::RedisUrl => "a URL such as `\"redis://10.0.0.1:6379\"`",
             Self::EndpointUrl => "a URL such as `\"https://10.0.0.1:2379\"`",
             Self::Ip => "an IP address such as `\"10.0.0.5\"`",
             Self::StorePrefix => "a prefix of keys such as `\"/evenkeel/\"`",
@@ -450,6 +452,7 @@ impl Form {
             Self::FieldValue => "1",
             Self::LogTarget => "file:/var/log/evenkeel/access.log",
             Self::CollectorUrl => "http://127.0.0.1:4318",
+            Self::RedisUrl => "redis://10.0.0.1:6379",
             Self::EndpointUrl => "https://10.0.0.1:2379",
             Self::Ip => "10.0.0.5",
             Self::StorePrefix => "/evenkeel/",
@@ -511,6 +514,7 @@ impl Form {
                 format!("^{LABEL}([.]{LABEL}){{0,126}}$")
             }
             Self::DirectoryUrl => "^https://[!-~]{1,1016}$".to_owned(),
+            Self::RedisUrl => "^rediss?://([A-Za-z0-9_.-]{1,253}|\\[[0-9A-Fa-f:.]+\\]):[0-9]{1,5}$".to_owned(),
             Self::EndpointUrl => "^https?://([A-Za-z0-9_.-]{1,253}|\\[[0-9A-Fa-f:.]+\\]):[0-9]{1,5}$".to_owned(),
             Self::Ip => format!("^({v4}|[0-9A-Fa-f]*:[0-9A-Fa-f]*:[0-9A-Fa-f:.]*)$"),
             Self::StorePrefix => "^/([A-Za-z0-9._-]+/)*$".to_owned(),
@@ -552,6 +556,7 @@ static ALL: &[&Table] = &[
     &TRACING,
     &RECORDER,
     &STORE,
+    &NOTIFY,
     &ALERTS,
     &WEBHOOK,
     &ALERTMANAGER,

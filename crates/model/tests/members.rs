@@ -154,7 +154,7 @@ fn the_bound_holds() {
 fn only_sources_that_are_asked_count() {
     let observed = with(members(&[
         (2, found(Source::File, 1)),
-        (3, found(Source::Dns, 1)),
+        (3, found(Source::Registered, 1)),
     ]));
     let snapshot = build(&config(&[1], ""), &observed);
     let addresses: Vec<u16> = pool(&snapshot)
@@ -170,7 +170,7 @@ fn only_sources_that_are_asked_count() {
 }
 
 fn source() -> impl Strategy<Value = Source> {
-    prop::sample::select(vec![Source::Registered, Source::Dns, Source::File])
+    prop::sample::select(vec![Source::Registered, Source::File])
 }
 
 proptest! {

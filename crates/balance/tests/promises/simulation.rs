@@ -101,6 +101,7 @@ fn config(seed: u64, rng: &mut Rng) -> Config {
         },
         observe: Observe::default(),
         store: StoreConfig::default(),
+        notify: None,
         alerts: Alerts::default(),
         load_balancers: [(name("shop"), Arc::new(lb))].into(),
     }

@@ -247,6 +247,7 @@ fn with_files(name: &Name, balancer: LoadBalancer) -> Result<LoadBalancer, Vec<S
         admin: Admin::default(),
         observe: Observe::default(),
         store: StoreConfig::default(),
+        notify: None,
         alerts: Alerts::default(),
         load_balancers: BTreeMap::from([(name.clone(), Arc::new(balancer))]),
     };

@@ -597,7 +597,7 @@ fn status() -> Status {
                     circuit: Some("half_open".into()),
                 },
                 sources: vec![SourceStatus {
-                    source: Source::Dns,
+                    source: Source::File,
                     members: 1,
                     left_out: 2,
                     stale: Some("no answer".into()),
@@ -693,7 +693,7 @@ fn weighed(lapses: bool) -> RouteOrder {
 fn backend(full: bool) -> BackendStatus {
     BackendStatus {
         address: "10.0.0.1:9001".parse().unwrap(),
-        source: if full { Source::Dns } else { Source::Declared },
+        source: if full { Source::File } else { Source::Declared },
         zone: full.then(|| name("eu-1")),
         load: full.then_some(70),
         eligibility: "eligible".to_owned(),

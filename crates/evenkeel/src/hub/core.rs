@@ -450,11 +450,11 @@ impl Core {
     fn apply_stored(&mut self, now: Timestamp, declared: Declared, effects: &mut Vec<Effect>) {
         let (revision, shadowed) = (declared.stored.revision, declared.shadowed.clone());
         let (messages, touched) = self.declare(now, declared);
-        self.record(
-            now,
-            changes::applied(revision, &messages, CHANGES_IN_EVENT),
-            effects,
-        );
+        // That the store has never had anything is no news.
+        if revision > 0 {
+            let applied = changes::applied(revision, &messages, CHANGES_IN_EVENT);
+            self.record(now, applied, effects);
+        }
         if !shadowed.is_empty() {
             self.record(now, changes::shadowed(revision, &shadowed), effects);
         }

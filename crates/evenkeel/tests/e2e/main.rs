@@ -15,6 +15,7 @@ mod all_down;
 mod bodies;
 mod buffering;
 mod circuit;
+mod cluster;
 mod cluster_checks;
 mod cluster_orders;
 mod command_line;

@@ -29,7 +29,6 @@ impl Membership {
             Source::Declared => true,
             Source::Registered => self.registration.is_some(),
             Source::File => matches!(self.discovery, Some(Discovery::File(_))),
-            Source::Dns => false,
         }
     }
 }

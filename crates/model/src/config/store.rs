@@ -64,6 +64,19 @@ pub struct EtcdStore {
     pub key: Option<PathBuf>,
 }
 
+/// Hints over Redis that something has changed (`[notify]`). Changes need a restart.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct NotifyConfig {
+    /// URL of Redis: `redis://HOST:PORT`, or `rediss://HOST:PORT` with TLS.
+    pub url: String,
+    /// As whom to speak to it; `None`: Redis's default user.
+    pub user: Option<String>,
+    /// File whose first line is the password.
+    pub password_file: Option<PathBuf>,
+    /// File with the authorities (PEM) of a `rediss://` URL; `None`: those that the system trusts.
+    pub ca: Option<PathBuf>,
+}
+
 /// Default of `store.prefix`.
 pub const DEFAULT_STORE_PREFIX: &str = "/evenkeel/";
 /// Most `store.endpoints`.

@@ -7,7 +7,9 @@ use std::path::PathBuf;
 use super::section::{Findings, Section, cut, item_text, parsed};
 use super::text;
 use super::tree::Value;
-use crate::config::{DEFAULT_STORE_PREFIX, EtcdStore, MAX_STORE_ENDPOINTS, Name, Role, StoreConfig};
+use crate::config::{
+    DEFAULT_STORE_PREFIX, EtcdStore, MAX_STORE_ENDPOINTS, Name, NotifyConfig, Role, StoreConfig,
+};
 use crate::diagnostic::Fault;
 use crate::schema;
 
@@ -32,6 +34,41 @@ pub(super) fn store(f: &mut Findings<'_>, root: &Section<'_>) -> StoreConfig {
         cert: file(f, "cert"),
         key: file(f, "key"),
     })
+}
+
+/// Hints over Redis; only nodes that share a store have anybody to tell.
+pub(super) fn notify(f: &mut Findings<'_>, root: &Section<'_>, store: &StoreConfig) -> Option<NotifyConfig> {
+    let s = root.section(f, "notify")?;
+    if *store == StoreConfig::Embedded {
+        let fault = Fault::new("nobody shares an embedded store, so there is nobody to tell of changes")
+            .suggest("remove `[notify]`, or share a store: `kind = \"etcd\"` in `[store]`");
+        f.report(s.span.clone(), "notify", fault);
+    }
+    let file = |f: &mut Findings<'_>, key| s.text(f, key, text::file).map(PathBuf::from);
+    let url = s.text(f, "url", redis_url);
+    let (user, password_file, ca) = (
+        s.text(f, "user", text::words),
+        file(f, "password_file"),
+        file(f, "ca"),
+    );
+    Some(NotifyConfig {
+        url: url?,
+        user,
+        password_file,
+        ca,
+    })
+}
+
+/// `redis://HOST:PORT` or `rediss://HOST:PORT`.
+fn redis_url(text: &str) -> Result<String, Fault> {
+    let authority = text
+        .strip_prefix("redis://")
+        .or_else(|| text.strip_prefix("rediss://"));
+    match authority {
+        Some(authority) if text::host_and_port(authority) => Ok(text.to_owned()),
+        _ => Err(Fault::new(format!("`{}` is no URL of Redis", cut(text)))
+            .suggest("write it as `redis://10.0.0.1:6379`; a password goes into `password_file`")),
+    }
 }
 
 /// Nodes are told apart by their names, which are parts of keys.

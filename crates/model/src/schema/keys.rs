@@ -11,7 +11,7 @@ use super::observe_keys::{ACCESS_LOG, RECORDER, REQUEST_ID, TRACING};
 use super::overload_keys::OVERLOAD_KEYS;
 use super::pool_keys::{POOL, POOL_KEYS, POOL_RULES};
 use super::route_keys::ROUTE;
-use super::store_keys::STORE;
+use super::store_keys::{NOTIFY, STORE};
 use super::tls_keys::LISTENER_TLS;
 use super::{Form, Key, Kind, Rule, Table};
 
@@ -96,6 +96,12 @@ pub(crate) static ROOT: Table = Table {
             Kind::Table(&ALERTS),
             Means("all defaults, and nobody is told"),
             "What is worth an alert, and who is told.",
+        ),
+        key(
+            "notify",
+            Kind::Table(&NOTIFY),
+            Means("no hints; the store's own watch tells"),
+            "Hints that the store has something new.",
         ),
         key(
             "load_balancers",

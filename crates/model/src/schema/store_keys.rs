@@ -1,9 +1,45 @@
 //! The keys of the store.
 
-use super::Default::{Is, Means};
+use super::Default::{Is, Means, Required};
 use super::Kind::{List, OneOf, Text};
 use super::keys::key;
 use super::{Form, Rule, Table};
+
+pub(crate) static NOTIFY: Table = Table {
+    id: "notify",
+    heading: "[notify]",
+    about: "Hints over Redis that the store has something new, beside etcd's own watch. With Redis away everything works. Changes need a restart.",
+    keys: &[&[
+        key(
+            "url",
+            Text(Form::RedisUrl),
+            Required,
+            "Where Redis is: `redis://HOST:PORT`, or `rediss://HOST:PORT` with TLS.",
+        ),
+        key(
+            "user",
+            Text(Form::Words),
+            Means("Redis's default user"),
+            "As whom to speak to Redis.",
+        ),
+        key(
+            "password_file",
+            Text(Form::File),
+            Means("none"),
+            "File whose first line is the password; read at start.",
+        ),
+        key(
+            "ca",
+            Text(Form::File),
+            Means("the system's authorities"),
+            "File with the authorities (PEM) that the certificate of a `rediss://` URL comes from.",
+        ),
+    ]],
+    rules: &[&[Rule::Requires {
+        key: "user",
+        other: "password_file",
+    }]],
+};
 
 pub(crate) static STORE: Table = Table {
     id: "store",

@@ -27,6 +27,17 @@ fn document(table: &Table, key: &str, line: &str) -> String {
             let endpoint = without("endpoint", "endpoint = \"http://127.0.0.1:4318\"");
             format!("{balancer}[tracing]\n{endpoint}{line}\n")
         }
+        "notify" => {
+            let beside = if key == "user" {
+                "password_file = \"p\"\n"
+            } else {
+                ""
+            };
+            let url = without("url", "url = \"redis://10.0.0.1:6379\"");
+            format!(
+                "{balancer}[node]\nname = \"a\"\n[store]\nkind = \"etcd\"\nendpoints = [\"http://10.0.0.1:2379\"]\n[notify]\n{url}{beside}{line}\n"
+            )
+        }
         "store" if key == "kind" => format!("{balancer}[store]\n{line}\n"),
         "store" => {
             let beside = match key {

@@ -19,22 +19,19 @@ pub enum Source {
     Declared,
     /// It registered itself.
     Registered,
-    /// An answer of the DNS.
-    Dns,
     /// A file of members.
     File,
 }
 
 impl Source {
     /// All of them.
-    pub const ALL: &[Self] = &[Self::Declared, Self::Registered, Self::Dns, Self::File];
+    pub const ALL: &[Self] = &[Self::Declared, Self::Registered, Self::File];
 
     /// The name in API, metrics and `status`.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Declared => "declared",
             Self::Registered => "registered",
-            Self::Dns => "dns",
             Self::File => "file",
         }
     }

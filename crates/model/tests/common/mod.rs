@@ -700,6 +700,7 @@ pub(crate) fn config() -> impl Strategy<Value = Config> {
             node,
             admin,
             observe,
+            notify: store::notify(&store),
             store,
             alerts,
             load_balancers: balancers

@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use evenkeel_model::config::{EtcdStore, StoreConfig};
+use evenkeel_model::config::{EtcdStore, NotifyConfig, StoreConfig};
 use proptest::collection::vec;
 use proptest::option;
 use proptest::prelude::*;
@@ -36,4 +36,17 @@ pub(crate) fn store() -> impl Strategy<Value = StoreConfig> {
             })
         });
     prop_oneof![Just(StoreConfig::Embedded), etcd]
+}
+
+/// Hints, where there is somebody to tell: as many kinds of them as there are of etcd's users.
+pub(crate) fn notify(store: &StoreConfig) -> Option<NotifyConfig> {
+    let StoreConfig::Etcd(etcd) = store else {
+        return None;
+    };
+    Some(NotifyConfig {
+        url: "rediss://[::1]:6379".to_owned(),
+        user: etcd.user.clone(),
+        password_file: etcd.password_file.clone(),
+        ca: etcd.ca.clone(),
+    })
 }
