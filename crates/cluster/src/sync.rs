@@ -236,15 +236,16 @@ impl Sync {
         hints: &mut mpsc::Receiver<()>,
     ) -> Result<Infallible, Ended> {
         let listing = self.space.store().list(&self.space.key(keys::HEAD)).await?;
-        let from = listing.revision.next();
-        let mut watch = self.space.store().watch(&self.space.key("config/"), from).await?;
-        self.found();
         self.pushed = Pushed::default();
         let head = listing
             .entries
             .first()
             .and_then(|entry| fetch::head(&entry.value));
+        // Before the watch: who may read and not watch, or has no watch for another reason, still follows, later.
         self.take(head, offers, false).await?;
+        let from = listing.revision.next();
+        let mut watch = self.space.store().watch(&self.space.key("config/"), from).await?;
+        self.found();
         let mut poll_at = Instant::now() + poll::interval(random());
         loop {
             tokio::select! {

@@ -4,7 +4,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use evenkeel_cluster::{Desired, Last, Offer, Space, Standing, Store, Sync};
 use model::config::Name;
@@ -303,4 +303,63 @@ async fn a_head_without_its_content_is_not_believed() {
     writer.apply(&[("shop", Some(&balancer(2)))]).await;
     let standing = node.until("the second", |standing| standing.served == 2).await;
     assert_eq!(standing.refused, None);
+}
+
+/// Scenario: etcd lets the node read and not watch, as if its watches were broken for good. The node follows all the
+/// same, by its polls.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_node_without_a_watch_follows_by_polling() {
+    let server = tokio::task::block_in_place(|| Etcd::start(1));
+    let mut writer = Writer::new(&etcd_as(&server, "root"));
+    writer.apply(&[("shop", Some(&balancer(1)))]).await;
+    for arguments in [
+        &["user", "add", "root:secret"][..],
+        &["user", "add", "node:secret"],
+        &["role", "add", "node"],
+        &[
+            "role",
+            "grant-permission",
+            "node",
+            "--prefix=true",
+            "read",
+            "/evenkeel/config/head",
+        ],
+        &[
+            "role",
+            "grant-permission",
+            "node",
+            "--prefix=true",
+            "read",
+            "/evenkeel/config/log/",
+        ],
+        &[
+            "role",
+            "grant-permission",
+            "node",
+            "--prefix=true",
+            "read",
+            "/evenkeel/config/objects/",
+        ],
+        &["user", "grant-role", "node", "node"],
+        &["user", "grant-role", "root", "root"],
+        &["auth", "enable"],
+    ] {
+        server.etcdctl(arguments);
+    }
+    let mut node = Node::start(Sync::new(etcd_as(&server, "node"), None));
+    node.until("the first", |standing| standing.served == 1).await;
+    writer
+        .apply(&[("shop", Some(&balancer(2))), ("blog", Some(&balancer(3)))])
+        .await;
+    let began = Instant::now();
+    node.until("the second", |standing| standing.served == 2).await;
+    println!("without a watch a change was served after {:?}", began.elapsed());
+    assert_eq!(node.names(), ["blog", "shop"]);
+}
+
+/// etcd, spoken to as a user with the password `secret`.
+fn etcd_as(server: &Etcd, user: &str) -> Space {
+    let mut settings = EtcdSettings::new(server.endpoints());
+    settings.user = Some((user.to_owned(), "secret".to_owned()));
+    Space::new(Store::etcd(settings).unwrap(), "/evenkeel/")
 }
