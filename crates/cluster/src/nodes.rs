@@ -46,7 +46,11 @@ pub async fn register(
     };
     loop {
         let told = record.borrow_and_update().clone();
-        let failed = entry.tell(&told).await.err();
+        let failed = tokio::select! {
+            biased;
+            _ = &mut stop => break,
+            told = entry.tell(&told) => told.err(),
+        };
         if let Some(error) = &failed {
             tracing::debug!("this node could not be registered: {error}");
         }

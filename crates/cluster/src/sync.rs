@@ -15,18 +15,19 @@
 mod fetch;
 mod last;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::convert::Infallible;
 use std::hash::{BuildHasher, RandomState};
 use std::sync::Arc;
 use std::time::Duration;
 
+use bytes::Bytes;
 use model::config::{LoadBalancer, Name};
 use reconcile::desired::poll;
 use reconcile::desired::records::{Digest, Head, State, keys};
 use store::{Changes, Event, StoreError, Watch};
 use tokio::sync::{mpsc, oneshot, watch};
-use tokio::time::{Instant, sleep, sleep_until};
+use tokio::time::{Instant, sleep, sleep_until, timeout_at};
 
 use crate::Space;
 use fetch::{Failed, Fetched, Pushed};
@@ -101,6 +102,13 @@ pub struct Refused {
     pub reasons: Vec<String>,
 }
 
+/// Why a head is not believed that is none.
+const UNREADABLE: &str =
+    "what stands under `config/head` in the store is no head that this version understands";
+/// Why a store is not believed that has nothing any more.
+const EMPTIED: &str = "the store has nothing any more: it was emptied, or is another one; what is served stays, and \
+                       what is applied from now on is served";
+
 /// Follows the desired layer.
 #[derive(Debug)]
 pub struct Sync {
@@ -110,7 +118,20 @@ pub struct Sync {
     state: State,
     read: Read,
     pushed: Pushed,
+    /// What was refused last; not tried again before the next poll.
+    tried: Option<Head>,
+    /// Objects that are served and could not be kept on the disk.
+    unsaved: BTreeMap<Digest, Bytes>,
     standing: watch::Sender<Standing>,
+}
+
+/// What stands under the head's key.
+#[derive(Clone, Debug)]
+enum Found {
+    Head(Head),
+    Nothing,
+    /// Something, but no head that this version understands.
+    Unreadable,
 }
 
 /// Load balancers as read, with the digests of what they were read from.
@@ -139,6 +160,8 @@ impl Sync {
             state: State::default(),
             read: Read::new(),
             pushed: Pushed::default(),
+            tried: None,
+            unsaved: BTreeMap::new(),
             standing: watch::Sender::default(),
         }
     }
@@ -170,8 +193,9 @@ impl Sync {
     async fn first_of_store(&mut self) -> Option<(State, Read)> {
         let head = self.head().await;
         let found = match head {
-            Ok(Some(head)) => self.fetch(&head).await.map(Some),
-            Ok(None) => Ok(None),
+            Ok(Found::Head(head)) => self.fetch(&head).await.map(Some),
+            Ok(Found::Nothing) => Ok(None),
+            Ok(Found::Unreadable) => Err(Failed::Missing(UNREADABLE.to_owned())),
             Err(error) => Err(Failed::Store(error)),
         };
         match found {
@@ -237,11 +261,10 @@ impl Sync {
     ) -> Result<Infallible, Ended> {
         let listing = self.space.store().list(&self.space.key(keys::HEAD)).await?;
         self.pushed = Pushed::default();
-        let head = listing
-            .entries
-            .first()
-            .and_then(|entry| fetch::head(&entry.value));
+        let head = listing.entries.first();
+        let head = head.map_or(Found::Nothing, |entry| fetch::head(&entry.value));
         // Before the watch: who may read and not watch, or has no watch for another reason, still follows, later.
+        self.tried = None;
         self.take(head, offers, false).await?;
         let from = listing.revision.next();
         let mut watch = self.space.store().watch(&self.space.key("config/"), from).await?;
@@ -251,7 +274,7 @@ impl Sync {
             tokio::select! {
                 changes = watch.next() => {
                     if let Some(head) = self.note(&changes?) {
-                        self.take(Some(head), offers, true).await?;
+                        self.take(head, offers, true).await?;
                     }
                 }
                 () = sleep_until(poll_at) => {
@@ -269,21 +292,20 @@ impl Sync {
 
     /// Gives the watch the chance to bring what was hinted at; then looks.
     async fn hinted(&mut self, watch: &mut Watch, offers: &mpsc::Sender<Offer>) -> Result<(), Ended> {
-        let patience = poll::spread(poll::HINT_SPREAD, random());
-        let brought = match tokio::time::timeout(patience, watch.next()).await {
-            Ok(changes) => self.note(&changes?),
-            Err(_) => None,
-        };
-        match brought {
-            Some(head) => self.take(Some(head), offers, true).await,
-            None => self.look(offers).await,
+        let until = Instant::now() + poll::spread(poll::HINT_SPREAD, random());
+        // Objects come before the head that refers to them.
+        while let Ok(changes) = timeout_at(until, watch.next()).await {
+            if let Some(head) = self.note(&changes?) {
+                return self.take(head, offers, true).await;
+            }
         }
+        self.look(offers).await
     }
 
     async fn look(&mut self, offers: &mpsc::Sender<Offer>) -> Result<(), Ended> {
         let head = self.head().await?;
-        // Looked at again, even if it was refused: what stood in the way may be gone.
-        self.standing.send_modify(|standing| standing.refused = None);
+        // Tried again, even if it was refused: what stood in the way may be gone.
+        self.tried = None;
         self.take(head, offers, false).await
     }
 
@@ -299,12 +321,17 @@ impl Sync {
     }
 
     /// Keeps what a change brought; the head, when it moved.
-    fn note(&mut self, changes: &Changes) -> Option<Head> {
+    fn note(&mut self, changes: &Changes) -> Option<Found> {
         let mut moved = None;
         for event in changes.events.iter() {
-            let Event::Put(entry) = event else { continue };
+            let Event::Put(entry) = event else {
+                if self.space.path(event.key()) == Some(keys::HEAD) {
+                    moved = Some(Found::Nothing);
+                }
+                continue;
+            };
             match self.space.path_of(entry) {
-                Some(keys::HEAD) => moved = fetch::head(&entry.value),
+                Some(keys::HEAD) => moved = Some(fetch::head(&entry.value)),
                 Some(path) => self.pushed.note(path, &entry.value),
                 None => {}
             }
@@ -312,26 +339,41 @@ impl Sync {
         moved
     }
 
-    async fn head(&self) -> Result<Option<Head>, StoreError> {
+    async fn head(&self) -> Result<Found, StoreError> {
         let entry = self.space.store().get(&self.space.key(keys::HEAD)).await?;
-        Ok(entry.and_then(|entry| fetch::head(&entry.value)))
+        Ok(entry.map_or(Found::Nothing, |entry| fetch::head(&entry.value)))
     }
 
     /// Takes what a head says, unless it is what is served or was refused already.
-    async fn take(
-        &mut self,
-        head: Option<Head>,
-        offers: &mpsc::Sender<Offer>,
-        pushed: bool,
-    ) -> Result<(), Ended> {
-        let head = head.unwrap_or_else(|| State::default().head());
-        let refused = self.standing.borrow().refused.as_ref().map(|r| r.revision);
-        let same = head == self.state.head() && self.standing.borrow().known;
-        self.standing
-            .send_modify(|standing| standing.head = head.revision);
-        if same || refused == Some(head.revision) {
+    async fn take(&mut self, found: Found, offers: &mpsc::Sender<Offer>, pushed: bool) -> Result<(), Ended> {
+        let head = match found {
+            Found::Head(head) => head,
+            Found::Nothing if self.state.revision == 0 => State::default().head(),
+            // Nobody who works as agreed takes the head away: what is served, here and on the disk, is worth more.
+            Found::Nothing => {
+                self.refuse(0, vec![EMPTIED.to_owned()]);
+                return Ok(());
+            }
+            Found::Unreadable => {
+                self.refuse(self.state.revision, vec![UNREADABLE.to_owned()]);
+                return Ok(());
+            }
+        };
+        if head == self.state.head() && self.standing.borrow().known {
+            self.tried = None;
+            self.standing.send_if_modified(|standing| {
+                let changed = standing.head != head.revision || standing.refused.is_some();
+                (standing.head, standing.refused) = (head.revision, None);
+                changed
+            });
             return Ok(());
         }
+        self.standing
+            .send_modify(|standing| standing.head = head.revision);
+        if self.tried.as_ref() == Some(&head) {
+            return Ok(());
+        }
+        self.tried = Some(head.clone());
         let fetched = match self.fetch(&head).await {
             Ok(fetched) => fetched,
             Err(Failed::Store(error)) => return Err(error.into()),
@@ -352,17 +394,32 @@ impl Sync {
     }
 
     fn refuse(&self, revision: u64, reasons: Vec<String>) {
-        self.standing.send_modify(|standing| {
-            standing.refused = Some(Refused { revision, reasons });
+        let refused = Refused { revision, reasons };
+        let news = self.standing.send_if_modified(|standing| {
+            let news = standing.refused.as_ref() != Some(&refused);
+            standing.refused = Some(refused.clone());
+            news
         });
+        if news {
+            let reasons = refused.reasons.join("; ");
+            tracing::warn!("revision {revision} of the store is not served here: {reasons}");
+        }
     }
 
     async fn served(&mut self, fetched: Fetched, pushed: bool) {
         let written = fetched.written.filter(|_| pushed);
         let took = written.map(|written| fetch::unix_time().saturating_sub(written));
         if let Some(last) = &self.last {
-            last.save(&fetched).await;
+            // What could not be kept before is kept with this, as far as it still counts.
+            let wanted: BTreeSet<Digest> = fetched.state.objects.values().copied().collect();
+            let mut fresh = std::mem::take(&mut self.unsaved);
+            fresh.extend(fetched.fresh.clone());
+            fresh.retain(|digest, _| wanted.contains(digest));
+            if !last.save(&fetched.state, &fresh).await {
+                self.unsaved = fresh;
+            }
         }
+        self.tried = None;
         self.pushed = Pushed::default();
         (self.state, self.read) = (fetched.state, fetched.read);
         self.standing.send_modify(|standing| {

@@ -363,3 +363,37 @@ fn etcd_as(server: &Etcd, user: &str) -> Space {
     settings.user = Some((user.to_owned(), "secret".to_owned()));
     Space::new(Store::etcd(settings).unwrap(), "/evenkeel/")
 }
+
+/// Scenario: etcd is emptied under a running node, then its head is scribbled over: the node stays with what it serves,
+/// here and on its disk, and says so. What is applied afterwards is served.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_store_that_was_emptied_takes_nothing_away() {
+    let (_folder, space) = embedded();
+    let folder = TempDir::new().unwrap();
+    let last = Last::open(&folder.path().join("last")).unwrap();
+    let mut writer = Writer::new(&space);
+    let mut node = Node::start(Sync::new(space.clone(), Some(last.clone())));
+    writer.apply(&[("shop", Some(&balancer(1)))]).await;
+    writer.apply(&[("blog", Some(&balancer(2)))]).await;
+    node.until("both", |standing| standing.served == 2).await;
+    let refused = |words: &'static str| {
+        move |standing: &Standing| {
+            let told = standing.refused.as_ref().map(|refused| refused.reasons.join(" "));
+            told.is_some_and(|told| told.contains(words)) && standing.served == 2
+        }
+    };
+    writer.put(Transaction::new().delete(space.key(keys::HEAD))).await;
+    node.until("it is empty", refused("has nothing any more")).await;
+    writer
+        .put(Transaction::new().put(space.key(keys::HEAD), "scribble"))
+        .await;
+    node.until("it is unreadable", refused("is no head")).await;
+    let kept = Sync::new(space.clone(), Some(last)).first().await.unwrap();
+    assert_eq!((kept.revision, kept.load_balancers.len()), (2, 2));
+    let mut anew = Writer::new(&space);
+    anew.apply(&[("chat", Some(&balancer(3)))]).await;
+    let standing = node
+        .until("what is applied then", |standing| standing.served == 1)
+        .await;
+    assert_eq!((standing.refused, node.names()), (None, vec!["chat".to_owned()]));
+}

@@ -72,7 +72,12 @@ pub(crate) async fn begin(
         }
     }
     let alone = Declared::new(file.clone(), Arc::default());
-    attempt(alone.map_err(|reasons| anyhow::anyhow!(reasons.join("; ")))?)
+    let mut begun = attempt(alone.map_err(|reasons| anyhow::anyhow!(reasons.join("; ")))?)?;
+    // Orders about what the store has, and could not be served just now, are not orders about nobody.
+    begun
+        .effects
+        .retain(|effect| !matches!(effect, Effect::Forget(_)));
+    Ok(begun)
 }
 
 /// What a node forwards that does not.

@@ -32,6 +32,8 @@ pub(crate) struct Checking {
     /// What was wanted last, of file and store.
     wanted: Vec<(BackendId, Arc<HealthCheck>)>,
     file: Arc<Config>,
+    /// File and store together.
+    config: Arc<Config>,
     /// Whom this process checks for itself.
     here: watch::Sender<Vec<Target>>,
     /// What the orchestrators check, where there are others.
@@ -71,6 +73,7 @@ pub(crate) fn start(
     let mut checking = Checking {
         wanted: Vec::new(),
         file: config.clone(),
+        config: config.clone(),
         here,
         shared: None,
     };
@@ -151,29 +154,46 @@ impl Checking {
         self.tell();
     }
 
-    /// This is the node's own file now.
-    pub(crate) fn file_is(&mut self, file: &Arc<Config>) {
-        if !Arc::ptr_eq(&self.file, file) {
-            self.file = file.clone();
+    /// This is the node's own file now, and this it is together with what the store has.
+    pub(crate) fn declared_is(&mut self, file: &Arc<Config>, config: &Arc<Config>) {
+        if !Arc::ptr_eq(&self.file, file) || !Arc::ptr_eq(&self.config, config) {
+            (self.file, self.config) = (file.clone(), config.clone());
             self.tell();
         }
     }
 
     fn tell(&self) {
         let is_here = |backend: &BackendId| {
-            self.shared.is_none() || self.file.load_balancers.contains_key(&backend.load_balancer)
+            self.shared.is_none()
+                || self.file.load_balancers.contains_key(&backend.load_balancer)
+                || self.is_found(backend)
         };
-        let (here, shared): (Vec<_>, Vec<_>) = self
+        let (mut here, shared): (Vec<_>, Vec<_>) = self
             .wanted
             .iter()
             .cloned()
             .partition(|(backend, _)| is_here(backend));
+        if !self.file.node.roles.contains(&Role::Lb) {
+            here.retain(|(backend, _)| !self.is_found(backend));
+        }
         let target = |(backend, check)| Target::new(backend, check);
         replace(&self.here, here.into_iter().map(target).collect());
         if let Some(wanted) = &self.shared {
             let shared: BTreeMap<_, _> = shared.into_iter().collect();
             replace(wanted, Arc::new(shared));
         }
+    }
+}
+
+impl Checking {
+    /// Whether nobody declared a backend of the store: it registered here, or stands in a file of this node. The other
+    /// nodes need not know it, so whoever has its slot might not; each LB server checks its own.
+    fn is_found(&self, backend: &BackendId) -> bool {
+        let lb = self.config.load_balancers.get(&backend.load_balancer);
+        let pool = lb.and_then(|lb| lb.pools.get(&backend.pool));
+        pool.is_some_and(|pool| {
+            pool.membership.is_dynamic() && !pool.backends.iter().any(|b| b.address == backend.address)
+        })
     }
 }
 
@@ -204,6 +224,7 @@ mod tests {
         let checking = Checking {
             wanted: Vec::new(),
             file: config(&[1]),
+            config: config(&[1]),
             here,
             shared: shared.then_some(wanted),
         };
@@ -229,11 +250,34 @@ mod tests {
         let mut file = Config::clone(&config(&[1]));
         let stored = file.load_balancers.values().next().unwrap().clone();
         file.load_balancers.insert(Name::parse("stored").unwrap(), stored);
-        checking.file_is(&Arc::new(file));
+        let file = Arc::new(file);
+        checking.declared_is(&file, &file);
         assert_eq!(here.borrow_and_update().len(), 2);
         assert!(all.borrow().is_empty());
         checking.want(vec![(id(1), check.clone()), (of_the_store(2), check)]);
         assert!(!here.has_changed().unwrap(), "nobody is woken for nothing");
+    }
+
+    /// Scenario: a pool of the store takes members that register. The declared backend is the orchestrators', the member
+    /// is this LB server's own; a node that does not forward checks neither for itself.
+    #[test]
+    fn members_that_were_found_are_checked_by_who_has_them() {
+        let text = "[load_balancers.stored]\nbackend_servers = [\"10.0.0.1:1\"]\ndiscovery = { file = \"members\" }\n";
+        let merged = Arc::new(model::parse::parse_toml(text, "test.toml").unwrap());
+        let check = Arc::new(HealthCheck::default());
+        let wanted = vec![(of_the_store(1), check.clone()), (of_the_store(2), check.clone())];
+        for forwards in [true, false] {
+            let (mut checking, here, all) = checking(true);
+            let mut file = Config::clone(&checking.file);
+            if !forwards {
+                file.node.roles.remove(&Role::Lb);
+            }
+            checking.declared_is(&Arc::new(file), &merged);
+            checking.want(wanted.clone());
+            assert!(all.borrow().keys().eq([&of_the_store(1)]));
+            let own: Vec<Target> = [Target::new(of_the_store(2), check.clone())].into();
+            assert_eq!(*here.borrow(), if forwards { own } else { Vec::new() });
+        }
     }
 
     /// Scenario: the embedded store is nobody else's, so all of it is checked here.

@@ -79,6 +79,8 @@ pub(crate) struct Server {
     checkers: Checkers,
     registration: Registration,
     space: Space,
+    /// Held until the end: it keeps other processes away.
+    data: Arc<DataDir>,
 }
 
 /// The admin API at work.
@@ -274,6 +276,7 @@ impl Server {
             checkers,
             registration,
             space,
+            data,
         })
     }
 
@@ -300,11 +303,12 @@ impl Server {
             checkers,
             registration,
             space,
+            data,
         } = self;
         runtime.block_on(async {
             signals.until_stop(&shared, &reloads).await;
             shared.ready.store(false, Ordering::Release);
-            registration.leave().await;
+            let left = tokio::spawn(registration.leave());
             let given_back = tokio::spawn(checkers.stop());
             tokio::select! {
                 () = drain(&shared) => {}
@@ -317,10 +321,11 @@ impl Server {
             let _ = tokio::time::timeout(LAST_WAIT, api.done).await;
             // Leases end by themselves if this does not.
             let _ = tokio::time::timeout(LAST_WAIT, given_back).await;
+            let _ = tokio::time::timeout(LAST_WAIT, left).await;
         });
         runtime.shutdown_timeout(LAST_WAIT);
         // The last handle: what is being written reaches the disk.
-        drop(space);
+        drop((space, data));
         tracing::info!("stopped");
     }
 }

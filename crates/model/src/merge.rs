@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
-use crate::config::{Config, Listener, LoadBalancer, Name, RouteMatch};
+use crate::config::{Config, Listener, LoadBalancer, Name, Role, RouteMatch};
 use crate::parse::MAX_LISTENERS;
 
 /// The result of [`merge`].
@@ -62,8 +62,10 @@ fn bind(balancer: &mut Arc<LoadBalancer>, ip: IpAddr) {
 fn problems(config: &Config) -> Vec<String> {
     let mut problems = Vec::new();
     let mut taken: BTreeMap<SocketAddr, String> = BTreeMap::new();
+    // Who does not forward opens nothing, and must not be in the way of those who do.
+    let forwards = config.node.roles.contains(&Role::Lb);
     let admin = config.admin.listen;
-    if admin.port() != 0 {
+    if admin.port() != 0 && forwards {
         taken.insert(admin, "the admin API".to_owned());
     }
     let balancers = || config.load_balancers.values();
@@ -84,7 +86,7 @@ fn problems(config: &Config) -> Vec<String> {
             "there are {listeners} listeners in all, {MAX_LISTENERS} at most"
         ));
     }
-    if config.node.geoip.is_none() {
+    if config.node.geoip.is_none() && forwards {
         let by_country =
             balancers().filter(|lb| lb.routes.iter().any(|route| asks_for_country(&route.matches)));
         problems.extend(by_country.map(|lb| {

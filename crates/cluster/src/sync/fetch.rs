@@ -13,7 +13,7 @@ use reconcile::desired::records::{Digest, Head, LogRecord, State, keys};
 use store::StoreError;
 use tokio::task::JoinSet;
 
-use super::{Read, Sync};
+use super::{Found, Read, Sync};
 
 /// Objects that are read at the same time.
 const READS_AT_ONCE: usize = 32;
@@ -137,7 +137,7 @@ impl Sync {
         if head.revision == 0 {
             return Ok((State::default(), None));
         }
-        let next = head.revision == self.state.revision + 1;
+        let next = Some(head.revision) == self.state.revision.checked_add(1);
         if next && let Some(record) = self.record(head.revision).await? {
             let mut state = self.state.clone();
             if state.step(&record).is_ok() && state.head() == *head {
@@ -211,9 +211,9 @@ impl Sync {
     }
 }
 
-/// A head as it stands in the store; none for what is no head.
-pub(super) fn head(value: &[u8]) -> Option<Head> {
-    serde_json::from_slice(value).ok()
+/// A head as it stands in the store.
+pub(super) fn head(value: &[u8]) -> Found {
+    serde_json::from_slice(value).map_or(Found::Unreadable, Found::Head)
 }
 
 /// Reads load balancers, each with the digest of its text; every error of all of them.

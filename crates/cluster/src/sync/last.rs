@@ -5,7 +5,7 @@
 //! so a crash at any moment leaves the old state or the new one. What a file holds is believed only when it has the
 //! digest of its name.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs::File;
 use std::io::{self, Write};
 use std::os::unix::fs::OpenOptionsExt;
@@ -17,7 +17,7 @@ use reconcile::desired::records::{Digest, State};
 use serde::{Deserialize, Serialize};
 
 use super::Read;
-use super::fetch::{Fetched, parse_all};
+use super::fetch::parse_all;
 
 /// The file that names the others.
 const STATE: &str = "state.json";
@@ -34,7 +34,7 @@ pub struct Last {
 struct StateFile {
     version: u32,
     revision: u64,
-    load_balancers: std::collections::BTreeMap<Name, Digest>,
+    load_balancers: BTreeMap<Name, Digest>,
 }
 
 impl Last {
@@ -96,10 +96,11 @@ impl Last {
         None
     }
 
-    /// Keeps what is served now. That it cannot is told in the log: nothing else depends on it.
-    pub(super) async fn save(&self, fetched: &Fetched) {
+    /// Keeps what is served now, and the objects of it that are not on the disk yet; whether it could. That it could
+    /// not is told in the log: nothing else depends on it.
+    pub(super) async fn save(&self, state: &State, fresh: &BTreeMap<Digest, Bytes>) -> bool {
         let last = self.clone();
-        let (state, fresh) = (fetched.state.clone(), fetched.fresh.clone());
+        let (state, fresh) = (state.clone(), fresh.clone());
         let saved = tokio::task::spawn_blocking(move || last.write(&state, &fresh)).await;
         if let Err(error) = saved.map_err(io::Error::other).flatten() {
             tracing::error!(
@@ -107,15 +108,15 @@ impl Last {
                  balancers ({error})",
                 self.folder.display()
             );
+            return false;
         }
+        true
     }
 
-    fn write(&self, state: &State, fresh: &std::collections::BTreeMap<Digest, Bytes>) -> io::Result<()> {
+    fn write(&self, state: &State, fresh: &BTreeMap<Digest, Bytes>) -> io::Result<()> {
         for (digest, text) in fresh {
-            let path = self.object(*digest);
-            if !path.exists() {
-                self.replace(&path, text)?;
-            }
+            // Also over what is there: it may be what could not be read at the start.
+            self.replace(&self.object(*digest), text)?;
         }
         let file = StateFile {
             version: VERSION,

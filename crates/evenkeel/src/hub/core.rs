@@ -244,7 +244,16 @@ impl Core {
             Input::Loaded(declared) => self.take_config(now, declared, &mut effects),
             Input::Applied(declared) => self.apply_stored(now, declared, &mut effects),
             Input::ApplyRefused { revision, reasons } => {
-                self.record(now, changes::apply_refused(revision, &reasons), &mut effects);
+                let refused = changes::apply_refused(revision, &reasons);
+                // Tried again and again; told once.
+                let last = self.events.iter().rev().find(|event| {
+                    [Kind::Applied, Kind::ApplyRefused]
+                        .iter()
+                        .any(|kind| kind.as_str() == event.kind)
+                });
+                if last.is_none_or(|last| last.message != refused.2) {
+                    self.record(now, refused, &mut effects);
+                }
             }
             Input::Refused(reasons) => self.refuse_config(now, reasons, &mut effects),
             Input::Listeners(listeners) => self.take_listeners(now, listeners, &mut effects),

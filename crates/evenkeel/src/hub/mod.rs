@@ -219,7 +219,8 @@ impl Hub {
                 }
             }
         }
-        self.checking.file_is(&self.core.file());
+        self.checking
+            .declared_is(&self.core.file(), &self.core.snapshot().config);
         self.view.send_replace(self.core.view());
         if listeners_may_change {
             let listeners = Input::Listeners(self.dataplane.listeners());
@@ -231,7 +232,12 @@ impl Hub {
 
     /// Says which certificates are to be ordered and kept fresh, when that has changed.
     fn order_certificates(&self, config: &Config) {
-        let wanted = Managed::all(config);
+        // Who forwards nothing can answer no authority.
+        let wanted = if self.forwards {
+            Managed::all(config)
+        } else {
+            Vec::new()
+        };
         self.certificates.send_if_modified(|known| {
             let changed = *known != wanted;
             *known = wanted;
@@ -282,6 +288,8 @@ impl Hub {
     /// Takes a revision of the store, if it goes together with the file and can be served.
     async fn offer(&mut self, offer: Offer) {
         let revision = offer.desired.revision;
+        // A start that could not serve what the store has left the orders about it aside.
+        let had_nothing = self.core.stored().revision == 0;
         let declared = self.declared(self.core.file(), offer.desired);
         let result = declared.as_ref().map(|_| ()).map_err(Clone::clone);
         self.handle(match declared {
@@ -289,7 +297,7 @@ impl Hub {
             Err(reasons) => Input::ApplyRefused { revision, reasons },
         })
         .await;
-        if self.shares_orders() {
+        if self.shares_orders() || had_nothing {
             self.look_at_orders().await;
         }
         // Who offered may have ended; it is served all the same.

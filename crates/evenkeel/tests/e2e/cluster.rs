@@ -411,6 +411,46 @@ fn a_console_dies_in_the_middle_of_apply() {
     assert_nothing_failed(loads);
 }
 
+/// A measurement: twenty LB servers and etcd on one machine, a hundred changes, each waited for; how long a change took
+/// from its writing to its being served, over all of them.
+#[test]
+#[ignore = "a measurement of time, on a machine that does nothing else: run it with --run-ignored only --no-capture"]
+fn measured_push_to_twenty_nodes() {
+    const CHANGES: usize = 100;
+    let (etcd, redis) = (Etcd::start(1), Redis::start());
+    let orchestrators = vec![Node::start(
+        "orch-1",
+        r#"["orchestrator", "console"]"#,
+        &etcd,
+        &redis,
+    )];
+    let lb = |n: usize| Node::start(&format!("lb-{n}"), r#"["lb"]"#, &etcd, &redis);
+    let cluster = Cluster {
+        lbs: (1..=20).map(lb).collect(),
+        backends: ["one", "two", "three"].map(Backend::named).into(),
+        port: peers::free_ports(1)[0],
+        etcd,
+        redis,
+        orchestrators,
+    };
+    let served_everywhere = |revision| cluster.lbs.iter().all(|lb| served(&lb.status()) == revision);
+    for change in 0..CHANGES {
+        let revision = cluster.apply(0, &cluster.balancer(1 + change % 3));
+        cluster.until("a change is served by all", |_| served_everywhere(revision));
+    }
+    let bounds = [
+        "0.01", "0.025", "0.05", "0.1", "0.25", "0.5", "1.0", "5.0", "36.0", "+Inf",
+    ];
+    for bound in bounds {
+        let within = |lb: &Node| {
+            lb.evenkeel()
+                .metric("evenkeel_store_apply_seconds_bucket", &[("le", bound)])
+        };
+        let share: f64 = cluster.lbs.iter().map(within).sum();
+        println!("within {bound} s: {share} of {} times", 20 * CHANGES);
+    }
+}
+
 /// Scenario: the walk-through of `docs/cluster.md`, typed by somebody who has the program, etcd and Redis installed.
 #[test]
 fn the_walk_through_works_as_it_is_written() {

@@ -132,7 +132,7 @@ impl Roster {
             backend: backend.clone(),
             check: checked.check.clone(),
             life: life(&self.lives, backend.address, checked.stay),
-            standing: checked.standing.clone(),
+            standing: checked.knows().cloned(),
         };
         self.checked.iter().map(target).collect()
     }
