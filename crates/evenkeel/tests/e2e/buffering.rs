@@ -163,6 +163,7 @@ fn the_memory_of_all_bodies_is_one_over_threads_and_reloads() {
     let mut first = slow.remove(0);
     first.send(&pattern(5_000)[4_096..]);
     assert_eq!(first.response().reason(), "buffer_full");
+    wait_for_bytes(&evenkeel, "memory", 4 * 4_096);
     for mut client in slow {
         client.send(&pattern(5_000)[4_096..]);
         assert_eq!(client.response().status(), 200);
