@@ -36,7 +36,7 @@ const METRICS: &str = "/metrics";
 pub(crate) enum Need {
     /// Nothing.
     Open,
-    /// The token of the pool that the path names ([`members::PoolPath`]), and of no use anywhere else.
+    /// The token of the pool that the path names ([`PoolPath`]), and of no use anywhere else.
     PoolToken,
     /// This role, or one above it.
     Role(AdminRole),

@@ -2,7 +2,7 @@
 //! put there, and every change of them that is still remembered.
 //!
 //! **Content first, then one small transaction.** A load balancer is one object, named by the digest of its content,
-//! and put before anything refers to it. A change is one [`LogRecord`] and the new [`Head`], written together by a
+//! and put before anything refers to it. A change is one [`records::LogRecord`] and the new [`records::Head`], written together by a
 //! transaction that compares the head as it was read: two writers never both win, and nothing is ever half applied.
 //! Who follows reads one small record and the objects that it lacks.
 //!

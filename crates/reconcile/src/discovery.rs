@@ -1,6 +1,6 @@
 //! What sources outside say of the members of a pool.
 //!
-//! [`file`] reads a list of members.
+//! [`mod@file`] reads a list of members.
 
 pub mod file;
 

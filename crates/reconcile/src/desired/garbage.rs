@@ -2,7 +2,7 @@
 //!
 //! At least the last [`KEEP`] revisions stay, in whole blocks. Objects go when no record that stays refers to them,
 //! be it that their revisions went or that they were put by somebody who never came to refer to them. Who collects
-//! does so in transactions that compare the head and change [`keys::GARBAGE`](super::records::keys::GARBAGE): an object
+//! does so in transactions that compare the head and change [`keys::GARBAGE`]: an object
 //! that was put to be referred to can vanish before that, and then its writer's transaction does not hold; once it
 //! is referred to, the head is another, and it is the collector's that does not.
 
