@@ -13,8 +13,10 @@ use crate::{counts, fuzz, tools};
 
 /// Property cases per test of a long run.
 const LONG_PROPERTY_CASES: u32 = 4096;
-/// Seeds per simulation of a long run.
-const LONG_SEEDS: u32 = 2000;
+/// A long run has so many times the seeds of each simulation.
+const LONG_SEEDS_TIMES: u32 = 20;
+/// Steps of the trouble in a cluster of a long run.
+const LONG_CHAOS_STEPS: u32 = 1000;
 /// Seconds per fuzz target of a long run.
 const LONG_FUZZ_SECONDS: u32 = 300;
 /// Seconds per fuzz target of any other run.
@@ -22,7 +24,8 @@ const FUZZ_SECONDS: u32 = 15;
 
 #[derive(clap::Args)]
 pub(crate) struct Args {
-    /// Look longer: more property cases, more seeds, five minutes of fuzzing per target.
+    /// Look longer: more property cases, 20 times the seeds, a cluster in trouble for a quarter of an hour, five minutes
+    /// of fuzzing per target.
     #[arg(long)]
     long: bool,
     /// Seeds per simulation (each test has its own default).
@@ -225,9 +228,14 @@ fn fuzzing(args: &Args, tally: &mut Tally) -> Result<()> {
 fn with_effort(mut command: Command, args: &Args) -> Command {
     if args.long {
         command.env("PROPTEST_CASES", LONG_PROPERTY_CASES.to_string());
+        command.env("EVENKEEL_CHAOS_STEPS", LONG_CHAOS_STEPS.to_string());
+        command.env("EVENKEEL_SEEDS_TIMES", LONG_SEEDS_TIMES.to_string());
     }
-    if let Some(seeds) = args.seeds.or_else(|| args.long.then_some(LONG_SEEDS)) {
+    if let Some(seeds) = args.seeds {
         command.env("EVENKEEL_SEEDS", seeds.to_string());
+    }
+    if args.long || args.seeds.is_some() {
+        command.env("NEXTEST_PROFILE", "long");
     }
     command
 }

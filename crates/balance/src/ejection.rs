@@ -43,9 +43,13 @@ enum Cause {
 impl Balancer {
     /// Takes in what a request met at a member. `Some` when this very call ejected it: exactly one caller sees each
     /// ejection. What an ejected member's running requests still meet counts for nothing: its history starts anew
-    /// when it returns.
+    /// when it returns. Nor does what requests meet that were sent to another instance at its address
+    /// ([`PoolLoad::set_membership`](crate::PoolLoad::set_membership)).
     pub fn record(&self, index: usize, outcome: Outcome, now_us: u64) -> Option<Ejected> {
         let load = &self.members.get(index)?.load;
+        if !self.is_of_now(index, load) {
+            return None;
+        }
         match outcome {
             Outcome::Success { latency_us } => {
                 if self.measures_latency() {
@@ -58,6 +62,12 @@ impl Balancer {
             }
             Outcome::Failure { what } => self.failed(index, load, what, now_us),
         }
+    }
+
+    /// Whether the member is still the instance that this balancer knows.
+    fn is_of_now(&self, index: usize, load: &Load) -> bool {
+        let known = self.state.members.get(index);
+        known.is_some_and(|member| member.life() == load.membership())
     }
 
     fn measures_latency(&self) -> bool {
@@ -76,8 +86,10 @@ impl Balancer {
         let (in_a_row, sums) = load.note_failure(now_us / self.tick_us);
         let cause = cause(passive, in_a_row, sums)?;
         let lasts = self.eject(index, passive, now_us)?;
+        let member = self.state.members.get(index)?;
         Some(Ejected {
-            backend: self.state.members.get(index)?.id.clone(),
+            backend: member.id.clone(),
+            life: member.life(),
             reason: cause.in_words(passive, what),
             lasts,
         })
@@ -86,10 +98,11 @@ impl Balancer {
     /// Ejects the member if the pool can spare it; for how long.
     fn eject(&self, index: usize, passive: &Passive, now_us: u64) -> Option<Duration> {
         let _one_at_a_time = self.pool.lock_ejections();
-        if self.is_out(index, now_us) || !self.can_spare(index, passive, now_us) {
+        let load = &self.members.get(index)?.load;
+        let spare = !self.is_out(index, now_us) && self.can_spare(index, passive, now_us);
+        if !spare || !self.is_of_now(index, load) {
             return None;
         }
-        let load = &self.members.get(index)?.load;
         let healthy_us = u128::from(now_us.saturating_sub(load.ejected_until()));
         let forget_us = (passive.ejection_time * FORGET_AFTER).as_micros().max(1);
         let forgotten = u32::try_from(healthy_us / forget_us).unwrap_or(u32::MAX);

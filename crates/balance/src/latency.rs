@@ -50,6 +50,11 @@ impl Latency {
         Some(held * remaining(age))
     }
 
+    /// Nothing is known any more.
+    pub(crate) fn clear(&self) {
+        self.0.store(0, Relaxed);
+    }
+
     fn update(&self, now_us: u64, sample: impl Fn(f32) -> f32) {
         let now = stamp(now_us);
         let step = |word: u64| {

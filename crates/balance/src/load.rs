@@ -23,6 +23,8 @@ pub struct Load {
     outcomes: Window,
     /// Ejections not yet forgotten. Written under the pool's lock only.
     ejections: AtomicU32,
+    /// The number of the membership that all but the requests in flight is of. Written under the pool's lock only.
+    membership: AtomicU64,
 }
 
 impl Load {
@@ -83,6 +85,20 @@ impl Load {
     /// Ejections not yet forgotten, as of the last one.
     pub(crate) fn ejections(&self) -> u32 {
         self.ejections.load(Relaxed)
+    }
+
+    /// The number of the membership whose requests count; 0 where nobody counts.
+    pub(crate) fn membership(&self) -> u64 {
+        self.membership.load(Relaxed)
+    }
+
+    /// Requests of this membership count from now on; nothing is held against it when it `is_another` instance.
+    pub(crate) fn set_membership(&self, number: u64, is_another: bool) {
+        self.membership.store(number, Relaxed);
+        if is_another {
+            self.eject(0, 0, false);
+            self.latency.clear();
+        }
     }
 
     pub(crate) fn note_success(&self, tick: u64) {

@@ -4,6 +4,7 @@ use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use crate::breaker::Breaker;
+use crate::load::Load;
 use crate::queue::Queue;
 use crate::window::{Count, Window};
 
@@ -69,6 +70,16 @@ impl PoolLoad {
     /// The next turn, without taking it.
     pub(crate) fn peek_turn(&self) -> u64 {
         self.turn.load(Relaxed)
+    }
+
+    /// What requests meet at a backend counts from now on when they were sent there in the membership of this number
+    /// ([`Member::life`](model::snapshot::Member::life)). When that `is_another` instance than before, its ejection ends,
+    /// and nothing is known of it but the requests in flight, which are those to its address.
+    pub fn set_membership(&self, load: &Load, number: u64, is_another: bool) {
+        if is_another || load.membership() != number {
+            let _no_ejection_meanwhile = self.lock_ejections();
+            load.set_membership(number, is_another);
+        }
     }
 
     pub(crate) fn lock_ejections(&self) -> MutexGuard<'_, ()> {

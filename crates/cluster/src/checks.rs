@@ -5,15 +5,22 @@
 //! balances, it begins own checks when no orchestrator has been there for a while ([`reconcile::plan_b`]).
 //!
 //! It concerns the backends of load balancers in the store. Those that a node declares in its own file nobody else
-//! knows, so the node checks them by itself.
+//! knows, so the node checks them by itself. What the orchestrators share out is what the *store* says; what a node
+//! believes and, without orchestrators, checks is what it *serves* of that. The two differ where its own file has a
+//! load balancer of the same name, or it refused a revision: others rely on it for its share all the same.
 
 mod desk;
+mod kept;
+mod owners;
+mod strangers;
+mod unsure;
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
 use model::cluster::{ClusterNews, OrchestratorsStatus};
-use model::state::{Target, Verdict};
+use model::state::{PoolKey, Target, Verdict};
 use reconcile::cluster::roster::Wanted;
 use store::{Follow, StoreError};
 use tokio::sync::{mpsc, watch};
@@ -22,6 +29,9 @@ use tokio::time::Instant;
 use crate::Space;
 use crate::member::{Feed, Post, Tell, VerdictWrites, read};
 use desk::{Desk, Told};
+use kept::Keeper;
+pub use kept::{Damaged, Kept};
+pub use owners::Owners;
 
 /// What to begin with.
 pub struct Setup {
@@ -29,7 +39,7 @@ pub struct Setup {
     pub space: Space,
     /// Slots of the cluster.
     pub slots: u16,
-    /// The checks of all backends of load balancers in the store.
+    /// The checks of those backends of load balancers in the store that this node serves.
     pub wanted: watch::Receiver<Arc<Wanted>>,
     /// The orchestrator of this process, where the node has that role.
     pub part: Option<Part>,
@@ -43,6 +53,13 @@ pub struct Setup {
 
 /// The orchestrator of this process.
 pub struct Part {
+    /// The checks of all backends of load balancers in the store: what the orchestrators share out. None: not known
+    /// yet; until then this one takes no part.
+    pub shared: watch::Receiver<Option<Arc<Wanted>>>,
+    /// Pools of the store whose members are looked up by a name: an orchestrator may not know them all.
+    pub named: watch::Receiver<Arc<BTreeSet<PoolKey>>>,
+    /// How long a verdict in such a pool may stand on a backend that is not known here and whose slot is.
+    pub patience: Duration,
     /// How it stands.
     pub post: watch::Receiver<Post>,
     /// Where it hears of findings.
@@ -59,25 +76,46 @@ pub struct Part {
 pub struct Own {
     /// How long the last verdicts stand.
     pub after: Duration,
+    /// Backends of which the orchestrators may know nothing. Where none of them gives a verdict on one for as long as the
+    /// last verdicts stand, it is checked here until one does.
+    pub unsure: watch::Receiver<Arc<Wanted>>,
     /// Whom to check.
     pub targets: watch::Sender<Vec<Target>>,
     /// What these checks found.
     pub found: mpsc::Receiver<Verdict>,
+    /// Where what is believed is kept for the next start.
+    pub kept: Kept,
+    /// What was kept there: believed until the store has been heard.
+    pub earlier: Vec<Verdict>,
+}
+
+/// What is seen of the cluster.
+#[derive(Clone, Debug)]
+pub struct Seen {
+    /// Who is there, and how the work is shared.
+    pub status: watch::Receiver<OrchestratorsStatus>,
+    /// Who checks what.
+    pub owners: watch::Receiver<Owners>,
 }
 
 /// Begins, in the tokio runtime that this is called in, and ends with it; what is seen of the cluster.
 ///
 /// # Errors
 /// When the store's prefix is no key.
-pub fn start(setup: Setup) -> Result<watch::Receiver<OrchestratorsStatus>, StoreError> {
+pub fn start(setup: Setup) -> Result<Seen, StoreError> {
     let feed = Feed::start(&setup.space)?;
-    let verdicts = setup.space.store().follow(&setup.space.key("verdicts/"))?;
+    let verdicts = setup.space.follow("verdicts/")?;
     let started = Instant::now();
     let after = setup.own.as_ref().map(|own| own.after);
-    let post = setup.part.as_ref().map(|part| part.post.borrow().clone());
-    let writes = setup.part.as_ref().map(|part| part.writes.clone());
-    let desk = Desk::new(setup.space.clone(), setup.slots, after, post.zip(writes));
+    let part = setup.part.as_ref();
+    let part = part.map(|part| (part.post.borrow().clone(), part.writes.clone(), part.patience));
+    let mut desk = Desk::new(setup.space.clone(), setup.slots, after, part);
+    let mut own = setup.own;
+    if let Some(own) = &mut own {
+        desk.remember(std::mem::take(&mut own.earlier));
+    }
     let (status_out, status) = watch::channel(desk.status());
+    let (owners_out, owners) = watch::channel(Owners::default());
     let task = Task {
         started,
         feed,
@@ -85,13 +123,15 @@ pub fn start(setup: Setup) -> Result<watch::Receiver<OrchestratorsStatus>, Store
         desk,
         wanted: setup.wanted,
         part: setup.part,
-        own: setup.own,
+        keeper: own.as_ref().map(|own| Keeper::new(own.kept.clone())),
+        own,
         beliefs: setup.beliefs,
         news: setup.news,
         status: status_out,
+        owners: owners_out,
     };
     tokio::spawn(task.run());
-    Ok(status)
+    Ok(Seen { status, owners })
 }
 
 struct Task {
@@ -102,23 +142,42 @@ struct Task {
     wanted: watch::Receiver<Arc<Wanted>>,
     part: Option<Part>,
     own: Option<Own>,
+    keeper: Option<Keeper>,
     beliefs: mpsc::Sender<Verdict>,
     news: mpsc::Sender<ClusterNews>,
     status: watch::Sender<OrchestratorsStatus>,
+    owners: watch::Sender<Owners>,
 }
 
 impl Task {
     async fn run(mut self) {
         let first = self.wanted.borrow_and_update().clone();
         self.desk.want(first);
+        if let Some(own) = &mut self.own {
+            self.desk.doubt(own.unsure.borrow_and_update().clone());
+        }
+        if let Some(part) = &mut self.part {
+            let first = part.shared.borrow_and_update().clone();
+            first.into_iter().for_each(|first| self.desk.share_out(first));
+            self.desk.named(part.named.borrow_and_update().clone());
+        }
         loop {
             self.desk.look(self.now_ms());
             if self.carry_out().await.is_none() {
                 return;
             }
             let wake_at = self.desk.wake_at().map(Duration::from_millis);
-            let (post, found) = match &mut self.part {
-                Some(part) => (Some(&mut part.post), Some(&mut part.found)),
+            let (post, found, shared, named) = match &mut self.part {
+                Some(part) => (
+                    Some(&mut part.post),
+                    Some(&mut part.found),
+                    Some(&mut part.shared),
+                    Some(&mut part.named),
+                ),
+                None => (None, None, None, None),
+            };
+            let (own_found, unsure) = match &mut self.own {
+                Some(own) => (Some(&mut own.found), Some(&mut own.unsure)),
                 None => (None, None),
             };
             tokio::select! {
@@ -136,9 +195,13 @@ impl Task {
                     }
                     Err(_) => return,
                 },
+                shared = changed(shared) => shared.into_iter().for_each(|all| self.desk.share_out(all)),
+                named = changed(named) => self.desk.named(named),
                 post = changed(post) => self.desk.post(post),
                 verdict = next(found) => self.desk.found(verdict),
-                verdict = next(self.own.as_mut().map(|own| &mut own.found)) => self.desk.own(verdict),
+                verdict = next(own_found) => self.desk.own(verdict),
+                unsure = changed(unsure) => self.desk.doubt(unsure),
+                () = time(&mut self.keeper) => self.keep(),
                 () = sleep_until(wake_at.and_then(|at| self.started.checked_add(at))) => {}
             }
         }
@@ -168,6 +231,14 @@ impl Task {
                 }
             }
         }
+        if self.desk.believes_otherwise()
+            && let Some(keeper) = &mut self.keeper
+        {
+            keeper.changed();
+        }
+        if let Some(owners) = self.desk.owners() {
+            self.owners.send_replace(owners);
+        }
         let status = self.desk.status();
         self.status.send_if_modified(|shown| {
             let changed = *shown != status;
@@ -177,16 +248,24 @@ impl Task {
         Some(())
     }
 
+    fn keep(&mut self) {
+        let believed = self.desk.believed();
+        if let Some(keeper) = &mut self.keeper {
+            keeper.keep(believed);
+        }
+    }
+
     fn now_ms(&self) -> u64 {
         u64::try_from(self.started.elapsed().as_millis()).unwrap_or(u64::MAX)
     }
 }
 
-async fn changed(post: Option<&mut watch::Receiver<Post>>) -> Post {
-    if let Some(post) = post
-        && post.changed().await.is_ok()
+/// The next value; never where there is none, or none will come any more.
+async fn changed<T: Clone>(value: Option<&mut watch::Receiver<T>>) -> T {
+    if let Some(value) = value
+        && value.changed().await.is_ok()
     {
-        return post.borrow_and_update().clone();
+        return value.borrow_and_update().clone();
     }
     std::future::pending().await
 }
@@ -197,6 +276,13 @@ async fn next(found: Option<&mut mpsc::Receiver<Verdict>>) -> Verdict {
             Some(verdict) => verdict,
             None => std::future::pending().await,
         },
+        None => std::future::pending().await,
+    }
+}
+
+async fn time(keeper: &mut Option<Keeper>) {
+    match keeper {
+        Some(keeper) => keeper.time().await,
         None => std::future::pending().await,
     }
 }

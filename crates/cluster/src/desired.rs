@@ -1,13 +1,15 @@
 //! The load balancers of the store: read, changed, remembered ([ADR 0023](../../../docs/adr/0023-the-desired-layer.md)).
 //!
-//! What a command makes of the store is decided in [`reconcile::desired`]; here it is read and written. Objects are put
-//! first, many at a time; then one transaction writes the record, the head and what awaits confirmation, and holds only
-//! while the head and the number of the garbage are as they were read. Whoever dies before that has changed nothing,
-//! and what it has put is collected. An answer that was lost is found out by reading.
+//! What a command makes of the store is decided in [`reconcile::desired`]; here it is read and written. One transaction
+//! writes the record, the head and what awaits confirmation, and holds only while the head and the number of the garbage
+//! are as they were read. Objects go with it where they are few, which spares the disk of the store one write and every
+//! node one message; many are put first. Whoever dies before the transaction has changed nothing, and what it has put is
+//! collected. An answer that was lost is found out by reading.
 //!
 //! What it refuses: to try a change on top of another than the one it was made for. Who has lost a race is told so.
 
 mod answer;
+mod apart;
 mod collect;
 mod guard;
 mod read;
@@ -30,18 +32,29 @@ use reconcile::desired::commands::{
 use reconcile::desired::records::{Digest, LogRecord, Pending, keys};
 use serde::Serialize;
 use store::{Committed, Happened, Revision, StoreError, Transaction};
+use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 
 use crate::Space;
-pub use answer::Answered;
+pub use answer::{Answered, is_order};
 pub use collect::Collected;
+use collect::WhenFull;
 pub use guard::Guard;
 use read::Reading;
 
-/// Objects that are read or put at the same time.
+/// Objects that are read, or groups of them that are put, at the same time.
 const AT_ONCE: usize = 16;
+/// Objects of a group, which is put in one transaction: half of what the store takes.
+const GROUP: usize = 64;
+/// Bytes of a group, unless its one object has more.
+const GROUP_BYTES: usize = 512 * 1024;
+/// Objects up to so many bytes go with the transaction of their change. With the largest record, a mebibyte, that is
+/// within what the store takes.
+const WITH_THE_CHANGE_BYTES: usize = 192 * 1024;
 /// Times that a commit without an answer is made, before it is told that nobody knows.
 const COMMITS: usize = 3;
+/// Times that a confirmation is made whose answer was lost, or in whose way something came.
+const CONFIRMATIONS: usize = 4;
 /// Times that a command begins anew because garbage was collected in between.
 const BEGINNINGS: usize = 8;
 /// Characters of a message.
@@ -54,6 +67,11 @@ pub const MAX_CONFIRM_MS: u64 = 24 * 3600 * 1000;
 pub struct Ledger {
     space: Space,
     known: Arc<Mutex<BTreeMap<(Name, Digest), Object>>>,
+    /// For what takes the processor for long.
+    turns: Arc<Semaphore>,
+    /// The same, of who only asks.
+    turns_of_questions: Arc<Semaphore>,
+    room: Arc<collect::Room>,
 }
 
 /// Why a command was not carried out. Nothing was changed, except where it says that this is not known.
@@ -74,6 +92,9 @@ pub enum DesiredError {
     /// No answer, and none to be had: it may have been made.
     #[error("{0}; see `evenkeel history` for whether revision {1} is yours")]
     Unknown(StoreError, u64),
+    /// No answer to a confirmation, and none to be had: it may have been made.
+    #[error("{0}; see `evenkeel get` for whether revision {1} still awaits confirmation")]
+    Unconfirmed(StoreError, u64),
     /// What stands in the store cannot be read.
     #[error("what stands in the store cannot be read: {0}")]
     Damaged(String),
@@ -92,7 +113,7 @@ impl From<Refusal> for DesiredError {
 #[derive(Debug)]
 pub struct Done {
     /// What was in force before.
-    pub before: Current,
+    pub before: Arc<Current>,
     /// The change that was made, or of a dry run: would be. None: all is as wanted already.
     pub change: Option<Box<Change>>,
     /// What is probably not meant in the text.
@@ -105,6 +126,9 @@ impl Ledger {
         Self {
             space,
             known: Arc::default(),
+            turns: apart::turns(),
+            turns_of_questions: apart::turns(),
+            room: Arc::default(),
         }
     }
 
@@ -112,7 +136,7 @@ impl Ledger {
     ///
     /// # Errors
     /// [`DesiredError::Store`] and [`DesiredError::Damaged`].
-    pub async fn current(&self) -> Result<Current, DesiredError> {
+    pub async fn current(&self) -> Result<Arc<Current>, DesiredError> {
         Ok(self.read().await?.current)
     }
 
@@ -147,21 +171,20 @@ impl Ledger {
         at: Timestamp,
     ) -> Result<Done, DesiredError> {
         let mut terms = terms(query, at)?;
+        let mut when_full = WhenFull::new(match query.change {
+            Wish::Rollback(revision) => Some(revision),
+            _ => None,
+        });
         for _ in 0..BEGINNINGS {
+            let turn = self.room.turn().await;
             let reading = self.read().await?;
             let (outcome, warnings) = self.decide(&reading.current, &query.change, &terms, file).await?;
             // Begun anew, it is still the change of what was looked at first.
             terms.expect = Some(reading.current.state.revision);
-            let done = |reading: Reading, change| Done {
-                before: reading.current,
-                change,
-                warnings,
-            };
-            let Some(change) = changed(outcome) else {
-                return Ok(done(reading, None));
-            };
-            if self.carry_out(&reading, &change).await? {
-                return Ok(done(reading, Some(change)));
+            let came_to = self.conclude(reading, outcome, warnings).await;
+            drop(turn);
+            if let Some(done) = self.unless_full(came_to, &mut when_full).await? {
+                return Ok(done);
             }
         }
         Err(DesiredError::Collecting)
@@ -172,10 +195,27 @@ impl Ledger {
     /// # Errors
     /// [`DesiredError`].
     pub async fn confirm(&self, revision: Option<u64>) -> Result<Awaiting, DesiredError> {
-        loop {
-            let reading = self.read().await?;
-            let pending = commands::confirm(&reading.current, revision)?;
+        let mut revision = revision;
+        let mut doubt: Option<(StoreError, Awaiting)> = None;
+        for _ in 0..CONFIRMATIONS {
+            let reading = match (self.read().await, &doubt) {
+                (Err(DesiredError::Store(error)), Some((_, asked))) => {
+                    return Err(DesiredError::Unconfirmed(error, asked.revision));
+                }
+                (read, _) => read?,
+            };
+            let current = &reading.current;
+            // The answer was lost, and what it was about holds: it was made.
+            if let Some((_, asked)) = &doubt
+                && current.pending.is_none()
+                && current.state.revision == asked.revision
+            {
+                return Ok(asked.clone());
+            }
+            let pending = commands::confirm(current, revision)?;
             let awaiting = words::awaiting(pending);
+            // Whatever comes meanwhile is not what was meant.
+            revision = Some(pending.revision);
             let Some(at) = reading.pending_at else {
                 return Err(DesiredError::Damaged(
                     "nobody knows since when it awaits".to_owned(),
@@ -183,11 +223,18 @@ impl Ledger {
             };
             let key = self.space.key(keys::PENDING);
             let transaction = Transaction::default().unchanged(&key, at).delete(&key);
-            // On a conflict it was confirmed, taken back, or followed by another change: look which.
-            if let Committed::Done(_) = self.space.store().commit(transaction).await? {
-                return Ok(awaiting);
+            match self.space.store().commit(transaction).await {
+                Ok(Committed::Done(_)) => return Ok(awaiting),
+                // It was confirmed, taken back, or followed by another change: look which.
+                Ok(Committed::Conflict) => {}
+                Err(error) if doubt.is_none() && error.happened() == Happened::No => return Err(error.into()),
+                Err(error) => doubt = Some((error, awaiting)),
             }
         }
+        Err(match doubt {
+            Some((error, asked)) => DesiredError::Unconfirmed(error, asked.revision),
+            None => DesiredError::Damaged("what awaits confirmation is another each time".to_owned()),
+        })
     }
 
     /// Takes back the change that awaits confirmation, if it still does. `why` says what made us.
@@ -209,20 +256,16 @@ impl Ledger {
             expect: None,
             confirm_ms: None,
         };
+        let mut when_full = WhenFull::new(Some(pending.back_to));
         for _ in 0..BEGINNINGS {
+            let turn = self.room.turn().await;
             let reading = self.read().await?;
             let before = self.objects_at(pending.back_to).await?.1;
             let outcome = commands::revert(&reading.current, pending, before, &terms)?;
-            let done = |reading: Reading, change| Done {
-                before: reading.current,
-                change,
-                warnings: Vec::new(),
-            };
-            let Some(change) = changed(outcome) else {
-                return Ok(done(reading, None));
-            };
-            if self.carry_out(&reading, &change).await? {
-                return Ok(done(reading, Some(change)));
+            let came_to = self.conclude(reading, outcome, Vec::new()).await;
+            drop(turn);
+            if let Some(done) = self.unless_full(came_to, &mut when_full).await? {
+                return Ok(done);
             }
         }
         Err(DesiredError::Collecting)
@@ -230,41 +273,50 @@ impl Ledger {
 
     async fn decide(
         &self,
-        current: &Current,
+        current: &Arc<Current>,
         wish: &Wish,
         terms: &Terms,
         file: &Config,
     ) -> Result<(Outcome, Vec<Diagnostic>), DesiredError> {
-        let own = file.load_balancers.keys().cloned().collect();
-        match wish {
-            Wish::Apply(text) => {
-                let (objects, warnings) = objects(text, current)?;
-                let whole = |all: &_| merge(file, all).map(|_| ());
-                let site = Site {
-                    own: &own,
-                    whole: &whole,
-                };
-                Ok((commands::apply(current, objects, terms, &site)?, warnings))
-            }
-            Wish::Delete(names) => {
-                let names = names.iter().cloned().collect();
-                Ok((commands::delete(current, &names, terms, &own)?, Vec::new()))
-            }
-            Wish::Rollback(revision) => {
-                let then = self.objects_at(*revision).await?;
-                let whole = |all: &_| merge(file, all).map(|_| ());
-                let site = Site {
-                    own: &own,
-                    whole: &whole,
-                };
-                Ok((commands::roll_back(current, then, terms, &site)?, Vec::new()))
+        let then = match wish {
+            Wish::Rollback(revision) => Some(self.objects_at(*revision).await?),
+            _ => None,
+        };
+        let (current, wish, terms) = (current.clone(), wish.clone(), terms.clone());
+        let file = file.clone();
+        self.apart(move || decided(&current, &wish, then, &terms, &file))
+            .await?
+    }
+
+    /// Carries out what was decided; `None` when only garbage was collected since it was read, and nothing was written.
+    async fn conclude(
+        &self,
+        reading: Reading,
+        outcome: Outcome,
+        warnings: Vec<Diagnostic>,
+    ) -> Result<Option<Done>, DesiredError> {
+        let change = changed(outcome);
+        if let Some(change) = &change {
+            let made = self.carry_out(&reading, change).await;
+            // With the first change of a block something may have become too old.
+            let due = matches!(made, Ok(true)) && keys::begins_block(change.record.revision);
+            self.has_put(bytes_of(&change.put), due);
+            if !made? {
+                return Ok(None);
             }
         }
+        Ok(Some(Done {
+            before: reading.current,
+            change,
+            warnings,
+        }))
     }
 
     /// Writes a change; `false` when only garbage was collected since it was read, and nothing was written.
     async fn carry_out(&self, reading: &Reading, change: &Change) -> Result<bool, DesiredError> {
-        self.put(&change.put).await?;
+        if !goes_along(&change.put) {
+            self.put(&change.put).await?;
+        }
         let record = &change.record;
         let mut trouble = None;
         for _ in 0..COMMITS {
@@ -299,7 +351,7 @@ impl Ledger {
             match commands::resolve(record, answer, found.as_ref(), head) {
                 Next::Made => {
                     self.space.hint(record.revision);
-                    self.made(change);
+                    self.remember(&change.after);
                     return Ok(true);
                 }
                 Next::Lost => {
@@ -318,9 +370,13 @@ impl Ledger {
 
     fn transaction(&self, reading: &Reading, change: &Change) -> Result<Transaction, DesiredError> {
         let key = |path: &str| self.space.key(path);
+        let mut transaction = self.still(reading);
+        if goes_along(&change.put) {
+            transaction = self.with(transaction, &change.put);
+        }
         // What awaits confirmation, too: what was just confirmed must not be taken back.
         let transaction = self
-            .as_read(self.still(reading), keys::PENDING, reading.pending_at)
+            .as_read(transaction, keys::PENDING, reading.pending_at)
             .put(key(&keys::log(change.record.revision)), json(&change.record)?)
             .put(key(keys::HEAD), json(&change.head)?);
         Ok(match &change.pending {
@@ -345,14 +401,16 @@ impl Ledger {
     /// Puts objects, also those that are there: until something refers to them they may be collected at any time.
     async fn put(&self, objects: &[Object]) -> Result<(), DesiredError> {
         let mut puts = JoinSet::new();
-        for object in objects {
+        let mut rest = objects;
+        while !rest.is_empty() {
             if puts.len() >= AT_ONCE {
                 one(&mut puts).await?;
             }
+            let (group, others) = rest.split_at(group(rest));
+            rest = others;
             let store = self.space.store().clone();
-            let key = self.space.key(&keys::object(object.digest));
-            let value = object.json.as_bytes().to_vec();
-            puts.spawn(async move { store.commit(Transaction::default().put(key, value)).await });
+            let transaction = self.with(Transaction::default(), group);
+            puts.spawn(async move { store.commit(transaction).await });
         }
         while !puts.is_empty() {
             one(&mut puts).await?;
@@ -360,21 +418,12 @@ impl Ledger {
         Ok(())
     }
 
-    /// A change was made: what it says is known, and with the first one of a block, garbage is collected.
-    fn made(&self, change: &Change) {
-        self.remember(&change.after);
-        if keys::begins_block(change.record.revision) {
-            let ledger = self.clone();
-            tokio::spawn(async move {
-                match ledger.collect().await {
-                    Ok(collected) if collected == Collected::default() => {}
-                    Ok(collected) => tracing::info!("the store was cleaned up: {collected}"),
-                    Err(error) => {
-                        tracing::warn!("the store was not cleaned up, the next block will: {error}");
-                    }
-                }
-            });
-        }
+    /// The transaction, and these objects in it.
+    fn with(&self, transaction: Transaction, objects: &[Object]) -> Transaction {
+        objects.iter().fold(transaction, |transaction, object| {
+            let key = self.space.key(&keys::object(object.digest));
+            transaction.put(key, object.json.as_bytes().to_vec())
+        })
     }
 
     /// Keeps exactly these objects for the next command.
@@ -384,6 +433,55 @@ impl Ledger {
             .map(|(name, object)| ((name.clone(), object.digest), object.clone()));
         *self.known.lock().unwrap_or_else(PoisonError::into_inner) = known.collect();
     }
+}
+
+/// What a wish makes of what is in force; `then`: the revision that it goes back to.
+fn decided(
+    current: &Current,
+    wish: &Wish,
+    then: Option<(u64, BTreeMap<Name, Object>)>,
+    terms: &Terms,
+    file: &Config,
+) -> Result<(Outcome, Vec<Diagnostic>), DesiredError> {
+    let own = file.load_balancers.keys().cloned().collect();
+    let whole = |all: &_| merge(file, all).map(|_| ());
+    let site = Site {
+        own: &own,
+        whole: &whole,
+    };
+    match (wish, then) {
+        (Wish::Apply(text), _) => {
+            let (objects, warnings) = objects(text, current)?;
+            Ok((commands::apply(current, objects, terms, &site)?, warnings))
+        }
+        (Wish::Delete(names), _) => {
+            let names = names.iter().cloned().collect();
+            Ok((commands::delete(current, &names, terms, &own)?, Vec::new()))
+        }
+        (Wish::Rollback(_), then) => {
+            let then = then.unwrap_or_default();
+            Ok((commands::roll_back(current, then, terms, &site)?, Vec::new()))
+        }
+    }
+}
+
+/// Whether objects are so few that they go with the transaction of their change.
+fn goes_along(objects: &[Object]) -> bool {
+    objects.len() <= GROUP && bytes_of(objects) <= WITH_THE_CHANGE_BYTES
+}
+
+fn bytes_of(objects: &[Object]) -> usize {
+    objects.iter().map(|object| object.json.len()).sum()
+}
+
+/// How many of the first objects make a group: one at least.
+fn group(objects: &[Object]) -> usize {
+    let mut bytes = 0;
+    let fit = objects.iter().take(GROUP).take_while(|object| {
+        bytes += object.json.len();
+        bytes <= GROUP_BYTES
+    });
+    fit.count().max(1)
 }
 
 /// Waits for one of the puts. Whether it happened does not matter when it failed: nothing refers to it.

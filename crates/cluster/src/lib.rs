@@ -10,7 +10,10 @@
 
 pub mod checks;
 pub mod desired;
+mod disk;
+pub mod identity;
 pub mod member;
+pub mod members;
 pub mod nodes;
 mod open;
 pub mod orders;

@@ -18,10 +18,11 @@ use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::Duration;
 
 use model::config::Name;
+use model::state::BackendId;
 use reconcile::cluster::incarnation;
 use reconcile::cluster::member::{Action, Answer, Call, CallId, Event, Finding, Member, Settings};
 use reconcile::cluster::records::{Key, Revision, Transaction, Write};
-use reconcile::cluster::roster::Stays;
+use reconcile::cluster::roster::{Stays, Wanted};
 use store::StoreError;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::{JoinHandle, JoinSet};
@@ -53,8 +54,10 @@ pub struct Setup {
 pub enum Tell {
     /// A check brought a verdict.
     Found(Finding),
-    /// What each slot weighs.
-    Weights(Arc<[u64]>),
+    /// This backend, whose verdict stands since this revision, is not known here: the verdict is taken back.
+    Unknown(BackendId, Revision),
+    /// All that the orchestrators check, and what each slot weighs by that.
+    Wanted(Arc<Wanted>, Arc<[u64]>),
 }
 
 /// How it stands.
@@ -66,11 +69,12 @@ pub struct Post {
     pub stays: Arc<Stays>,
     /// Its epoch while it leads.
     pub leads: Option<Revision>,
-    /// It leads and gives nothing anew, because more than half of the orchestrators vanished at once.
+    /// It leads and gives nothing anew, because more than half of the orchestrators vanished at once, or the store does
+    /// not know who was there.
     pub frozen: bool,
 }
 
-/// What became of its writes of verdicts.
+/// What became of its writes of verdicts, and of its leases.
 #[derive(Debug, Default)]
 pub struct VerdictWrites {
     /// Done.
@@ -79,6 +83,8 @@ pub struct VerdictWrites {
     pub refused: AtomicU64,
     /// Without an answer.
     pub failed: AtomicU64,
+    /// Leases that were over while it was at work: it hung, or the store did not hear it, or gave them up.
+    pub leases_lost: AtomicU64,
 }
 
 /// An orchestrator at work. Dropped, it works no more and gives nothing back, as if it had crashed.
@@ -168,7 +174,8 @@ struct Shell {
     calls: JoinSet<(CallId, Answer)>,
     post: watch::Sender<Post>,
     writes: Arc<VerdictWrites>,
-    /// What it was last told.
+    /// What it was last told. Without, it does not know yet what there is to check, and takes no part: what it was
+    /// given would lie idle.
     weights: Option<Arc<[u64]>>,
     next_stay: u64,
 }
@@ -183,10 +190,9 @@ impl Shell {
                 _ = &mut stopped => break,
                 Some(ended) = self.calls.join_next() => match ended {
                     Ok((id, answer)) => self.handle(Event::Answer(id, answer)),
-                    // No answer is one that the mind lives with.
                     Err(error) => tracing::error!("a fault of Evenkeel: {error}"),
                 },
-                events = self.feed.next() => self.see(events),
+                events = self.feed.next(), if self.weights.is_some() => self.see(events),
                 Some(told) = inbox.recv() => self.hear(told),
                 () = tokio::time::sleep_until(wake_at) => self.handle(Event::Tick),
             }
@@ -196,22 +202,25 @@ impl Shell {
     }
 
     fn hear(&mut self, told: Tell) {
-        let event = match told {
-            Tell::Found(finding) => Event::Found(finding),
-            Tell::Weights(weights) => {
+        match told {
+            Tell::Found(finding) => self.handle(Event::Found(finding)),
+            Tell::Unknown(backend, revision) => self.handle(Event::Unknown(backend, revision)),
+            Tell::Wanted(wanted, weights) => {
                 self.weights = Some(weights.clone());
-                Event::Weights(weights)
+                self.handle(Event::Wanted(wanted));
+                self.handle(Event::Weights(weights));
             }
-        };
-        self.handle(event);
+        }
     }
 
     fn see(&mut self, events: Vec<Event>) {
         for event in events {
             if let Event::Listed(listing) = &event
-                && listing.revision < self.member.view().seen(listing.prefix)
+                && listing.another
             {
-                tracing::warn!("the store went back: this orchestrator begins anew");
+                tracing::warn!(
+                    "the store is another one than before, or went back: this orchestrator begins anew"
+                );
                 return self.begin_anew();
             }
             self.handle(event);
@@ -246,6 +255,8 @@ impl Shell {
     }
 
     fn handle(&mut self, event: Event) {
+        let (had_lease, stops) = (self.member.acts_until() > 0, matches!(event, Event::Stop));
+        let led = self.post.borrow().leads;
         let actions = self.member.handle(event, self.leave.now_ms());
         for action in actions {
             match action {
@@ -260,6 +271,16 @@ impl Shell {
             }
         }
         self.leave.set_until(self.member.acts_until());
+        if had_lease && self.member.acts_until() == 0 && !stops {
+            self.writes.leases_lost.fetch_add(1, Relaxed);
+            let epoch = led.map_or_else(String::new, |epoch| {
+                format!(", and leads no more (epoch {epoch})")
+            });
+            tracing::warn!(
+                "the lease of this orchestrator is over: it hung, or could not reach the store. It has stopped its \
+                 checks{epoch}; what it wrote and the store has not got yet will be refused. It begins anew"
+            );
+        }
         let (leads, frozen) = (self.member.leads(self.leave.now_ms()), self.member.is_frozen());
         self.post.send_if_modified(|post| {
             let changed = (post.leads, post.frozen) != (leads, frozen);
@@ -282,9 +303,16 @@ impl Shell {
     fn call(&mut self, id: CallId, call: Call) {
         let (space, lease_ms) = (self.space.clone(), self.settings.lease_ms);
         let writes = is_verdict(&call).then(|| self.writes.clone());
-        self.calls.spawn(async move {
+        // A task of its own: whatever becomes of it, the mind has its answer.
+        let asked = tokio::spawn(async move {
             let answered = timeout(patience(lease_ms), calls::carry_out(&space, call, lease_ms)).await;
-            let answer = answered.unwrap_or(Answer::Failed);
+            answered.unwrap_or(Answer::Failed)
+        });
+        self.calls.spawn(async move {
+            let answer = asked.await.unwrap_or_else(|error| {
+                tracing::error!("a fault of Evenkeel: {error}");
+                Answer::Failed
+            });
             if let Some(writes) = writes {
                 writes.count(&answer);
             }

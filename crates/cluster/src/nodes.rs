@@ -2,16 +2,20 @@
 //!
 //! A node writes `nodes/NAME` when what it serves has changed, and every [`TELL_EVERY`] for its load. When it stops in
 //! order it says so and takes the key away; when it dies, the lease takes it. A name that another living process has
-//! is not taken: both would be one node to everybody else. It is told, and tried again, because that process may be
-//! the node's own former life, whose lease runs out.
+//! is not taken: both would be one node to everybody else. That is told once it is sure not to be the node's own
+//! former life, whose lease runs out, and the name is tried again until it is free. What no node of this version can
+//! read, and nobody writes for longer than a living one would be silent, is nobody's record, and is written over.
 
 use std::collections::BTreeMap;
+use std::hash::{BuildHasher, RandomState};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use model::config::Name;
-use model::node::{NodeEvent, NodeRecord};
-use store::{Committed, Entry, Event, Followed, Held, Revision, StoreError, Transaction};
+use model::node::{NameTaken, NodeEvent, NodeRecord};
+use model::state::Timestamp;
+use reconcile::desired::poll::spread;
+use store::{Committed, Entry, Event, Followed, Held, Listing, Revision, Standing, StoreError, Transaction};
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::{Instant, sleep, timeout};
 
@@ -21,28 +25,40 @@ use crate::Space;
 pub const LEASE_SECONDS: u32 = 10;
 /// A node tells its load this often.
 pub const TELL_EVERY: Duration = Duration::from_secs(10);
+/// Longest wait before a node tells that it serves something new: all nodes have it at the same moment, and the store
+/// should still be bringing it to the last of them when the first ones report.
+const TELL_SPREAD: Duration = Duration::from_millis(100);
 /// Pause after a failure.
 const RETRY: Duration = Duration::from_secs(1);
+/// A former life of a node is gone after so long, and whoever lives has written.
+const SILENCE: Duration = Duration::from_secs(2 * LEASE_SECONDS as u64);
 /// Longest wait for the farewell.
 const FAREWELL: Duration = Duration::from_secs(1);
+
+/// Lost nodes that are remembered; beyond it the one that was lost first is forgotten.
+const MAX_LOST: usize = 1_000;
 
 /// All nodes that are there, by name.
 pub type Nodes = Arc<BTreeMap<Name, NodeRecord>>;
 
-/// Keeps a node in the registry: what `record` says, as often as it changes and every [`TELL_EVERY`]. Ends, with a
-/// farewell, when `stop` is sent or dropped.
+/// Nodes that fell silent while they were looked after, with when that was noticed, until they are back.
+pub type Lost = Arc<BTreeMap<Name, Timestamp>>;
+
+/// Keeps a node in the registry: what `record` says, as often as it changes and every [`TELL_EVERY`]; `taken` tells
+/// while another process has its name. Ends, with a farewell, when `stop` is sent or dropped.
 pub async fn register(
     space: Space,
     name: Name,
     mut record: watch::Receiver<NodeRecord>,
+    taken: watch::Sender<Option<NameTaken>>,
     mut stop: oneshot::Receiver<()>,
 ) {
     let mut entry = Registration {
         key: space.key(&format!("nodes/{name}")),
         space,
         held: None,
-        refused_since: None,
-        warned: false,
+        refused: None,
+        taken,
     };
     loop {
         let told = record.borrow_and_update().clone();
@@ -62,7 +78,12 @@ pub async fn register(
         tokio::select! {
             _ = &mut stop => break,
             changed = record.changed() => if changed.is_err() { break },
-            () = sleep(pause) => {}
+            () = gone(entry.held.as_ref()) => {}
+            () = sleep(pause) => continue,
+        }
+        tokio::select! {
+            _ = &mut stop => break,
+            () = sleep(spread(TELL_SPREAD, RandomState::new().hash_one(()))) => {}
         }
     }
     let told = record.borrow().clone();
@@ -70,13 +91,28 @@ pub async fn register(
     _ = timeout(FAREWELL, entry.leave(told)).await;
 }
 
+/// Waits until the store says that the lease has ended, for whatever reason: the others miss this node then.
+async fn gone(own: Option<&Own>) {
+    if let Some(own) = own {
+        let mut standing = own.lease.standing();
+        if standing
+            .wait_for(|standing| matches!(standing, Standing::Gone))
+            .await
+            .is_ok()
+        {
+            return;
+        }
+    }
+    std::future::pending().await
+}
+
 struct Registration {
     space: Space,
     key: String,
     held: Option<Own>,
-    /// Since when the name is somebody else's.
-    refused_since: Option<Instant>,
-    warned: bool,
+    /// Since when the name is somebody else's, and what stood there first.
+    refused: Option<(Instant, Timestamp, Revision)>,
+    taken: watch::Sender<Option<NameTaken>>,
 }
 
 /// A lease, and the entry that hangs on it.
@@ -107,7 +143,12 @@ impl Registration {
                 }
             }
         }
-        self.claim(record, value).await
+        let claimed = self.claim(record, value).await;
+        if claimed.is_err() {
+            // While the store was away leases lived on: a former life of this node may have, too.
+            self.refused = None;
+        }
+        claimed
     }
 
     /// Takes the name, when nobody else has it.
@@ -115,9 +156,11 @@ impl Registration {
         let standing = self.space.store().get(&self.key).await?;
         let mut transaction = match &standing {
             None => Transaction::new().absent(&self.key),
-            Some(entry) if is_own(entry, record) => Transaction::new().unchanged(&self.key, entry.changed),
-            Some(_) => {
-                self.warn();
+            Some(entry) if is_own(entry, record) || self.is_nobodys(entry) => {
+                Transaction::new().unchanged(&self.key, entry.changed)
+            }
+            Some(entry) => {
+                self.is_refused(entry);
                 return Ok(());
             }
         };
@@ -125,21 +168,53 @@ impl Registration {
         transaction = transaction.put_leased(&self.key, value, lease.lease());
         if let Committed::Done(changed) = self.space.store().commit(transaction).await? {
             self.held = Some(Own { lease, changed });
-            (self.refused_since, self.warned) = (None, false);
+            self.refused = None;
+            self.taken.send_if_modified(|taken| taken.take().is_some());
         }
         Ok(())
     }
 
-    /// Warns once the name has been another's for longer than the lease of a former life could last.
-    fn warn(&mut self) {
-        let since = *self.refused_since.get_or_insert_with(Instant::now);
-        if since.elapsed() > 2 * Duration::from_secs(LEASE_SECONDS.into())
-            && !std::mem::replace(&mut self.warned, true)
-        {
-            tracing::warn!(
-                "another process has this node's name in the store ({}): give each a `node.name` of its own",
-                self.key
-            );
+    /// Whether what stands there is no record that this version can read, and nobody has written it for long.
+    fn is_nobodys(&mut self, standing: &Entry) -> bool {
+        if read(standing).is_some() {
+            return false;
+        }
+        match self.refused {
+            Some((seen, _, changed)) if changed == standing.changed => seen.elapsed() > SILENCE,
+            _ => {
+                tracing::warn!(
+                    "`{}` in the store is no record that this version can read, so this node is not registered; it is \
+                     written over unless somebody writes it within {SILENCE:?}",
+                    self.key
+                );
+                self.refused = Some((Instant::now(), now(), standing.changed));
+                false
+            }
+        }
+    }
+
+    /// Tells whose the name is once that is surely no former life of this node: it still writes, or has been there for
+    /// longer than the lease of one that is dead could last.
+    fn is_refused(&mut self, standing: &Entry) {
+        let (seen, since, first) = *self
+            .refused
+            .get_or_insert_with(|| (Instant::now(), now(), standing.changed));
+        let Some(other) = read(standing) else {
+            return;
+        };
+        let writes = standing.changed != first && !other.leaving;
+        if writes || seen.elapsed() > SILENCE {
+            let other = NameTaken {
+                since,
+                started: other.started,
+                zone: other.zone,
+                addresses: other.addresses,
+            };
+            self.taken.send_if_modified(|taken| {
+                let news = taken.as_ref() != Some(&other);
+                *taken = Some(other);
+                news
+            });
         }
     }
 
@@ -162,10 +237,15 @@ fn read(entry: &Entry) -> Option<NodeRecord> {
     serde_json::from_slice(&entry.value).ok()
 }
 
-/// Follows the registry; tells who comes and goes. Ends when nobody listens any more.
-pub async fn follow(space: Space, nodes: watch::Sender<Nodes>, events: mpsc::Sender<NodeEvent>) {
+/// Follows the registry; tells who is there, who is lost, and who comes and goes. Ends when nobody listens any more.
+pub async fn follow(
+    space: Space,
+    nodes: watch::Sender<Nodes>,
+    lost: watch::Sender<Lost>,
+    events: mpsc::Sender<NodeEvent>,
+) {
     let prefix = space.key("nodes/");
-    let mut follow = match space.store().follow(&prefix) {
+    let mut follow = match space.follow("nodes/") {
         Ok(follow) => follow,
         Err(error) => {
             tracing::error!("the registry of nodes cannot be followed: {error}");
@@ -175,13 +255,13 @@ pub async fn follow(space: Space, nodes: watch::Sender<Nodes>, events: mpsc::Sen
     let mut known: BTreeMap<Name, NodeRecord> = BTreeMap::new();
     let mut first = true;
     while let Some(found) = follow.next().await {
-        let before = known.clone();
+        let mut before = known.clone();
         match found {
-            Followed::Listed(listing) => {
-                let entries = listing.entries.iter();
-                known = entries
-                    .filter_map(|entry| Some((name(&prefix, &entry.key)?, read(entry)?)))
-                    .collect();
+            Followed::Listed(listing) => known = listed(&prefix, &listing),
+            Followed::Another(listing) => {
+                known = listed(&prefix, &listing);
+                // The store that they were in is lost, and not they.
+                before.retain(|name, _| known.contains_key(name));
             }
             Followed::Changed(changes) => changes
                 .events
@@ -192,13 +272,56 @@ pub async fn follow(space: Space, nodes: watch::Sender<Nodes>, events: mpsc::Sen
         nodes.send_replace(Arc::new(known.clone()));
         // Who was there already when this process came is no news.
         if !std::mem::take(&mut first) {
-            for event in news(&before, &known) {
+            let news = news(&before, &known);
+            note_lost(&lost, &news);
+            for event in news {
                 if events.send(event).await.is_err() {
                     return;
                 }
             }
         }
     }
+}
+
+fn listed(prefix: &str, listing: &Listing) -> BTreeMap<Name, NodeRecord> {
+    let entries = listing.entries.iter();
+    entries
+        .filter_map(|entry| Some((name(prefix, &entry.key)?, read(entry)?)))
+        .collect()
+}
+
+/// Remembers who is silent. Whoever misses events finds it here.
+fn note_lost(lost: &watch::Sender<Lost>, news: &[NodeEvent]) {
+    let mut now_lost = BTreeMap::clone(&lost.borrow());
+    for event in news {
+        match event {
+            NodeEvent::Lost(name) => now_lost.extend(Name::parse(name).ok().map(|name| (name, now()))),
+            NodeEvent::Joined(name) | NodeEvent::Left(name) => {
+                now_lost.retain(|lost, _| lost.as_str() != name)
+            }
+            // Of this process itself; who is lost is another matter.
+            NodeEvent::NameTaken(..) | NodeEvent::NameFree(_) => {}
+        }
+    }
+    while now_lost.len() > MAX_LOST {
+        let first = now_lost.iter().min_by_key(|(_, at)| **at);
+        let Some(name) = first.map(|(name, _)| name.clone()) else {
+            break;
+        };
+        now_lost.remove(&name);
+    }
+    lost.send_if_modified(|lost| {
+        let changed = **lost != now_lost;
+        if changed {
+            *lost = Arc::new(now_lost);
+        }
+        changed
+    });
+}
+
+fn now() -> Timestamp {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    Timestamp(u64::try_from(since.as_millis()).unwrap_or(u64::MAX))
 }
 
 fn apply(known: &mut BTreeMap<Name, NodeRecord>, prefix: &str, event: &Event) {

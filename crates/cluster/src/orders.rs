@@ -2,21 +2,32 @@
 //!
 //! `orders/backends/LB/ADDRESS` and `orders/routes/LB/ROUTE` hold one order each. Giving one reads what stands there
 //! and writes under the condition that this still stands, again if need be: of two operators who order at the same
-//! time, one draining and the other weighing, neither undoes the other. An order whose time is over is deleted by
-//! whoever notices, under the same condition.
+//! time, one draining and the other weighing, neither undoes the other. An order whose time is over counts for nothing
+//! at once, and is deleted later ([`collect`]), under the same condition. One that is ended is not deleted at once
+//! either: a record that says so takes its place, so that who was away can tell what was ended from what got lost.
+//!
+//! A store that was emptied, or put in the place of another, ends no order ([`Silence`], [`restore()`]).
 
 mod book;
+pub mod collect;
+mod follow;
+mod restore;
+mod silence;
 
 use std::collections::BTreeMap;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use model::config::Name;
-use model::state::{Order, OverrideKey, Overrides, RouteKey, RouteWeights, Timestamp};
-use store::{Committed, Entry, Event, Follow, Followed, Happened, StoreError, Transaction};
-use tokio::sync::mpsc;
-use tokio::time::{sleep, timeout};
+use model::state::{
+    Mode, Order, Override, OverrideKey, Overrides, RouteKey, RouteOrder, RouteWeights, Timestamp,
+};
+use store::{Committed, Entry, ErrorKind, Happened, StoreError, Transaction};
+use tokio::time::timeout;
 
 pub use book::{Book, InForce};
+pub use follow::{Import, follow};
+pub use restore::{Restored, pause, restore};
+pub use silence::{Place, Silence};
 
 use crate::Space;
 
@@ -24,10 +35,8 @@ use crate::Space;
 const ATTEMPTS: usize = 8;
 /// How long an order may take; who asked for it waits.
 const PATIENCE: Duration = Duration::from_secs(4);
-/// Between two looks at orders whose time may be over, and two attempts at what failed.
-const LOOK_EVERY: Duration = Duration::from_secs(1);
-/// Deleted so long after its time: until then its node has taken it for lapsed by itself.
-const GRACE: Duration = Duration::from_secs(1);
+/// Orders that may stand at the same time: beyond it a new one is refused.
+pub const MAX_ORDERS: usize = 100_000;
 
 /// Whose order it is.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -64,6 +73,26 @@ impl OrderKey {
                 route: Name::parse(last).ok()?,
             })),
             _ => None,
+        }
+    }
+
+    /// What says in the store that nothing stands any more: an order whose time is over as soon as it begins. It is
+    /// deleted as any other whose time is over.
+    fn end(&self, by: &str, now: Timestamp) -> InForce {
+        match self {
+            Self::Backend(_) => InForce::Backend(Override {
+                mode: Mode::Ready,
+                weight: None,
+                by: by.to_owned(),
+                since: now,
+                expires: Some(now),
+            }),
+            Self::Route(_) => InForce::Route(RouteOrder {
+                weights: BTreeMap::new(),
+                by: by.to_owned(),
+                since: now,
+                expires: Some(now),
+            }),
         }
     }
 
@@ -107,6 +136,14 @@ impl Wish {
             Self::Route(order) => order.in_force(now).map(InForce::Route),
         }
     }
+
+    /// Who wants it.
+    fn by(&self) -> &str {
+        match self {
+            Self::Backend(order) => &order.by,
+            Self::Route(order) => &order.by,
+        }
+    }
 }
 
 /// An order that the store has taken: what stands since which revision.
@@ -142,18 +179,18 @@ impl From<StoreError> for GiveError {
     }
 }
 
-/// Brings an order into the store.
+/// Brings an order into the store. `stands`: something stands here about the same, which the store may have lost.
 ///
 /// # Errors
 /// [`GiveError`].
-pub async fn give(space: &Space, wish: &Wish) -> Result<Given, GiveError> {
-    match timeout(PATIENCE, try_to_give(space, wish)).await {
+pub async fn give(space: &Space, wish: &Wish, stands: bool) -> Result<Given, GiveError> {
+    match timeout(PATIENCE, try_to_give(space, wish, stands)).await {
         Ok(given) => given,
         Err(_) => Err(GiveError::Unknown("the store did not answer in time".to_owned())),
     }
 }
 
-async fn try_to_give(space: &Space, wish: &Wish) -> Result<Given, GiveError> {
+async fn try_to_give(space: &Space, wish: &Wish, stands: bool) -> Result<Given, GiveError> {
     let key = wish.key();
     let whole = space.key(&key.path());
     for _ in 0..ATTEMPTS {
@@ -161,15 +198,24 @@ async fn try_to_give(space: &Space, wish: &Wish) -> Result<Given, GiveError> {
         let old = entry.as_ref().and_then(|entry| read(&key, entry));
         let now = now();
         let order = wish.upon(old.as_ref().filter(|old| !old.is_over(now)), now);
-        let transaction = match &entry {
+        if entry.is_none() && order.is_none() && !stands {
+            // Nothing to end, and nobody to tell.
+            return Ok(Given { revision: 0, order });
+        }
+        let compare = || match &entry {
             Some(entry) => Transaction::new().unchanged(&whole, entry.changed),
             None => Transaction::new().absent(&whole),
         };
-        let transaction = match &order {
-            Some(order) => transaction.put(&whole, order.json()),
-            None => transaction.delete(&whole),
-        };
-        if let Committed::Done(revision) = space.store().commit(transaction).await? {
+        let record = order.clone().unwrap_or_else(|| key.end(wish.by(), now));
+        let put = compare().put(&whole, record.json());
+        let committed = match space.store().commit(put).await {
+            // Without a record, whoever is away now may take it for lost later; but it has to be possible.
+            Err(error) if error.kind() == ErrorKind::Full && order.is_none() && entry.is_some() => {
+                space.store().commit(compare().delete(&whole)).await
+            }
+            committed => committed,
+        }?;
+        if let Committed::Done(revision) = committed {
             let revision = revision.0;
             return Ok(Given { revision, order });
         }
@@ -198,21 +244,17 @@ pub async fn forget(space: &Space, key: &OrderKey, order: &InForce) -> Result<Gi
     Ok(Given { revision, order })
 }
 
-/// Orders from before they were kept in a store.
-pub struct Import {
-    /// The orders.
-    pub overrides: Overrides,
-    /// Told when the store has them.
-    pub done: Box<dyn FnOnce() + Send>,
-}
-
 /// What was seen of the orders.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Seen {
-    /// All of them, as of a revision.
-    All(u64, Vec<(OrderKey, InForce)>),
+    /// All of them, as of a revision, with none for those that were ended; and what it means that others are absent.
+    All(u64, Vec<(OrderKey, Option<InForce>)>, Silence),
     /// What changed in a revision.
     Some(u64, Vec<(OrderKey, Option<InForce>)>),
+    /// The store is heard, and nothing has changed.
+    Still,
+    /// It is not heard any more.
+    CutOff,
 }
 
 /// All orders as they stand now.
@@ -222,104 +264,22 @@ pub enum Seen {
 pub async fn list(space: &Space) -> Result<Overrides, StoreError> {
     let listing = space.store().list(&space.key("orders/")).await?;
     let mut book = Book::default();
-    book.see(all(space, &listing));
+    let orders = all(space, &listing);
+    book.see(Seen::All(listing.revision.0, orders, Silence::END));
     // Those whose time is over are told as such by who takes them.
     Ok(book.overrides(Timestamp(0)))
 }
 
-/// Follows the orders until nobody listens any more, and deletes those whose time is over. First of all it brings
-/// those of `imported` into the store for which nothing stands there, and tells when that is done.
-pub async fn follow(
-    space: Space,
-    imported: Option<Import>,
-    seen: mpsc::Sender<Seen>,
-) -> Result<(), StoreError> {
-    if let Some(Import { overrides, done }) = imported {
-        while let Err(error) = import(&space, &overrides).await {
-            tracing::debug!("orders of before cannot be brought into the store yet: {error}");
-            sleep(LOOK_EVERY).await;
-        }
-        done();
-    }
-    let mut follow: Follow = space.store().follow(&space.key("orders/"))?;
-    let mut standing: BTreeMap<OrderKey, InForce> = BTreeMap::new();
-    let mut tick = tokio::time::interval(LOOK_EVERY);
-    loop {
-        let told = tokio::select! {
-            followed = follow.next() => match followed {
-                Some(Followed::Listed(listing)) => all(&space, &listing),
-                Some(Followed::Changed(changes)) => some(&space, &changes),
-                Some(Followed::CutOff(_) | Followed::Back) => continue,
-                None => return Ok(()),
-            },
-            _ = tick.tick() => {
-                delete_lapsed(&space, &standing).await;
-                continue;
-            }
-        };
-        match &told {
-            Seen::All(_, orders) => standing = orders.iter().cloned().collect(),
-            Seen::Some(_, changes) => {
-                for (key, order) in changes {
-                    match order {
-                        Some(order) => standing.insert(key.clone(), order.clone()),
-                        None => standing.remove(key),
-                    };
-                }
-            }
-        }
-        if seen.send(told).await.is_err() {
-            return Ok(());
-        }
-    }
-}
-
-async fn delete_lapsed(space: &Space, standing: &BTreeMap<OrderKey, InForce>) {
-    let before = Timestamp(now().0.saturating_sub(GRACE.as_millis() as u64));
-    for (key, order) in standing.iter().filter(|(_, order)| order.is_over(before)) {
-        if let Err(error) = forget(space, key, order).await {
-            // It counts for nothing all the same; the next look tries again.
-            tracing::debug!("an order whose time is over could not be deleted: {error}");
-            return;
-        }
-    }
-}
-
-async fn import(space: &Space, overrides: &Overrides) -> Result<(), StoreError> {
-    let backends = overrides.backends.iter();
-    let backends =
-        backends.map(|(key, order)| (OrderKey::Backend(key.clone()), InForce::Backend(order.clone())));
-    let routes = overrides.routes.iter();
-    let routes = routes.map(|(key, order)| (OrderKey::Route(key.clone()), InForce::Route(order.clone())));
-    for (key, order) in backends.chain(routes) {
-        let whole = space.key(&key.path());
-        let transaction = Transaction::new().absent(&whole).put(&whole, order.json());
-        space.store().commit(transaction).await?;
-    }
-    Ok(())
-}
-
-fn all(space: &Space, listing: &store::Listing) -> Seen {
+fn all(space: &Space, listing: &store::Listing) -> Vec<(OrderKey, Option<InForce>)> {
     let orders = listing.entries.iter().filter_map(|entry| {
         let key = OrderKey::parse(space.path_of(entry)?)?;
-        let order = read(&key, entry)?;
+        let order = read(&key, entry);
         Some((key, order))
     });
-    Seen::All(listing.revision.0, orders.collect())
+    orders.collect()
 }
 
-fn some(space: &Space, changes: &store::Changes) -> Seen {
-    let changed = changes.events.iter().filter_map(|event| {
-        let key = OrderKey::parse(space.path(event.key())?)?;
-        let order = match event {
-            Event::Put(entry) => read(&key, entry),
-            Event::Deleted { .. } => None,
-        };
-        Some((key, order))
-    });
-    Seen::Some(changes.revision.0, changed.collect())
-}
-
+/// The order in an entry; none that was ended, or cannot be read.
 fn read(key: &OrderKey, entry: &Entry) -> Option<InForce> {
     let order = key.read(&entry.value);
     if let Err(error) = &order {
@@ -328,7 +288,7 @@ fn read(key: &OrderKey, entry: &Entry) -> Option<InForce> {
             entry.key
         );
     }
-    order.ok()
+    order.ok().filter(|order| !order.has_ended())
 }
 
 fn now() -> Timestamp {
@@ -350,7 +310,6 @@ fn of_route(lb: &str, route: &str) -> OrderKey {
 mod tests {
     #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
     use super::*;
-    use model::state::RouteOrder;
 
     #[test]
     fn keys_are_read_as_they_are_written() {
@@ -397,5 +356,12 @@ mod tests {
         );
         assert_eq!(of_route("a", "b").read(&json).unwrap(), order);
         assert!(order.is_over(Timestamp(2)) && !order.is_over(Timestamp(1)));
+        assert!(!order.has_ended());
+        let end = of_route("shop", "canary").end("bob", Timestamp(7));
+        assert_eq!(
+            String::from_utf8_lossy(&end.json()),
+            r#"{"weights":{},"by":"bob","since":7,"expires":7}"#
+        );
+        assert!(end.has_ended());
     }
 }

@@ -1,9 +1,13 @@
 //! The part of a store that is one cluster's: all its keys begin with the same prefix.
 
 use std::sync::Arc;
+use std::time::Duration;
 
+use reconcile::desired::poll::RETURN_SPREAD;
 use store::notify::{Notifier, NotifierStatus};
-use store::{Entry, Store};
+use store::{Entry, Follow, Store, StoreError};
+
+use crate::identity::IDENTITY;
 
 /// A store, and the prefix of all keys in it. Cheap to clone.
 #[derive(Clone, Debug)]
@@ -11,6 +15,8 @@ pub struct Space {
     store: Store,
     prefix: Arc<str>,
     notifier: Option<Notifier>,
+    /// See [`Space::one_of_many`].
+    return_within: Duration,
 }
 
 impl Space {
@@ -21,6 +27,17 @@ impl Space {
             store,
             prefix: prefix.into(),
             notifier: None,
+            return_within: Duration::ZERO,
+        }
+    }
+
+    /// The same, for one of many nodes that do the same: who follows here and loses the store comes back at a moment of
+    /// its own within [`RETURN_SPREAD`], so that they do not all ask at once.
+    #[must_use]
+    pub fn one_of_many(self) -> Self {
+        Self {
+            return_within: RETURN_SPREAD,
+            ..self
         }
     }
 
@@ -56,6 +73,15 @@ impl Space {
     #[must_use]
     pub fn key(&self, path: &str) -> String {
         format!("{}{path}", self.prefix)
+    }
+
+    /// Follows all below a path, and notices when the store is another one than before.
+    ///
+    /// # Errors
+    /// When the prefix is no key.
+    pub fn follow(&self, path: &str) -> Result<Follow, StoreError> {
+        self.store
+            .follow_identified(&self.key(path), &self.key(IDENTITY), self.return_within)
     }
 
     /// The path of a key below the prefix; none of another cluster's key.

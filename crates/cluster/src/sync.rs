@@ -66,8 +66,8 @@ pub struct Standing {
     pub known: bool,
     /// What was refused, until something else is served.
     pub refused: Option<Refused>,
-    /// Time from the writing of the last change to its being served here, when it came while this node was
-    /// listening; by two clocks, where two machines have part in it.
+    /// Time from the writing of the last change to its being served here, however it was found; none for what the
+    /// store had when this process found it first. By two clocks, where two machines have part in it.
     pub took: Option<Duration>,
     /// All such times.
     pub delays: Delays,
@@ -116,13 +116,18 @@ pub struct Sync {
     last: Option<Last>,
     /// What is served, by the digests of its objects.
     state: State,
+    /// What a head says of that.
+    head: Head,
     read: Read,
     pushed: Pushed,
+    /// The revision that the store had when this process first heard of one: nobody waited for it here.
+    at_start: Option<u64>,
     /// What was refused last; not tried again before the next poll.
     tried: Option<Head>,
-    /// Objects that are served and could not be kept on the disk.
-    unsaved: BTreeMap<Digest, Bytes>,
+    /// When what is served could not be kept on the disk: the objects that lack there. Tried again with each look.
+    unsaved: Option<BTreeMap<Digest, Bytes>>,
     standing: watch::Sender<Standing>,
+    stored: watch::Sender<Option<Arc<Desired>>>,
 }
 
 /// What stands under the head's key.
@@ -158,11 +163,14 @@ impl Sync {
             space,
             last,
             state: State::default(),
+            head: State::default().head(),
             read: Read::new(),
             pushed: Pushed::default(),
+            at_start: None,
             tried: None,
-            unsaved: BTreeMap::new(),
+            unsaved: None,
             standing: watch::Sender::default(),
+            stored: watch::Sender::default(),
         }
     }
 
@@ -170,6 +178,13 @@ impl Sync {
     #[must_use]
     pub fn standing(&self) -> watch::Receiver<Standing> {
         self.standing.subscribe()
+    }
+
+    /// What the store says, whether or not this node serves it: of a revision that was refused here all that can be
+    /// read, and what cannot as it was before. Others rely on this node for it. None: not known yet.
+    #[must_use]
+    pub fn stored(&self) -> watch::Receiver<Option<Arc<Desired>>> {
+        self.stored.subscribe()
     }
 
     /// What is known before anything runs: what the disk has; with the embedded store, what that has. Blocks on files.
@@ -181,7 +196,8 @@ impl Sync {
         };
         let (state, read) = found?;
         let desired = Arc::new(desired(&state, &read));
-        (self.state, self.read) = (state, read);
+        (self.head, self.state, self.read) = (state.head(), state, read);
+        self.stored.send_replace(Some(desired.clone()));
         self.standing.send_modify(|standing| {
             standing.known = true;
             standing.served = desired.revision;
@@ -191,7 +207,7 @@ impl Sync {
     }
 
     async fn first_of_store(&mut self) -> Option<(State, Read)> {
-        let head = self.head().await;
+        let head = self.head_of_store().await;
         let found = match head {
             Ok(Found::Head(head)) => self.fetch(&head).await.map(Some),
             Ok(Found::Nothing) => Ok(None),
@@ -212,6 +228,7 @@ impl Sync {
     pub fn first_was_refused(&mut self, reasons: Vec<String>) {
         let revision = self.state.revision;
         (self.state, self.read) = Default::default();
+        self.head = self.state.head();
         self.standing.send_modify(|standing| {
             standing.served = 0;
             standing.refused = Some(Refused { revision, reasons });
@@ -265,7 +282,7 @@ impl Sync {
         let head = head.map_or(Found::Nothing, |entry| fetch::head(&entry.value));
         // Before the watch: who may read and not watch, or has no watch for another reason, still follows, later.
         self.tried = None;
-        self.take(head, offers, false).await?;
+        self.take(head, offers).await?;
         let from = listing.revision.next();
         let mut watch = self.space.store().watch(&self.space.key("config/"), from).await?;
         self.found();
@@ -274,7 +291,7 @@ impl Sync {
             tokio::select! {
                 changes = watch.next() => {
                     if let Some(head) = self.note(&changes?) {
-                        self.take(head, offers, true).await?;
+                        self.take(head, offers).await?;
                     }
                 }
                 () = sleep_until(poll_at) => {
@@ -296,17 +313,17 @@ impl Sync {
         // Objects come before the head that refers to them.
         while let Ok(changes) = timeout_at(until, watch.next()).await {
             if let Some(head) = self.note(&changes?) {
-                return self.take(head, offers, true).await;
+                return self.take(head, offers).await;
             }
         }
         self.look(offers).await
     }
 
     async fn look(&mut self, offers: &mpsc::Sender<Offer>) -> Result<(), Ended> {
-        let head = self.head().await?;
+        let head = self.head_of_store().await?;
         // Tried again, even if it was refused: what stood in the way may be gone.
         self.tried = None;
-        self.take(head, offers, false).await
+        self.take(head, offers).await
     }
 
     fn found(&self) {
@@ -339,13 +356,13 @@ impl Sync {
         moved
     }
 
-    async fn head(&self) -> Result<Found, StoreError> {
+    async fn head_of_store(&self) -> Result<Found, StoreError> {
         let entry = self.space.store().get(&self.space.key(keys::HEAD)).await?;
         Ok(entry.map_or(Found::Nothing, |entry| fetch::head(&entry.value)))
     }
 
     /// Takes what a head says, unless it is what is served or was refused already.
-    async fn take(&mut self, found: Found, offers: &mpsc::Sender<Offer>, pushed: bool) -> Result<(), Ended> {
+    async fn take(&mut self, found: Found, offers: &mpsc::Sender<Offer>) -> Result<(), Ended> {
         let head = match found {
             Found::Head(head) => head,
             Found::Nothing if self.state.revision == 0 => State::default().head(),
@@ -359,8 +376,12 @@ impl Sync {
                 return Ok(());
             }
         };
-        if head == self.state.head() && self.standing.borrow().known {
+        self.at_start.get_or_insert(head.revision);
+        if head == self.head && self.standing.borrow().known {
             self.tried = None;
+            if self.unsaved.is_some() {
+                self.keep(BTreeMap::new()).await;
+            }
             self.standing.send_if_modified(|standing| {
                 let changed = standing.head != head.revision || standing.refused.is_some();
                 (standing.head, standing.refused) = (head.revision, None);
@@ -377,20 +398,39 @@ impl Sync {
         let fetched = match self.fetch(&head).await {
             Ok(fetched) => fetched,
             Err(Failed::Store(error)) => return Err(error.into()),
-            Err(failed @ (Failed::Missing(_) | Failed::Wrong(_))) => {
-                self.refuse(head.revision, failed.reasons());
+            Err(Failed::Missing(reason)) => {
+                self.refuse(head.revision, vec![reason]);
+                return Ok(());
+            }
+            Err(Failed::Wrong(state, parsed)) => {
+                self.has_in_part(&state, &parsed.read);
+                self.refuse(head.revision, parsed.reasons);
                 return Ok(());
             }
         };
         let (reply, answer) = oneshot::channel();
         let desired = Arc::new(desired(&fetched.state, &fetched.read));
+        self.stored.send_replace(Some(desired.clone()));
         let offer = Offer { desired, reply };
         offers.send(offer).await.map_err(|_| Ended::Unwanted)?;
         match answer.await.map_err(|_| Ended::Unwanted)? {
             Err(reasons) => self.refuse(head.revision, reasons),
-            Ok(()) => self.served(fetched, pushed).await,
+            Ok(()) => self.served(head, fetched).await,
         }
         Ok(())
+    }
+
+    /// The store has a state that cannot be read whole: what can be read, and the rest as it was.
+    fn has_in_part(&self, state: &State, read: &Read) {
+        let before = self.stored.borrow().clone();
+        let mut stored = desired(state, read);
+        for name in state.objects.keys().filter(|name| !read.contains_key(*name)) {
+            let known = before.as_ref().and_then(|before| before.load_balancers.get(name));
+            stored
+                .load_balancers
+                .extend(known.map(|known| (name.clone(), known.clone())));
+        }
+        self.stored.send_replace(Some(Arc::new(stored)));
     }
 
     fn refuse(&self, revision: u64, reasons: Vec<String>) {
@@ -406,22 +446,13 @@ impl Sync {
         }
     }
 
-    async fn served(&mut self, fetched: Fetched, pushed: bool) {
-        let written = fetched.written.filter(|_| pushed);
+    async fn served(&mut self, head: Head, fetched: Fetched) {
+        let written = fetched.written.filter(|_| self.at_start != Some(head.revision));
         let took = written.map(|written| fetch::unix_time().saturating_sub(written));
-        if let Some(last) = &self.last {
-            // What could not be kept before is kept with this, as far as it still counts.
-            let wanted: BTreeSet<Digest> = fetched.state.objects.values().copied().collect();
-            let mut fresh = std::mem::take(&mut self.unsaved);
-            fresh.extend(fetched.fresh.clone());
-            fresh.retain(|digest, _| wanted.contains(digest));
-            if !last.save(&fetched.state, &fresh).await {
-                self.unsaved = fresh;
-            }
-        }
         self.tried = None;
         self.pushed = Pushed::default();
-        (self.state, self.read) = (fetched.state, fetched.read);
+        (self.head, self.state, self.read) = (head, fetched.state, fetched.read);
+        self.keep(fetched.fresh).await;
         self.standing.send_modify(|standing| {
             standing.known = true;
             standing.served = self.state.revision;
@@ -431,6 +462,19 @@ impl Sync {
                 standing.delays.add(took);
             }
         });
+    }
+
+    /// Keeps on the disk what is served; `fresh` is what is not there yet. What could not be kept before is kept with
+    /// it, as far as it still counts.
+    async fn keep(&mut self, fresh: BTreeMap<Digest, Bytes>) {
+        let Some(last) = &self.last else { return };
+        let wanted: BTreeSet<Digest> = self.state.objects.values().copied().collect();
+        let mut missing = self.unsaved.take().unwrap_or_default();
+        missing.extend(fresh);
+        missing.retain(|digest, _| wanted.contains(digest));
+        if !last.save(&self.state, &missing).await {
+            self.unsaved = Some(missing);
+        }
     }
 }
 

@@ -4,17 +4,21 @@
 //! than one round, so that whoever was cut off for a few minutes goes on from where it was. Verdicts are deleted when
 //! they were about nobody in two rounds, and only while the leader is one: the transaction compares its key. One that
 //! was deleted by mistake, because this node's config is behind, is written again by who checks the backend.
+//!
+//! A cluster may do without orchestrators. Then every other node forgets old history in the leader's place, each by what it
+//! saw a round ago itself: that it is done several times does no harm, and nobody's last minutes are forgotten.
 
 use std::collections::BTreeMap;
+use std::hash::{BuildHasher, RandomState};
 use std::sync::Arc;
 use std::time::Duration;
 
 use model::state::BackendId;
 use reconcile::cluster::records::Key;
 use reconcile::cluster::roster::Wanted;
-use store::{Committed, Revision, StoreError, Transaction};
+use store::{Committed, Entry, Revision, StoreError, Transaction};
 use tokio::sync::watch;
-use tokio::time::{MissedTickBehavior, interval};
+use tokio::time::{MissedTickBehavior, interval, sleep};
 
 use crate::Space;
 use crate::member::Post;
@@ -26,7 +30,7 @@ pub const EVERY: Duration = Duration::from_secs(300);
 pub async fn run(
     space: Space,
     post: watch::Receiver<Post>,
-    wanted: watch::Receiver<Arc<Wanted>>,
+    wanted: watch::Receiver<Option<Arc<Wanted>>>,
     every: Duration,
 ) {
     let mut rounds = interval(every);
@@ -38,14 +42,49 @@ pub async fn run(
             last = Round::default();
             continue;
         };
-        let wanted = wanted.borrow().clone();
+        let Some(wanted) = wanted.borrow().clone() else {
+            continue;
+        };
         match round(&space, epoch, &wanted, &last).await {
             Ok(next) => last = next,
             Err(error) => {
-                tracing::warn!("the store could not be tidied, and will be in the next round: {error}")
+                // What was seen may be of another store than the one that is there now.
+                last = Round::default();
+                tracing::warn!("the store could not be tidied, and will be in the next round: {error}");
             }
         }
     }
+}
+
+/// Forgets old history while nobody leads, in rounds about `every` so long, each process at its own times; for as long as
+/// the process runs.
+pub async fn run_for_nobody(space: Space, every: Duration) {
+    let mut last = None;
+    loop {
+        let share = RandomState::new().hash_one(()) % 1000;
+        sleep(every * 4 / 5 + every / 2500 * u32::try_from(share).unwrap_or_default()).await;
+        match round_for_nobody(&space, last.take()).await {
+            Ok(seen) => last = seen,
+            Err(error) => {
+                tracing::debug!("old history could not be forgotten, and will be in the next round: {error}");
+            }
+        }
+    }
+}
+
+/// Where the store is; none when somebody leads, whose work it is. `last`: where it was a round ago.
+async fn round_for_nobody(space: &Space, last: Option<Revision>) -> Result<Option<Revision>, StoreError> {
+    let leader = space.key(&Key::Leader.path());
+    let listing = space.store().list(&leader).await?;
+    // Without a lease that is no leader's, and nobody would ever take it away here.
+    let leads = |entry: &Entry| entry.key == leader && entry.lease.is_some();
+    if listing.entries.iter().any(leads) {
+        return Ok(None);
+    }
+    if let Some(before) = last {
+        space.store().compact(before).await?;
+    }
+    Ok(Some(listing.revision))
 }
 
 /// What was seen in the round before.

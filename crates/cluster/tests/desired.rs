@@ -44,6 +44,8 @@ both_engines!(
     garbage_goes_and_what_is_needed_stays,
     a_change_is_confirmed_or_taken_back_once,
     what_is_confirmed_is_not_taken_back,
+    a_store_that_was_scribbled_over_is_not_taken_for_an_empty_one,
+    where_the_history_begins_is_found_out_when_that_was_scribbled_over,
 );
 
 fn embedded<F: Future<Output = ()>>(scenario: impl FnOnce(Space) -> F) {
@@ -110,7 +112,7 @@ async fn change(ledger: &Ledger, query: ChangeQuery) -> u64 {
 async fn backends(ledger: &Ledger, revision: Option<u64>) -> Vec<(String, u16)> {
     let objects = match revision {
         Some(revision) => ledger.objects_at(revision).await.unwrap().1,
-        None => ledger.current().await.unwrap().objects,
+        None => ledger.current().await.unwrap().objects.clone(),
     };
     let each = objects.into_iter().map(|(name, object)| {
         let balancer = object.meaning.unwrap();
@@ -304,6 +306,19 @@ async fn garbage_goes_and_what_is_needed_stays(space: Space) {
     let gone = other.objects_at(128).await.unwrap_err().to_string();
     assert_eq!(gone, "there is no revision 128: 129 to 1200 are kept");
     assert_eq!(other.history(2000).await.unwrap().len(), 1200 - 128);
+    // The oldest is listed, so it can be asked for, though there is nothing to compare it with.
+    let oldest = other.answer(DesiredQuery::Revision(129), &file(), NOW).await;
+    let DesiredAnswer::Diff(oldest) = oldest.unwrap().answer else {
+        panic!("it is a difference");
+    };
+    assert_eq!(
+        oldest.changes,
+        ["shop: set; what it was before is no longer kept"]
+    );
+    assert_eq!(oldest.note.unwrap().revision, 129);
+    let gone = other.answer(DesiredQuery::Revision(128), &file(), NOW).await;
+    let gone = gone.unwrap_err().detail;
+    assert_eq!(gone, "there is no revision 128: 129 to 1200 are kept");
     assert_eq!(change(&other, query(Change::Rollback(129))).await, 1201);
     assert_eq!(backends(&ledger, None).await, [("shop".to_owned(), 129)]);
 }
@@ -321,7 +336,7 @@ async fn a_change_is_confirmed_or_taken_back_once(space: Space) {
     assert_eq!(ledger.confirm(None).await.unwrap().revision, 2);
     assert!(ledger.confirm(None).await.is_err());
     change(&ledger, try_it(3)).await;
-    let pending = ledger.current().await.unwrap().pending.unwrap();
+    let pending = ledger.current().await.unwrap().pending.clone().unwrap();
     assert_eq!(
         (pending.revision, pending.back_to, pending.until),
         (3, 2, Timestamp(NOW.0 + 120_000))
@@ -360,7 +375,7 @@ async fn what_is_confirmed_is_not_taken_back(space: Space) {
         let before = backends(&ledger, None).await;
         change(&ledger, try_it).await;
         let after = backends(&ledger, None).await;
-        let pending = ledger.current().await.unwrap().pending.unwrap();
+        let pending = ledger.current().await.unwrap().pending.clone().unwrap();
         let (one, two) = (Ledger::new(space.clone()), Ledger::new(space.clone()));
         let elsewhere = space.clone();
         let confirm = tokio::spawn(async move {
@@ -381,4 +396,38 @@ async fn what_is_confirmed_is_not_taken_back(space: Space) {
     }
     println!("confirmed {confirmed}, reverted {reverted}");
     assert!(confirmed > 0 && reverted > 0);
+}
+
+/// Scenario: something stands where the head should be, a later version's or nonsense. Nobody is told that nothing is
+/// declared, and nothing is applied on top of it.
+async fn a_store_that_was_scribbled_over_is_not_taken_for_an_empty_one(space: Space) {
+    let ledger = Ledger::new(space.clone());
+    change(&ledger, set("shop", 80, 1)).await;
+    let scribble = Transaction::default().put(space.key(keys::HEAD), r#"{"revision": "two"}"#);
+    space.store().commit(scribble).await.unwrap();
+    let told = |error: DesiredError| match error {
+        DesiredError::Damaged(why) => assert!(why.contains("config/head"), "{why}"),
+        other => panic!("{other}"),
+    };
+    told(ledger.current().await.unwrap_err());
+    told(ledger.history(5).await.unwrap_err());
+    told(ledger.objects_at(1).await.unwrap_err());
+    let query = set("shop", 80, 2);
+    told(ledger.change(&query, &file(), NOW).await.unwrap_err());
+}
+
+/// Scenario: something stands where it is said from when on the history is kept. It is read, and gone back to, all the
+/// same; so a change on trial would be, too.
+async fn where_the_history_begins_is_found_out_when_that_was_scribbled_over(space: Space) {
+    let ledger = Ledger::new(space.clone());
+    let first = change(&ledger, set("shop", 80, 1)).await;
+    change(&ledger, set("shop", 80, 2)).await;
+    let scribble = Transaction::default().put(space.key(keys::OLDEST), "x");
+    space.store().commit(scribble).await.unwrap();
+    assert_eq!(ledger.history(5).await.unwrap().len(), 2);
+    change(&ledger, query(Change::Rollback(first))).await;
+    assert_eq!(
+        backends(&ledger, None).await,
+        backends(&ledger, Some(first)).await
+    );
 }

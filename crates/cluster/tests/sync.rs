@@ -79,6 +79,8 @@ impl Writer {
 struct Node {
     standing: watch::Receiver<Standing>,
     served: watch::Receiver<Arc<Desired>>,
+    /// What the store says, as far as the node can read it.
+    stored: watch::Receiver<Option<Arc<Desired>>>,
     refuse: watch::Sender<Option<String>>,
     /// End with the node.
     _tasks: JoinSet<()>,
@@ -89,7 +91,7 @@ impl Node {
         let (offers, mut taken) = mpsc::channel::<Offer>(1);
         let (serve, served) = watch::channel(Arc::default());
         let (refuse, refused) = watch::channel(None);
-        let standing = sync.standing();
+        let (standing, stored) = (sync.standing(), sync.stored());
         let (_, hints) = mpsc::channel(1);
         let mut tasks = JoinSet::new();
         tasks.spawn(sync.run(offers, hints));
@@ -106,6 +108,7 @@ impl Node {
         Self {
             standing,
             served,
+            stored,
             refuse,
             _tasks: tasks,
         }
@@ -117,6 +120,20 @@ impl Node {
             .unwrap_or_else(|_| panic!("in vain: {what}"))
             .unwrap()
             .clone()
+    }
+
+    /// The port of each load balancer in the store, whether or not it is served.
+    fn stored(&self) -> Vec<(String, u16)> {
+        let stored = self.stored.borrow().clone().unwrap();
+        let balancers = stored.load_balancers.iter();
+        balancers
+            .map(|(name, balancer)| (name.to_string(), balancer.listeners[0].address.port()))
+            .collect()
+    }
+
+    /// The changes whose time was counted.
+    fn counted(&self) -> u64 {
+        self.standing.borrow().delays.counts.iter().sum()
     }
 
     fn names(&self) -> Vec<String> {
@@ -195,7 +212,7 @@ async fn changes_are_pushed_and_only_they_are_read_anew() {
 }
 
 /// Scenario: a revision has a load balancer that does not read, then one that whoever serves refuses. The one before
-/// stays, whole; the next good one is taken.
+/// stays, whole; the next good one is taken. Meanwhile it is known what the store says, as far as it can be read.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_revision_is_taken_whole_or_not_at_all() {
     let (_folder, space) = embedded();
@@ -204,8 +221,13 @@ async fn a_revision_is_taken_whole_or_not_at_all() {
     writer.apply(&[("shop", Some(&balancer(1)))]).await;
     node.until("the first", |standing| standing.served == 1).await;
     let wrong = r#"{"backend_servers":["10.0.0.1:1"],"algoritm":"random"}"#;
+    let no_file = r#"{"backend_servers":["10.0.0.1:1"],"listen":"127.0.0.1:9","routes":[{"match":{"path":"/x"},"pool":"default","error_pages":{"503":"/no/such"}}]}"#;
     writer
-        .apply(&[("shop", Some(&balancer(2))), ("blog", Some(wrong))])
+        .apply(&[
+            ("shop", Some(&balancer(2))),
+            ("blog", Some(wrong)),
+            ("chat", Some(no_file)),
+        ])
         .await;
     let standing = node
         .until("a refusal", |standing| standing.refused.is_some())
@@ -216,9 +238,11 @@ async fn a_revision_is_taken_whole_or_not_at_all() {
         reasons.contains("algoritm") && reasons.contains("blog"),
         "{reasons}"
     );
+    let of = |name: &str, port| (name.to_owned(), port);
+    assert_eq!(node.stored(), [of("chat", 9), of("shop", 2)]);
     node.refuse.send_replace(Some("port 3 is taken".to_owned()));
     writer
-        .apply(&[("shop", Some(&balancer(3))), ("blog", None)])
+        .apply(&[("shop", Some(&balancer(3))), ("blog", None), ("chat", None)])
         .await;
     let refused = |standing: &Standing| {
         standing
@@ -228,9 +252,16 @@ async fn a_revision_is_taken_whole_or_not_at_all() {
     };
     let standing = node.until("another refusal", refused).await;
     assert_eq!(standing.refused.unwrap().reasons, ["port 3 is taken"]);
+    assert_eq!(node.stored(), [of("shop", 3)]);
+    writer.apply(&[("shop", Some(wrong))]).await;
+    node.until("a third refusal", |standing| {
+        standing.head == 4 && standing.refused.as_ref().is_some_and(|r| r.revision == 4)
+    })
+    .await;
+    assert_eq!(node.stored(), [of("shop", 3)], "as it was, until it can be read");
     node.refuse.send_replace(None);
-    writer.apply(&[("shop", Some(&balancer(4)))]).await;
-    let standing = node.until("the good one", |standing| standing.served == 4).await;
+    writer.apply(&[("shop", Some(&balancer(5)))]).await;
+    let standing = node.until("the good one", |standing| standing.served == 5).await;
     assert_eq!(standing.refused, None);
 }
 
@@ -270,6 +301,11 @@ async fn a_node_starts_from_its_disk_while_the_store_is_away() {
     })
     .await;
     assert_eq!(node.names(), ["blog", "chat", "shop"]);
+    assert_eq!(
+        node.counted(),
+        0,
+        "what was there at the start took nobody's time"
+    );
     drop(node);
 
     let objects = std::fs::read_dir(folder.path().join("last")).unwrap();
@@ -306,7 +342,7 @@ async fn a_head_without_its_content_is_not_believed() {
 }
 
 /// Scenario: etcd lets the node read and not watch, as if its watches were broken for good. The node follows all the
-/// same, by its polls.
+/// same, by its polls, and the time that it took is counted, because nothing else would show that no change is pushed.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_node_without_a_watch_follows_by_polling() {
     let server = tokio::task::block_in_place(|| Etcd::start(1));
@@ -348,12 +384,18 @@ async fn a_node_without_a_watch_follows_by_polling() {
     }
     let mut node = Node::start(Sync::new(etcd_as(&server, "node"), None));
     node.until("the first", |standing| standing.served == 1).await;
+    assert_eq!(node.counted(), 0, "it was there at the start");
+    let began = Instant::now();
     writer
         .apply(&[("shop", Some(&balancer(2))), ("blog", Some(&balancer(3)))])
         .await;
-    let began = Instant::now();
-    node.until("the second", |standing| standing.served == 2).await;
+    let standing = node.until("the second", |standing| standing.served == 2).await;
     println!("without a watch a change was served after {:?}", began.elapsed());
+    assert_eq!(node.counted(), 1, "{standing:?}");
+    assert!(
+        standing.delays.sum <= began.elapsed() + Duration::from_millis(1),
+        "{standing:?}"
+    );
     assert_eq!(node.names(), ["blog", "shop"]);
 }
 
@@ -388,6 +430,15 @@ async fn a_store_that_was_emptied_takes_nothing_away() {
         .put(Transaction::new().put(space.key(keys::HEAD), "scribble"))
         .await;
     node.until("it is unreadable", refused("is no head")).await;
+    // A writer that counts anew from nothing: what this says is that nothing is declared.
+    writer.put(Transaction::new().delete(space.key(keys::HEAD))).await;
+    node.until("it is empty again", refused("has nothing any more"))
+        .await;
+    let nothing = serde_json::to_vec(&State::default().head()).unwrap();
+    writer
+        .put(Transaction::new().put(space.key(keys::HEAD), nothing))
+        .await;
+    node.until("it is a head of nothing", refused("is no head")).await;
     let kept = Sync::new(space.clone(), Some(last)).first().await.unwrap();
     assert_eq!((kept.revision, kept.load_balancers.len()), (2, 2));
     let mut anew = Writer::new(&space);
@@ -396,4 +447,48 @@ async fn a_store_that_was_emptied_takes_nothing_away() {
         .until("what is applied then", |standing| standing.served == 1)
         .await;
     assert_eq!((standing.refused, node.names()), (None, vec!["chat".to_owned()]));
+}
+
+/// Scenario: the disk takes nothing for a while, and nothing is changed afterwards. What is served is on the disk with the
+/// next look at the store, and what a crash had left half written is gone.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_could_not_be_kept_is_kept_later() {
+    let (_folder, space) = embedded();
+    let folder = TempDir::new().unwrap();
+    let place = folder.path().join("last");
+    let last = Last::open(&place).unwrap();
+    // Where the state is written before it gets its name.
+    let hindrance = place.join("state.json.new");
+    std::fs::create_dir(&hindrance).unwrap();
+    let half_written = place.join("0123.object.new");
+    std::fs::write(&half_written, "half").unwrap();
+    Writer::new(&space).apply(&[("shop", Some(&balancer(1)))]).await;
+    let sync = Sync::new(space.clone(), Some(last.clone()));
+    let mut standing = sync.standing();
+    let (offers, mut taken) = mpsc::channel::<Offer>(1);
+    let (hint, hints) = mpsc::channel(1);
+    let mut tasks = JoinSet::new();
+    tasks.spawn(sync.run(offers, hints));
+    tasks.spawn(async move {
+        while let Some(offer) = taken.recv().await {
+            drop(offer.reply.send(Ok(())));
+        }
+    });
+    let served = timeout(PATIENCE, standing.wait_for(|standing| standing.served == 1)).await;
+    served.unwrap().unwrap();
+    let kept = async || Sync::new(space.clone(), Some(last.clone())).first().await;
+    assert_eq!(kept().await, None);
+    std::fs::remove_dir(&hindrance).unwrap();
+    hint.send(()).await.unwrap();
+    let until = Instant::now() + PATIENCE;
+    while kept().await.is_none_or(|kept| kept.revision != 1) {
+        assert!(Instant::now() < until, "it was not kept");
+        // condition poll
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    while half_written.exists() {
+        assert!(Instant::now() < until, "it is still there");
+        // condition poll
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
 }

@@ -126,6 +126,9 @@ pub(crate) async fn authorise(
         guard.record_refusal(record.finish(None, &response)).await;
         return response;
     }
+    if need == Need::PoolToken {
+        return with_record_of_member(guard, request, next, caller.as_ref()).await;
+    }
     let least = match need.to_change() {
         Some(least) if !request.method().is_safe() => least,
         _ => return within_time(request, next).await,
@@ -134,9 +137,11 @@ pub(crate) async fn authorise(
     let may_change = role.is_some_and(|role| role >= least);
     let (record, note) = (Draft::of(&request, caller.as_ref()), Note::default());
     request.extensions_mut().insert(note.clone());
-    // A task of its own: what has begun goes on when the client leaves, and must be recorded then too.
+    // A task of its own: what has begun goes on when the client leaves, and must be recorded then too. And one within
+    // it: what ends in a fault may have changed something before.
     let done = tokio::spawn(async move {
-        let response = within_time(request, next).await;
+        let answered = tokio::spawn(within_time(request, next)).await;
+        let response = answered.unwrap_or_else(fault);
         let record = record.finish(note.text(), &response);
         match may_change {
             _ if note.is_of_dry_run() => {}
@@ -145,9 +150,27 @@ pub(crate) async fn authorise(
         }
         response
     });
-    done.await.unwrap_or_else(|error| {
-        Problem::new(Kind::Internal, format!("a fault of Evenkeel: {error}")).into_response()
-    })
+    done.await.unwrap_or_else(fault)
+}
+
+fn fault(error: tokio::task::JoinError) -> Response {
+    Problem::new(Kind::Internal, format!("a fault of Evenkeel: {error}")).into_response()
+}
+
+/// What a member says is recorded where the route has noted that it is news: not each sign of life.
+async fn with_record_of_member(
+    guard: Arc<Guard>,
+    mut request: Request,
+    next: Next,
+    caller: Option<&Caller>,
+) -> Response {
+    let (record, note) = (Draft::of(&request, caller), Note::default());
+    request.extensions_mut().insert(note.clone());
+    let response = within_time(request, next).await;
+    if let Some(what) = note.text() {
+        guard.record_member(record.finish(Some(what), &response)).await;
+    }
+    response
 }
 
 async fn within_time(request: Request, next: Next) -> Response {
@@ -220,7 +243,7 @@ impl Guard {
         expected: &Option<TokenHash>,
     ) -> Result<Caller, Refused> {
         let failure = match login::shows(request.headers(), expected.as_ref()) {
-            Ok(()) => return Ok(Caller::anybody()),
+            Ok(()) => return Ok(Caller::member()),
             Err(failure) => failure,
         };
         self.console.counters.fail(failure);
@@ -262,6 +285,16 @@ impl Guard {
     async fn record(&self, record: AuditRecord) {
         if let Some(log) = self.console.audit.clone() {
             written(tokio::task::spawn_blocking(move || log.record(record))).await;
+        }
+    }
+
+    async fn record_member(&self, record: AuditRecord) {
+        if let Some(log) = self.console.audit.clone() {
+            let now = self.started.elapsed();
+            written(tokio::task::spawn_blocking(move || {
+                log.record_member(record, now)
+            }))
+            .await;
         }
     }
 

@@ -10,7 +10,7 @@
 use std::fs::{File, OpenOptions};
 use std::io::{self, Read, Seek, SeekFrom, Write};
 use std::net::SocketAddr;
-use std::os::unix::fs::OpenOptionsExt;
+use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -34,8 +34,14 @@ const ALLOWANCE: Rate = Rate {
     interval: Duration::from_secs(2),
 };
 
+/// Records of what members say anew: a start of many instances at once, then a few each second.
+const OF_MEMBERS: Rate = Rate {
+    burst: 1000,
+    interval: Duration::from_millis(200),
+};
+
 /// Longest line that is looked for in the file, in bytes: every text in a record is bounded.
-const LONGEST_LINE: u64 = 8 * MAX_AUDIT_TEXT as u64;
+const LONGEST_LINE: u64 = 12 * MAX_AUDIT_TEXT as u64;
 
 /// One thing that somebody did, or was not let do.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -44,9 +50,9 @@ pub struct AuditRecord {
     pub at: Timestamp,
     /// The login: the name of a token or certificate, `local`, or `nobody`.
     pub who: String,
-    /// How he is known: `token`, `certificate`, `admin_token`, `local`, `none`.
+    /// How he is known: `token`, `certificate`, `admin_token`, `local`, `pool_token`, `none`.
     pub login: String,
-    /// What he may do; absent for who was not let in.
+    /// What he may do; absent for who was not let in, and for members.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub role: Option<AdminRole>,
     /// His address and port.
@@ -63,7 +69,7 @@ pub struct AuditRecord {
     /// Why it was refused: the reason code of the answer.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reason: Option<String>,
-    /// Records of failed logins and denials before this one that were left out.
+    /// Records of failed logins, denials and members before this one that were left out.
     #[serde(default, skip_serializing_if = "is_zero")]
     pub suppressed: u64,
 }
@@ -84,9 +90,10 @@ pub struct AuditLog {
 struct State {
     file: Option<File>,
     bytes: u64,
-    /// The last write ended within a line.
+    /// What the file ends with is no whole line: a write broke off, of this process or of one before.
     torn: bool,
     allowance: Bucket,
+    of_members: Bucket,
     suppressed: u64,
 }
 
@@ -130,6 +137,20 @@ impl AuditLog {
             return;
         }
         state.allowance.take(ALLOWANCE, now);
+        record.suppressed = state.suppressed;
+        self.write(&mut state, &record, false);
+    }
+
+    /// Writes what a member said anew, within its allowance: who has the token of a pool can register and leave without
+    /// end. `now` counts from any one moment.
+    pub(crate) fn record_member(&self, mut record: AuditRecord, now: Duration) {
+        let mut state = self.state();
+        if state.of_members.wait(OF_MEMBERS, now).is_some() {
+            state.suppressed = state.suppressed.saturating_add(1);
+            self.counters.audit_suppressed();
+            return;
+        }
+        state.of_members.take(OF_MEMBERS, now);
         record.suppressed = state.suppressed;
         self.write(&mut state, &record, false);
     }
@@ -190,6 +211,7 @@ impl State {
             .mode(0o600)
             .open(path)?;
         self.bytes = file.metadata()?.len();
+        self.torn = self.bytes > 0 && last_byte(path, self.bytes) != Some(b'\n');
         Ok(self.file.insert(file))
     }
 
@@ -198,19 +220,19 @@ impl State {
             put_aside(path)?;
             self.file = None;
         }
-        let torn = std::mem::take(&mut self.torn);
-        let file = match &mut self.file {
-            Some(file) => file,
-            None => self.open(path)?,
+        if self.file.is_none() {
+            self.open(path)?;
+        }
+        let Some(file) = &mut self.file else {
+            return Err(io::ErrorKind::NotFound.into());
         };
-        let whole = if torn {
+        let whole = if std::mem::take(&mut self.torn) {
             [b"\n", line].concat()
         } else {
             line.to_vec()
         };
         if let Err(error) = file.write_all(&whole) {
-            self.torn = true;
-            // The next record tries a fresh file: this one may be on a disk that is gone.
+            // The next record opens it anew, and sees what it ends with: this one may be on a disk that is gone.
             self.file = None;
             return Err(error);
         }
@@ -220,6 +242,14 @@ impl State {
         self.bytes = self.bytes.saturating_add(whole.len() as u64);
         Ok(())
     }
+}
+
+/// What a file of this length ends with, where that can be read.
+fn last_byte(path: &Path, bytes: u64) -> Option<u8> {
+    let mut last = [0];
+    let file = File::open(path).ok()?;
+    file.read_exact_at(&mut last, bytes - 1).ok()?;
+    Some(last[0])
 }
 
 /// The name of a file that was put aside; 1 is the newest.
@@ -269,8 +299,8 @@ impl Draft {
         Self {
             caller: caller.cloned(),
             from: peer.map(|peer| peer.address),
-            method: cut(request.method().as_str()),
-            path: cut(request.uri().path()),
+            method: cut(request.method().as_str(), MAX_AUDIT_TEXT / 8),
+            path: cut(request.uri().path(), MAX_AUDIT_TEXT),
         }
     }
 
@@ -283,7 +313,11 @@ impl Draft {
             at: Timestamp(u64::try_from(since.as_millis()).unwrap_or(u64::MAX)),
             who: login.map_or_else(|| "nobody".to_owned(), Login::name),
             login: login.map_or("none", Login::kind).to_owned(),
-            role: self.caller.as_ref().map(|caller| caller.role),
+            role: self
+                .caller
+                .as_ref()
+                .filter(|caller| caller.login != Login::PoolToken)
+                .map(|caller| caller.role),
             from: self
                 .from
                 .map_or_else(|| "unknown".to_owned(), |from| from.to_string()),
@@ -305,11 +339,17 @@ pub(crate) struct Note {
 }
 
 impl Note {
-    /// Adds to what was said before.
+    /// Adds to what was said before, of which as much stays as there is room for.
     pub(crate) fn say(&self, what: &str) {
         let mut text = self.text.lock().unwrap_or_else(PoisonError::into_inner);
-        let gap = if text.is_empty() { "" } else { "; " };
-        *text = cut(&format!("{text}{gap}{what}"));
+        let what = cut(what, MAX_AUDIT_TEXT);
+        *text = match text.is_empty() {
+            true => what,
+            false => {
+                let room = MAX_AUDIT_TEXT.saturating_sub(what.len() + 2);
+                format!("{}; {what}", cut(&text, room))
+            }
+        };
     }
 
     /// Says that nothing is to be changed, so that there is nothing to record.
@@ -327,9 +367,15 @@ impl Note {
     }
 }
 
-/// A text of a record, short enough for one line.
-fn cut(text: &str) -> String {
-    text.chars().take(MAX_AUDIT_TEXT / 4).collect()
+/// A text of a record, `most` bytes of it; a mark at the end says that there was more.
+fn cut(text: &str, most: usize) -> String {
+    const MORE: &str = "…";
+    if text.len() <= most {
+        return text.to_owned();
+    }
+    let room = most.saturating_sub(MORE.len());
+    let end = (0..=room).rev().find(|end| text.is_char_boundary(*end));
+    format!("{}{MORE}", text.get(..end.unwrap_or(0)).unwrap_or_default())
 }
 
 #[cfg(test)]
@@ -432,6 +478,32 @@ mod tests {
         std::fs::write(dir.path().join("audit.log"), "{\"at\":1,\"who").unwrap();
         log.record(record(2));
         assert_eq!(times(&log, 10), [2]);
+    }
+
+    /// Scenario: a write broke off within a line. The file cannot be opened for a while, and then the process is
+    /// started anew, or not: the next record is a line of its own all the same.
+    #[test]
+    fn a_torn_line_takes_no_other_with_it() {
+        for restarted in [false, true] {
+            let dir = tempfile::tempdir().unwrap();
+            let (path, away) = (dir.path().join("audit.log"), dir.path().join("away"));
+            let mut log = open(&dir);
+            log.state().file = Some(OpenOptions::new().append(true).open("/dev/full").unwrap());
+            log.record(record(1));
+            std::fs::write(&path, "{\"at\":1,\"who").unwrap();
+            std::fs::rename(&path, &away).unwrap();
+            std::fs::create_dir(&path).unwrap();
+            log.record(record(2));
+            assert_eq!(log.counters.audit_records()[1], ("failed", 2));
+            std::fs::remove_dir(&path).unwrap();
+            std::fs::rename(&away, &path).unwrap();
+            if restarted {
+                log = open(&dir);
+            }
+            log.record(record(3));
+            log.record(record(4));
+            assert_eq!(times(&log, 10), [4, 3]);
+        }
     }
 
     /// Whoever keeps old logs moves the file away and says so.

@@ -16,6 +16,8 @@ pub struct Counters {
     needs_operator: AtomicU64,
     needs_admin: AtomicU64,
     handshakes_failed: AtomicU64,
+    connections_refused: AtomicU64,
+    answers_refused: AtomicU64,
     audit_written: AtomicU64,
     audit_failed: AtomicU64,
     audit_suppressed: AtomicU64,
@@ -45,6 +47,14 @@ impl Counters {
 
     pub(crate) fn fail_handshake(&self) {
         self.handshakes_failed.fetch_add(1, Relaxed);
+    }
+
+    pub(crate) fn refuse_connection(&self) {
+        self.connections_refused.fetch_add(1, Relaxed);
+    }
+
+    pub(crate) fn refuse_answer(&self) {
+        self.answers_refused.fetch_add(1, Relaxed);
     }
 
     pub(crate) fn audit_written(&self) {
@@ -84,6 +94,16 @@ impl Counters {
             ("operator", self.needs_operator.load(Relaxed)),
             ("admin", self.needs_admin.load(Relaxed)),
         ]
+    }
+
+    /// Connections closed at once because their source had as many as it may.
+    pub fn refused_connections(&self) -> u64 {
+        self.connections_refused.load(Relaxed)
+    }
+
+    /// Requests for answers about everything that found no turn in time.
+    pub fn refused_answers(&self) -> u64 {
+        self.answers_refused.load(Relaxed)
     }
 
     /// TLS handshakes that failed.

@@ -3,8 +3,9 @@
 use std::sync::Arc;
 
 use axum::extract::rejection::{JsonRejection, PathRejection};
-use axum::extract::{DefaultBodyLimit, FromRequest, Path, Request, State};
+use axum::extract::{DefaultBodyLimit, Path, Request, State};
 use axum::http::{Method, Uri};
+use axum::response::{IntoResponse, Response};
 use axum::routing::{MethodRouter, get, post};
 use axum::{Extension, Json};
 use model::config::{AdminRole, Name};
@@ -15,17 +16,18 @@ use model::desired::{
 use crate::Console;
 use crate::access::{Need, require};
 use crate::audit::Note;
+use crate::large::{self, Of, Text};
 use crate::limits::{ANSWER_TIMEOUT, MAX_BODY_BYTES, MAX_CONFIG_BODY_BYTES};
 use crate::login::Caller;
 use crate::order::{json_problem, signed_by};
 use crate::problem::{Kind, Problem};
-use crate::routes::CONFIGS;
+use crate::turns::turn;
 
 /// Changes told of where no number is asked for.
 const DEFAULT_LAST: usize = 20;
 
 type Shared = State<Arc<Console>>;
-type Answer = Result<Json<DesiredAnswer>, Problem>;
+type Answer = Result<Response, Problem>;
 
 /// The routes, as `routes::table` has them.
 pub(crate) fn table() -> [(Method, &'static str, Need, MethodRouter<Arc<Console>>); 6] {
@@ -51,31 +53,35 @@ pub(crate) fn table() -> [(Method, &'static str, Need, MethodRouter<Arc<Console>
     ]
 }
 
-async fn state(State(console): Shared, uri: Uri) -> Answer {
+async fn state(State(console): Shared, Extension(caller): Extension<Caller>, uri: Uri) -> Answer {
     let [revision] = numbers(&uri, ["revision"])?;
-    ask(&console, DesiredQuery::State(revision)).await
+    show(&console, &caller, DesiredQuery::State(revision)).await
 }
 
-async fn history(State(console): Shared, uri: Uri) -> Answer {
+async fn history(State(console): Shared, Extension(caller): Extension<Caller>, uri: Uri) -> Answer {
     let [last] = numbers(&uri, ["last"])?;
     let last = last.map_or(Some(DEFAULT_LAST), |last| usize::try_from(last).ok());
     let last = last.filter(|last| (1..=MAX_HISTORY).contains(last));
     let last = last.ok_or_else(|| bad_query(format!("`last` is a number from 1 to {MAX_HISTORY}")))?;
-    ask(&console, DesiredQuery::History { last }).await
+    show(&console, &caller, DesiredQuery::History { last }).await
 }
 
-async fn revision(State(console): Shared, path: Result<Path<String>, PathRejection>) -> Answer {
+async fn revision(
+    State(console): Shared,
+    Extension(caller): Extension<Caller>,
+    path: Result<Path<String>, PathRejection>,
+) -> Answer {
     let Path(text) = path.map_err(|e| Problem::new(Kind::NotFound, e.body_text()))?;
     let revision = text
         .parse()
         .map_err(|_| bad_query(format!("`{text}` is not the number of a revision")))?;
-    ask(&console, DesiredQuery::Revision(revision)).await
+    show(&console, &caller, DesiredQuery::Revision(revision)).await
 }
 
-async fn diff(State(console): Shared, uri: Uri) -> Answer {
+async fn diff(State(console): Shared, Extension(caller): Extension<Caller>, uri: Uri) -> Answer {
     let [from, to] = numbers(&uri, ["from", "to"])?;
     let from = from.ok_or_else(|| bad_query("say `from` which revision".to_owned()))?;
-    ask(&console, DesiredQuery::Diff { from, to }).await
+    show(&console, &caller, DesiredQuery::Diff { from, to }).await
 }
 
 async fn change(
@@ -85,10 +91,8 @@ async fn change(
     request: Request,
 ) -> Answer {
     // Before the body is read: it is what takes the memory.
-    let _turn = CONFIGS.acquire().await;
-    let Json(mut query) = Json::<ChangeQuery>::from_request(request, &())
-        .await
-        .map_err(|rejection| json_problem(&rejection, MAX_CONFIG_BODY_BYTES))?;
+    let _turn = turn(caller.role).await;
+    let mut query: ChangeQuery = large::body(request).await?;
     let by = signed_by(query.by.take(), &caller.login)?;
     note.say(&wish(&query, &by));
     match query.dry_run {
@@ -96,7 +100,16 @@ async fn change(
         false => require(&console, &caller, AdminRole::Admin)?,
     }
     query.by = Some(by);
-    ask(&console, DesiredQuery::Change(query)).await
+    if query.dry_run {
+        return show(&console, &caller, DesiredQuery::Change(query)).await;
+    }
+    let answer = ask(&console, DesiredQuery::Change(query)).await?;
+    if let DesiredAnswer::Changed(made) = &answer
+        && made.changed
+    {
+        note.say(&format!("revision {}", made.revision));
+    }
+    told(answer).await
 }
 
 async fn confirm(
@@ -112,7 +125,7 @@ async fn confirm(
         .map_or_else(|| "what awaits it".to_owned(), |revision| revision.to_string());
     note.say(&format!("confirm {which}, by {by}"));
     query.by = Some(by);
-    ask(&console, DesiredQuery::Confirm(query)).await
+    told(ask(&console, DesiredQuery::Confirm(query)).await?).await
 }
 
 /// What is wanted, for the audit log: never a text, which may hold secrets.
@@ -148,11 +161,24 @@ fn numbers<const N: usize>(uri: &Uri, names: [&str; N]) -> Result<[Option<u64>; 
     Ok(found)
 }
 
-async fn ask(console: &Console, query: DesiredQuery) -> Answer {
+/// Answers who changes nothing.
+async fn show(console: &Console, caller: &Caller, query: DesiredQuery) -> Answer {
+    // Before the store is asked: an answer is in memory from then on.
+    let turn = large::turn(Of::Store, caller.role, &console.counters).await?;
+    let answer = ask(console, query).await?;
+    turn.answer(move || Text::json(&answer)).await
+}
+
+/// Tells what was changed. Nobody is refused the answer to what is done already.
+async fn told(answer: DesiredAnswer) -> Answer {
+    large::apart(move || Json(answer).into_response()).await
+}
+
+async fn ask(console: &Console, query: DesiredQuery) -> Result<DesiredAnswer, Problem> {
     let changes = matches!(&query, DesiredQuery::Change(query) if !query.dry_run)
         || matches!(query, DesiredQuery::Confirm(_));
     match tokio::time::timeout(ANSWER_TIMEOUT, (console.desired)(query)).await {
-        Ok(answer) => answer.map(Json).map_err(problem),
+        Ok(answer) => answer.map_err(problem),
         Err(_) => {
             let detail = format!("the store gave no answer within {ANSWER_TIMEOUT:?}");
             Err(match changes {

@@ -13,6 +13,7 @@ use std::time::Duration;
 
 use crate::bucket::{Bucket, Rate};
 use crate::limits::MAX_LOGIN_SOURCES;
+use crate::sources::source_of;
 
 /// Failures that a source has.
 const RATE: Rate = Rate {
@@ -34,7 +35,7 @@ pub(crate) struct FailedLogins {
 impl FailedLogins {
     /// How long this source has to wait until it may fail again; `None` when it may now.
     pub(crate) fn wait(&self, source: IpAddr, now: Duration) -> Option<Duration> {
-        let source = key(source);
+        let source = source_of(source);
         let is_full = self.sources.len() >= MAX_LOGIN_SOURCES;
         match self.sources.get(&source) {
             Some(bucket) => bucket.wait(RATE, now),
@@ -45,7 +46,7 @@ impl FailedLogins {
 
     /// Counts a failure.
     pub(crate) fn fail(&mut self, source: IpAddr, now: Duration) {
-        let source = key(source);
+        let source = source_of(source);
         if self.sources.len() >= MAX_LOGIN_SOURCES && now.saturating_sub(self.cleaned) >= CLEANING {
             self.cleaned = now;
             self.sources.retain(|_, bucket| !bucket.is_whole(now));
@@ -57,15 +58,6 @@ impl FailedLogins {
             None => &mut self.others,
         };
         bucket.take(RATE, now);
-    }
-}
-
-/// The source that an address stands for: itself, or the /64 of IPv6, in which one client has all addresses.
-fn key(address: IpAddr) -> u64 {
-    match address.to_canonical() {
-        // Below 2^32 there is no network that anybody has (RFC 4291 section 2.4).
-        IpAddr::V4(address) => u64::from(address.to_bits()),
-        IpAddr::V6(address) => u64::try_from(address.to_bits() >> 64).unwrap_or(u64::MAX),
     }
 }
 

@@ -21,6 +21,7 @@ mod bucket;
 mod counters;
 mod desired;
 mod failed_logins;
+mod large;
 pub mod limits;
 mod login;
 mod members;
@@ -28,23 +29,27 @@ mod order;
 mod problem;
 mod requests;
 mod routes;
+mod scrape;
 mod server;
+mod sources;
 mod tls_port;
+mod turns;
 mod weights;
 
+use std::fmt;
 use std::net::SocketAddr;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
-use model::config::{Config, MAX_SPLIT_WEIGHT, MAX_WEIGHT, Name, Secret};
+use model::config::{AdminRole, Config, MAX_SPLIT_WEIGHT, MAX_WEIGHT, Name, Secret};
 use model::desired::{DesiredAnswer, DesiredProblem, DesiredQuery};
 use model::explain::{ExplainQuery, Explanation};
 use model::plan::{Plan, PlanQuery};
 use model::record::{RecordQuery, RequestRecord};
+use model::scrape::Scope;
 use model::state::{BackendId, MemberAction, Order, Override, RouteKey, RouteOrder, RouteWeights};
 use model::status::{ReloadStatus, Status};
-use prometheus_client::registry::Registry;
 use tokio::sync::{mpsc, oneshot};
 
 pub use alerts::Alerting;
@@ -60,14 +65,18 @@ pub type Explain = dyn Fn(&ExplainQuery) -> Result<Explanation, String> + Send +
 pub type Recall =
     dyn Fn(RecordQuery) -> Pin<Box<dyn Future<Output = Vec<RequestRecord>> + Send>> + Send + Sync;
 
-/// Tells what a config would change, or every error in it.
-pub type Foresee =
-    dyn Fn(PlanQuery) -> Pin<Box<dyn Future<Output = Result<Plan, Vec<String>>> + Send>> + Send + Sync;
+/// Tells somebody with this role what a config would change, or every error in it.
+pub type Foresee = dyn Fn(PlanQuery, AdminRole) -> Pin<Box<dyn Future<Output = Result<Plan, Vec<String>>> + Send>>
+    + Send
+    + Sync;
 
 /// Answers about the load balancers of the store, and changes them.
 pub type Desire = dyn Fn(DesiredQuery) -> Pin<Box<dyn Future<Output = Result<DesiredAnswer, DesiredProblem>> + Send>>
     + Send
     + Sync;
+
+/// Writes metrics.
+pub type Scrape = dyn Fn(Scope, &mut dyn fmt::Write) -> fmt::Result + Send + Sync;
 
 /// What the API shows and whom it asks. The closures are called on the serving thread: they must not block.
 pub struct Console {
@@ -103,8 +112,8 @@ pub struct Console {
     pub reloads: mpsc::Sender<ReloadRequest>,
     /// Alerts.
     pub alerts: Alerting,
-    /// The metrics.
-    pub registry: Arc<Registry>,
+    /// Writes the metrics that a scrape asks for, as OpenMetrics text. Called on a thread where it may block.
+    pub metrics: Arc<Scrape>,
     /// The config in force as TOML in full form, secrets redacted.
     pub effective: Arc<dyn Fn() -> String + Send + Sync>,
 }
@@ -135,8 +144,28 @@ pub struct MemberRequest {
     pub backend: BackendId,
     /// What it asks for. Its weight is within [`MAX_WEIGHT`].
     pub action: MemberAction,
+    /// What came of it.
+    pub reply: oneshot::Sender<Result<MemberAnswer, MemberError>>,
+}
+
+/// What holds now.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct MemberAnswer {
     /// For how long a registration holds; `None` where that makes no sense.
-    pub reply: oneshot::Sender<Result<Option<Duration>, MemberError>>,
+    pub ttl: Option<Duration>,
+    /// What is new by it; `None` for a sign of life.
+    pub news: Option<MemberNews>,
+}
+
+/// What a member said anew.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum MemberNews {
+    /// It is there.
+    Registered,
+    /// It says something else of itself.
+    Changed,
+    /// It has gone.
+    Left,
 }
 
 /// Why a member does not get what it asks for.

@@ -4,6 +4,16 @@ use std::time::Duration;
 
 /// Connections served at the same time. Further ones wait in the kernel's queue of the listener.
 pub const MAX_CONNECTIONS: usize = 128;
+/// Connections that one address (of IPv6 a /64) may have; one more is closed at once, so that there is room for others.
+pub const MAX_CONNECTIONS_PER_SOURCE: usize = 96;
+/// Once no more than so many are left, an address may have no more than [`LAST_PER_SOURCE`].
+pub const LAST_CONNECTIONS: usize = 24;
+/// See [`LAST_CONNECTIONS`].
+pub const LAST_PER_SOURCE: usize = 4;
+/// Connections that only who is on this machine may have.
+pub const CONNECTIONS_OF_LOOPBACK: usize = 8;
+/// Connections that wait for the places that others have; one more is closed at once.
+pub const MAX_WAITING: usize = 512;
 /// Bytes of a request's line and header fields. Beyond: 431, and the connection closes.
 pub const MAX_HEADER_BYTES: usize = 16 * 1024;
 /// Header fields of a request. Beyond: 431, and the connection closes.
@@ -12,8 +22,23 @@ pub const MAX_HEADER_FIELDS: usize = 64;
 pub const MAX_BODY_BYTES: usize = 64 * 1024;
 /// Bytes of a request's body that holds a whole config: the greatest file, and its quoting. Beyond: 413.
 pub const MAX_CONFIG_BODY_BYTES: usize = 32 * 1024 * 1024;
-/// Bodies with whole configs that are taken in at the same time. Further requests wait, within their time.
+/// Bodies with whole configs that are taken in at the same time, of those who may change the store, and of all others.
+/// Further requests wait, within their time.
 pub const MAX_CONFIGS_AT_ONCE: usize = 2;
+/// Answers about everything that are made or wait to be read, which have megabytes on a large node: of the node (status,
+/// events, config, plans), and of what the store has; each of callers with the role `admin`, and of all others. Further ones
+/// wait their turn.
+pub const MAX_ANSWERS_AT_ONCE: usize = 4;
+/// Time that such a request waits for its turn. Then 503.
+pub const MAX_ANSWER_WAIT: Duration = Duration::from_secs(3);
+/// Bytes of such an answer that are handed over at once; it keeps its turn until the last are.
+pub const ANSWER_CHUNK_BYTES: usize = 64 * 1024;
+/// Scrapes of the metrics that are written at the same time. Further ones wait, within their time.
+pub const MAX_SCRAPES_AT_ONCE: usize = 2;
+/// Bytes of a scrape that are written at once, and how many such pieces wait to be read.
+pub const SCRAPE_CHUNK_BYTES: usize = 64 * 1024;
+/// See [`SCRAPE_CHUNK_BYTES`].
+pub const SCRAPE_CHUNKS: usize = 4;
 /// Time to send the header of a request, and time that a connection may be idle. Then it closes.
 pub const HEADER_TIMEOUT: Duration = Duration::from_secs(10);
 /// Time to make a TLS handshake. Then the connection closes.

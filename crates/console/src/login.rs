@@ -33,6 +33,8 @@ pub(crate) enum Login {
     Anybody,
     /// On this machine, where no login is configured.
     Local,
+    /// A member, by the token of its pool.
+    PoolToken,
     /// The one token of `[admin]`.
     AdminToken,
     /// One of `[[admin.tokens]]`.
@@ -61,6 +63,7 @@ impl Login {
         match self {
             Self::Anybody => "anybody".to_owned(),
             Self::Local => "local".to_owned(),
+            Self::PoolToken => "pool token".to_owned(),
             Self::AdminToken => "admin token".to_owned(),
             Self::Token(name) => name.to_string(),
             Self::Certificate(name) => name.chars().take(MAX_SHOWN_NAME).collect(),
@@ -74,6 +77,7 @@ impl Login {
         match self {
             Self::Anybody => "none",
             Self::Local => "local",
+            Self::PoolToken => "pool_token",
             Self::AdminToken => "admin_token",
             Self::Token(_) => "token",
             Self::Certificate(_) => "certificate",
@@ -86,6 +90,14 @@ impl Caller {
     pub(crate) fn anybody() -> Self {
         Self {
             login: Login::Anybody,
+            role: AdminRole::Viewer,
+        }
+    }
+
+    /// A member: its token opens its pool's doors, and it has no role.
+    pub(crate) fn member() -> Self {
+        Self {
+            login: Login::PoolToken,
             role: AdminRole::Viewer,
         }
     }

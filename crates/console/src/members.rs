@@ -5,22 +5,23 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use axum::Json;
 use axum::body::Bytes;
 use axum::extract::rejection::{BytesRejection, PathRejection};
 use axum::extract::{Path, State};
 use axum::http::{Method, StatusCode};
 use axum::routing::{MethodRouter, delete, post, put};
+use axum::{Extension, Json};
 use model::config::{Config, MAX_WEIGHT, Membership, Name, TokenHash};
 use model::state::{BackendId, Listed, MemberAction};
 use model::units::{format_duration, parse_duration};
 use serde::{Deserialize, Serialize};
 
 use crate::access::Need;
+use crate::audit::Note;
 use crate::limits::MAX_BODY_BYTES;
 use crate::problem::{Kind, Problem};
 use crate::routes::ask;
-use crate::{Console, MemberError, MemberRequest};
+use crate::{Console, MemberAnswer, MemberError, MemberNews, MemberRequest};
 
 /// Where a member registers, and leaves.
 const MEMBER: &str = "/api/v1/load-balancers/{lb}/pools/{pool}/members/{address}";
@@ -123,6 +124,7 @@ impl MemberBody {
             zone: self.zone,
             draining: self.draining,
             load: self.load,
+            life: 0,
         };
         Ok(MemberAction::Register(listed, ttl))
     }
@@ -141,6 +143,7 @@ type Place = Result<Path<(String, String, String)>, PathRejection>;
 
 async fn register(
     State(console): State<Arc<Console>>,
+    Extension(note): Extension<Note>,
     path: Place,
     body: Result<Bytes, BytesRejection>,
 ) -> Result<Json<Registered>, Problem> {
@@ -150,15 +153,41 @@ async fn register(
         Problem::new(Kind::BodyTooLarge, detail)
     })?;
     let action = MemberBody::read(&body)?.into_action()?;
-    let ttl = send(&console, backend.clone(), action).await?;
+    let said = in_words(&action);
+    let answer = send(&console, backend.clone(), action).await?;
+    match answer.news {
+        Some(MemberNews::Changed) => note.say(&format!("changed: {said}")),
+        Some(_) => note.say(&format!("registered: {said}")),
+        None => {}
+    }
     Ok(Json(Registered {
         backend,
-        ttl: format_duration(ttl.unwrap_or_default()),
+        ttl: format_duration(answer.ttl.unwrap_or_default()),
     }))
 }
 
-async fn leave(State(console): State<Arc<Console>>, path: Place) -> Result<StatusCode, Problem> {
-    send(&console, backend(path)?, MemberAction::Leave).await?;
+/// What a registration says, for the record.
+fn in_words(action: &MemberAction) -> String {
+    let MemberAction::Register(listed, _) = action else {
+        return String::new();
+    };
+    let zone = listed.zone.as_ref().map(|zone| format!(", zone {zone}"));
+    let draining = if listed.draining { ", draining" } else { "" };
+    format!("weight {}{}{draining}", listed.weight, zone.unwrap_or_default())
+}
+
+async fn leave(
+    State(console): State<Arc<Console>>,
+    Extension(note): Extension<Note>,
+    path: Place,
+) -> Result<StatusCode, Problem> {
+    if send(&console, backend(path)?, MemberAction::Leave)
+        .await?
+        .news
+        .is_some()
+    {
+        note.say("left");
+    }
     Ok(StatusCode::NO_CONTENT)
 }
 
@@ -182,11 +211,7 @@ fn backend(path: Place) -> Result<BackendId, Problem> {
     })
 }
 
-async fn send(
-    console: &Console,
-    backend: BackendId,
-    action: MemberAction,
-) -> Result<Option<Duration>, Problem> {
+async fn send(console: &Console, backend: BackendId, action: MemberAction) -> Result<MemberAnswer, Problem> {
     let answer = ask(&console.members, |reply| MemberRequest {
         backend,
         action,

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use axum::Router;
 use axum::extract::rejection::{JsonRejection, PathRejection};
-use axum::extract::{DefaultBodyLimit, FromRequest, Path, Request, State};
+use axum::extract::{DefaultBodyLimit, Path, Request, State};
 use axum::http::{Method, Uri, header};
 use axum::middleware;
 use axum::response::{IntoResponse, Response};
@@ -13,32 +13,28 @@ use axum::routing::{MethodRouter, get, post};
 use axum::{Extension, Json};
 use model::config::{AdminRole, Name};
 use model::explain::{ExplainQuery, Explanation};
-use model::plan::{Plan, PlanQuery};
+use model::plan::PlanQuery;
 use model::state::{Order, OrderAction, Override, OverrideKey};
-use model::status::{Event, ReloadStatus, Status};
+use model::status::{Event, ReloadStatus};
 use model::units::format_duration;
 use serde::Serialize;
-use tokio::sync::{Semaphore, mpsc, oneshot};
+use tokio::sync::{mpsc, oneshot};
 
 use crate::access::{Guard, Need};
 use crate::audit::Note;
-use crate::limits::{ANSWER_TIMEOUT, MAX_BODY_BYTES, MAX_CONFIG_BODY_BYTES, MAX_CONFIGS_AT_ONCE};
+use crate::large::{Of, Text};
+use crate::limits::{ANSWER_TIMEOUT, MAX_BODY_BYTES, MAX_CONFIG_BODY_BYTES};
 use crate::login::Caller;
 use crate::order::{OrderBody, json_problem};
 use crate::problem::{Kind, Problem};
+use crate::turns::turn;
 use crate::{
-    Console, OrderError, OrderRequest, ReloadRequest, access, alerts, audit_route, desired, members,
-    requests, weights,
+    Console, OrderError, OrderRequest, ReloadRequest, access, alerts, audit_route, desired, large, members,
+    requests, scrape, weights,
 };
 
 /// The contract that this module keeps; see `docs/adr/0003-openapi-document.md`.
 const OPENAPI: &str = include_str!("../openapi.json");
-
-/// What `prometheus-client` writes is OpenMetrics 1.0 text.
-const METRICS_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
-
-/// Turns of those who send whole configs.
-pub(crate) static CONFIGS: Semaphore = Semaphore::const_new(MAX_CONFIGS_AT_ONCE);
 
 type Shared = State<Arc<Console>>;
 
@@ -50,7 +46,7 @@ fn table() -> Vec<(Method, &'static str, Need, MethodRouter<Arc<Console>>)> {
     let mut table = vec![
         (Method::GET, "/livez", Need::Open, get(livez)),
         (Method::GET, "/readyz", Need::Open, get(readyz)),
-        (Method::GET, "/metrics", viewer, get(metrics)),
+        (Method::GET, "/metrics", viewer, get(scrape::metrics)),
         (Method::GET, "/api/v1/status", viewer, get(status)),
         (Method::GET, "/api/v1/events", viewer, get(events)),
         (Method::GET, "/api/v1/config", viewer, get(config)),
@@ -117,15 +113,9 @@ async fn readyz(State(console): Shared) -> Result<&'static str, Problem> {
     }
 }
 
-async fn metrics(State(console): Shared) -> Result<Response, Problem> {
-    let mut text = String::new();
-    prometheus_client::encoding::text::encode(&mut text, &console.registry)
-        .map_err(|_| Problem::new(Kind::Internal, "a metric could not be written"))?;
-    Ok(([(header::CONTENT_TYPE, METRICS_TYPE)], text).into_response())
-}
-
-async fn status(State(console): Shared) -> Json<Status> {
-    Json((console.status)())
+async fn status(State(console): Shared, Extension(caller): Extension<Caller>) -> Result<Response, Problem> {
+    let turn = large::turn(Of::Node, caller.role, &console.counters).await?;
+    turn.answer(move || Text::json(&(console.status)())).await
 }
 
 #[derive(Serialize)]
@@ -133,18 +123,17 @@ struct Events {
     events: Vec<Event>,
 }
 
-async fn events(State(console): Shared) -> Json<Events> {
-    Json(Events {
+async fn events(State(console): Shared, Extension(caller): Extension<Caller>) -> Result<Response, Problem> {
+    let turn = large::turn(Of::Node, caller.role, &console.counters).await?;
+    let events = move || Events {
         events: (console.status)().events,
-    })
+    };
+    turn.answer(move || Text::json(&events())).await
 }
 
-async fn config(State(console): Shared) -> Response {
-    (
-        [(header::CONTENT_TYPE, "application/toml")],
-        (console.effective)(),
-    )
-        .into_response()
+async fn config(State(console): Shared, Extension(caller): Extension<Caller>) -> Result<Response, Problem> {
+    let turn = large::turn(Of::Node, caller.role, &console.counters).await?;
+    turn.answer(move || Ok(Text::toml((console.effective)()))).await
 }
 
 async fn openapi() -> Response {
@@ -161,16 +150,31 @@ async fn explain(
         .map_err(|detail| Problem::new(Kind::BadQuery, detail))
 }
 
-async fn plan(State(console): Shared, request: Request) -> Result<Json<Plan>, Problem> {
+async fn plan(
+    State(console): Shared,
+    Extension(caller): Extension<Caller>,
+    request: Request,
+) -> Result<Response, Problem> {
     // Before the body is read: it is what takes the memory.
-    let _turn = CONFIGS.acquire().await;
-    let Json(query) = Json::<PlanQuery>::from_request(request, &())
+    let turn = turn(caller.role).await;
+    let query: PlanQuery = large::body(request).await?;
+    let answering = large::turn(Of::Node, caller.role, &console.counters).await?;
+    // What has begun goes on when the client leaves, and so does its turn.
+    let planned = tokio::spawn(async move {
+        let planned = (console.plan)(query, caller.role).await;
+        drop(turn);
+        planned
+    });
+    let planned = planned
         .await
-        .map_err(|rejection| json_problem(&rejection, MAX_CONFIG_BODY_BYTES))?;
-    (console.plan)(query).await.map(Json).map_err(|errors| {
-        let detail = format!("{}; nothing was changed", count(errors.len(), "error"));
-        Problem::new(Kind::BadConfig, detail).with_errors(errors)
-    })
+        .unwrap_or_else(|error| Err(vec![format!("a fault of Evenkeel: {error}")]));
+    match planned {
+        Ok(plan) => answering.answer(move || Text::json(&plan)).await,
+        Err(errors) => {
+            let detail = format!("{}; nothing was changed", count(errors.len(), "error"));
+            Err(Problem::new(Kind::BadConfig, detail).with_errors(errors))
+        }
+    }
 }
 
 async fn reload(State(console): Shared) -> Result<Json<ReloadStatus>, Problem> {

@@ -22,6 +22,7 @@ use crate::limits::{
     MAX_HEADER_FIELDS,
 };
 use crate::login::Peer;
+use crate::sources::{Entrance, Place};
 use crate::{Console, Counters, TlsPort, routes};
 
 /// What each connection is served with.
@@ -51,17 +52,24 @@ pub async fn serve(listener: TcpListener, console: Console, shutdown: impl Futur
         router: routes::router(Arc::new(console), on_loopback),
         stopping,
     };
+    let mut entrance = Entrance::default();
     let mut connections = JoinSet::new();
     let mut shutdown = pin!(shutdown);
     loop {
         tokio::select! {
             biased;
             () = &mut shutdown => break,
-            Some(_) = connections.join_next() => {}
-            accepted = listener.accept(), if connections.len() < MAX_CONNECTIONS => match accepted {
-                Ok((stream, from)) => {
-                    connections.spawn(connection(stream, from, serving.clone()));
+            Some(_) = connections.join_next() => {
+                if let Some((come, place)) = entrance.next() {
+                    connections.spawn(served(come, place, serving.clone()));
                 }
+            }
+            accepted = listener.accept(), if connections.len() < MAX_CONNECTIONS => match accepted {
+                Ok(come) => match entrance.enter(come.1.ip(), come) {
+                    Ok(Some((come, place))) => _ = connections.spawn(served(come, place, serving.clone())),
+                    Ok(None) => {}
+                    Err(_) => serving.counters.refuse_connection(),
+                },
                 Err(error) => {
                     tracing::warn!(%error, "the admin API could not accept a connection");
                     tokio::time::sleep(ACCEPT_PAUSE).await;
@@ -72,6 +80,12 @@ pub async fn serve(listener: TcpListener, console: Console, shutdown: impl Futur
     drop(listener);
     stop.send_replace(true);
     while connections.join_next().await.is_some() {}
+}
+
+/// Serves a connection, and frees its place.
+async fn served((stream, from): (TcpStream, SocketAddr), place: Place, serving: Serving) {
+    connection(stream, from, serving).await;
+    drop(place);
 }
 
 async fn connection(stream: TcpStream, address: SocketAddr, mut serving: Serving) {

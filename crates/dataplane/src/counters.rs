@@ -3,8 +3,8 @@
 //! A plain load and store on a line that no other core writes costs a nanosecond; a shared `fetch_add` under
 //! contention costs fifty. Readers (metrics, `status`) add the blocks up.
 
-use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering::Relaxed};
+use std::sync::{Arc, OnceLock};
 
 use http::h2::Abuse;
 use model::reason::Reason;
@@ -48,6 +48,19 @@ impl Histogram {
             bucket.add(1);
         }
         self.sum_us.add(time_us);
+    }
+
+    /// Adds what another one has.
+    pub(crate) fn fold(&self, other: &Self) {
+        fold(&self.buckets, &other.buckets);
+        self.sum_us.add(other.sum_us.get());
+    }
+}
+
+/// Adds what other counters have, one to one.
+pub(crate) fn fold(counters: &[Counter], others: &[Counter]) {
+    for (counter, other) in counters.iter().zip(others) {
+        counter.add(other.get());
     }
 }
 
@@ -124,6 +137,30 @@ impl BackendCounters {
     pub(crate) fn idle(&self) -> u32 {
         let http2 = self.idle_http2.load(Relaxed);
         self.idle_connections.load(Relaxed).saturating_add(http2)
+    }
+
+    /// Adds what another block counted. What is now, and no count, stays as it is.
+    pub(crate) fn fold(&self, other: &Self) {
+        let Self {
+            classes,
+            failures,
+            connections_opened,
+            connections_reused,
+            idle_connections: _,
+            idle_http2: _,
+            connect,
+            first_byte,
+            total,
+            tls,
+        } = other;
+        fold(&self.classes, classes);
+        self.failures.add(failures.get());
+        self.connections_opened.add(connections_opened.get());
+        self.connections_reused.add(connections_reused.get());
+        self.connect.fold(connect);
+        self.first_byte.fold(first_byte);
+        self.total.fold(total);
+        self.tls.fold(tls);
     }
 }
 
@@ -283,11 +320,16 @@ impl Http2Counters {
 
 /// One block per shard, made when the shard first counts something.
 #[derive(Debug)]
-pub(crate) struct PerShard<T>(Box<[OnceLock<Box<T>>]>);
+pub(crate) struct PerShard<T>(Arc<[OnceLock<Box<T>>]>);
 
 impl<T: Default> PerShard<T> {
     pub(crate) fn new(shards: usize) -> Self {
         Self((0..shards).map(|_| OnceLock::new()).collect())
+    }
+
+    /// The same blocks, for somebody else who reads them.
+    pub(crate) fn shared(&self) -> Self {
+        Self(self.0.clone())
     }
 
     /// The block of `shard`, which alone may write to it. Shards are numbered from 0 at start, once.

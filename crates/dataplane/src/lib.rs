@@ -65,6 +65,7 @@ use model::acme::Challenges;
 use model::config::{Config, Name, Secret};
 use model::explain::{ExplainQuery, Explanation};
 use model::record::{MAX_RECORDS, RecordQuery, RequestRecord};
+use model::scrape::Scope;
 use model::snapshot::{Member, Snapshot};
 use model::state::{CircuitMoved, Ejected};
 use model::status::ListenerStatus;
@@ -448,9 +449,9 @@ impl Dataplane {
         u64::try_from(self.shared.epoch.elapsed().as_micros()).unwrap_or(u64::MAX)
     }
 
-    /// The metrics of the data plane, for the registry.
-    pub fn metrics(self: &Arc<Self>) -> Box<dyn prometheus_client::collector::Collector> {
-        Box::new(metrics::Metrics::new(self.clone()))
+    /// The metrics of the data plane that a scrape asks for.
+    pub fn metrics(self: &Arc<Self>, scope: Scope) -> Box<dyn prometheus_client::collector::Collector> {
+        Box::new(metrics::Metrics::new(self.clone(), scope))
     }
 
     /// Stops accepting, lets running requests finish until `deadline` has passed, cuts the rest, ends the

@@ -1,15 +1,16 @@
 //! Live figures of pools and backends, for `status`.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use balance::Circuit;
-use model::config::Name;
+use model::config::{Name, Route};
 use model::desired::Traffic;
 use model::state::BackendId;
 use model::status::{BackendLive, PoolLive, QueueStatus};
 
 use crate::Dataplane;
-use crate::counters::{Counter, class_of};
+use crate::counters::{Counter, RouteTotals, class_of};
 use crate::serving::PoolServing;
 
 impl Dataplane {
@@ -40,18 +41,35 @@ impl Dataplane {
         live
     }
 
-    /// What each load balancer has answered since the process began.
-    pub fn traffic(&self) -> BTreeMap<Name, Traffic> {
+    /// What each route of each load balancer has answered for as long as it exists under its name.
+    pub fn traffic(&self) -> BTreeMap<Name, BTreeMap<Name, Traffic>> {
         let serving = self.serving();
-        let each = serving.load_balancers.values().map(|lb| {
+        let of_route = |(route, totals): (&Route, &Arc<RouteTotals>)| {
             let mut traffic = Traffic::default();
-            for counters in lb.cell.counters.all() {
+            for counters in totals.all() {
                 traffic.requests += counters.classes.iter().map(Counter::get).sum::<u64>();
                 traffic.failures += counters.classes.get(class_of(500)).map_or(0, Counter::get);
             }
-            (lb.cell.name.clone(), traffic)
+            (route.name.clone(), traffic)
+        };
+        let each = serving.load_balancers.values().map(|lb| {
+            let routes = lb.config.routes.iter().zip(&lb.route_counters);
+            (lb.cell.name.clone(), routes.map(of_route).collect())
         });
         each.collect()
+    }
+
+    /// Requests answered since the start, by all load balancers that are there now. Looks at no backend: it is asked
+    /// again and again.
+    pub fn requests(&self) -> u64 {
+        let serving = self.serving();
+        let blocks = serving
+            .load_balancers
+            .values()
+            .flat_map(|lb| lb.cell.counters.all());
+        blocks
+            .map(|counters| counters.classes.iter().map(Counter::get).sum::<u64>())
+            .sum()
     }
 
     /// Connections to the backends of all pools: in use, and idle.

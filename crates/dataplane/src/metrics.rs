@@ -3,6 +3,7 @@
 //! Labels come from config names alone, so that no client can make a series.
 
 mod overload;
+mod rows;
 mod tls;
 mod traffic;
 
@@ -12,6 +13,7 @@ use std::sync::atomic::Ordering::Relaxed;
 
 use http::h2::Abuse;
 use model::reason::Reason;
+use model::scrape::Scope;
 use prometheus_client::collector::Collector;
 use prometheus_client::encoding::{DescriptorEncoder, MetricEncoder, NoLabelSet};
 use prometheus_client::metrics::MetricType;
@@ -21,8 +23,9 @@ use crate::counters::{
     LoadBalancerCounters, PoolCounters, REFUSED as REFUSED_STREAMS, RESET_CAUSES,
 };
 use crate::mirror::OUTCOMES;
-use crate::serving::{BackendCell, LbServing, ListenerCell, PoolServing, Serving};
+use crate::serving::{LbServing, ListenerCell, PoolServing, Serving};
 use crate::{Dataplane, observe};
+use rows::Row;
 
 /// A metric's description.
 #[derive(Debug, Clone, Copy)]
@@ -120,11 +123,12 @@ metrics! {
 #[derive(Debug)]
 pub(crate) struct Metrics {
     dataplane: Arc<Dataplane>,
+    scope: Scope,
 }
 
 impl Metrics {
-    pub(crate) fn new(dataplane: Arc<Dataplane>) -> Self {
-        Self { dataplane }
+    pub(crate) fn new(dataplane: Arc<Dataplane>, scope: Scope) -> Self {
+        Self { dataplane, scope }
     }
 }
 
@@ -136,6 +140,10 @@ type Part<Block, Value> = fn(&Block) -> &Value;
 impl Collector for Metrics {
     fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> Result<(), fmt::Error> {
         let serving = self.dataplane.serving();
+        let serving = match &self.scope.load_balancer {
+            Some(name) => Arc::new(serving.part(name)),
+            None => serving,
+        };
         load_balancers(&mut encoder, &serving)?;
         listeners(&mut encoder, &serving)?;
         let errors = self.dataplane.shared.accept_errors.total();
@@ -163,8 +171,9 @@ impl Collector for Metrics {
         let now_us = u64::try_from(self.dataplane.shared.epoch.elapsed().as_micros()).unwrap_or(u64::MAX);
         pools(&mut encoder, &serving, now_us)?;
         traffic::encode(&mut encoder, &serving)?;
-        backends(&mut encoder, &serving)?;
-        tls::encode(&mut encoder, &serving)
+        let rows = rows::of(&serving, &self.scope);
+        backends(&mut encoder, &rows)?;
+        tls::encode(&mut encoder, &serving, &rows)
     }
 }
 
@@ -426,28 +435,14 @@ fn pool_labels(pool: &PoolServing) -> Labels<'_> {
     ]
 }
 
-fn backend_labels(cell: &BackendCell) -> Labels<'_> {
-    vec![
-        ("load_balancer", cell.id.load_balancer.as_str()),
-        ("pool", cell.id.pool.as_str()),
-        ("backend", cell.address_text.as_str()),
-    ]
-}
-
-fn backends(encoder: &mut DescriptorEncoder<'_>, serving: &Serving) -> fmt::Result {
-    let all = || serving.backends().map(|(_, _, cell)| cell);
+fn backends(encoder: &mut DescriptorEncoder<'_>, rows: &[Row<'_>]) -> fmt::Result {
     let mut metric = family(encoder, BACKEND_REQUESTS)?;
-    for cell in all() {
+    for row in rows {
         for (index, class) in CLASSES.iter().enumerate() {
-            let value = cell
-                .counters
-                .all()
-                .filter_map(|c| c.classes.get(index))
-                .map(Counter::get)
-                .sum();
-            let mut labels = backend_labels(cell);
+            let parts = row.counters().filter_map(|c| c.classes.get(index));
+            let mut labels = row.labels.clone();
             labels.push(("class", class));
-            counter(&mut metric, &labels, value)?;
+            counter(&mut metric, &labels, parts.map(Counter::get).sum())?;
         }
     }
     let counters: [(Description, Part<BackendCounters, Counter>); 3] = [
@@ -457,27 +452,22 @@ fn backends(encoder: &mut DescriptorEncoder<'_>, serving: &Serving) -> fmt::Resu
     ];
     for (description, part) in counters {
         let mut metric = family(encoder, description)?;
-        for cell in all() {
-            counter(
-                &mut metric,
-                &backend_labels(cell),
-                cell.counters.all().map(|c| part(c).get()).sum(),
-            )?;
+        for row in rows {
+            let value = row.counters().map(|c| part(c).get()).sum();
+            counter(&mut metric, &row.labels, value)?;
         }
     }
     let mut metric = family(encoder, IN_FLIGHT)?;
-    for cell in all() {
-        gauge(
-            &mut metric,
-            &backend_labels(cell),
-            i64::from(cell.load.in_flight()),
-        )?;
+    for row in rows {
+        let in_flight = row.cells.iter().map(|cell| i64::from(cell.load.in_flight()));
+        gauge(&mut metric, &row.labels, in_flight.sum())?;
     }
-    overload::backends(encoder, serving)?;
+    overload::backends(encoder, rows)?;
     let mut metric = family(encoder, IDLE)?;
-    for cell in all() {
-        let idle = cell.counters.all().map(|c| i64::from(c.idle())).sum();
-        gauge(&mut metric, &backend_labels(cell), idle)?;
+    for row in rows {
+        let blocks = row.cells.iter().flat_map(|cell| cell.counters.all());
+        let idle = blocks.map(|c| i64::from(c.idle())).sum();
+        gauge(&mut metric, &row.labels, idle)?;
     }
     let histograms: [(Description, Part<BackendCounters, Histogram>); 3] = [
         (CONNECT, |c| &c.connect),
@@ -486,10 +476,10 @@ fn backends(encoder: &mut DescriptorEncoder<'_>, serving: &Serving) -> fmt::Resu
     ];
     for (description, part) in histograms {
         let mut metric = family(encoder, description)?;
-        for cell in all() {
+        for row in rows {
             let mut total = HistogramTotal::default();
-            cell.counters.all().for_each(|c| total.add(part(c)));
-            histogram(&mut metric, &backend_labels(cell), &total)?;
+            row.counters().for_each(|c| total.add(part(c)));
+            histogram(&mut metric, &row.labels, &total)?;
         }
     }
     Ok(())

@@ -6,6 +6,7 @@
 
 #[cfg(test)]
 mod sharing;
+mod totals;
 
 use std::collections::{BTreeMap, HashMap};
 use std::hash::Hash;
@@ -18,8 +19,8 @@ use balance::{Balancer, Load, PoolLoad, Sessions, derive_seed};
 use http::route::Router;
 use model::acme::Managed;
 use model::config::{Config, Learned, Listener, LoadBalancer, Name, Pool, RateLimit, Route, Secret};
-use model::snapshot::{PoolState, Snapshot};
-use model::state::{BackendId, RouteOrder};
+use model::snapshot::{Member, PoolState, Snapshot};
+use model::state::{BackendId, Found, RouteOrder};
 use tls::ChallengeStore;
 
 use crate::acting::RouteCell;
@@ -33,6 +34,7 @@ use crate::observe::Observing;
 use crate::routing::{self, Target};
 use crate::sticky::StickyServing;
 use crate::tls::{ListenerTls, ManagedFiles, PoolTls, TlsCounters};
+use totals::BackendTotals;
 
 /// A snapshot ready to serve.
 #[derive(Debug)]
@@ -138,12 +140,15 @@ pub(crate) struct PoolCell {
     pub(crate) name: Name,
     pub(crate) load: Arc<PoolLoad>,
     pub(crate) counters: PerShard<PoolCounters>,
+    pub(crate) backends: BackendTotals,
 }
 
 /// What is known about a backend across changes.
 #[derive(Debug)]
 pub(crate) struct BackendCell {
     pub(crate) id: BackendId,
+    /// How it was found last, if it was: of another instance at its address nothing is held against this one.
+    found: Mutex<Option<Found>>,
     /// The address as text, for the `Host` of requests that have none.
     pub(crate) address_text: String,
     /// Key of its idle connections in each shard; never used twice.
@@ -153,6 +158,26 @@ pub(crate) struct BackendCell {
     pub(crate) connections: ConnectionCap,
     pub(crate) load: Arc<Load>,
     pub(crate) counters: PerShard<BackendCounters>,
+    /// The pool that it counts for.
+    pool: Arc<PoolCell>,
+}
+
+impl BackendCell {
+    /// What requests meet from now on is of this membership. What is under way to the one before still takes its place:
+    /// caps are of the address.
+    fn is_now(&self, member: &Member, pool: &PoolCell) {
+        let mut found = self.found.lock().unwrap_or_else(PoisonError::into_inner);
+        let before = std::mem::replace(&mut *found, member.found.clone());
+        let both = before.as_ref().zip(member.found.as_ref());
+        let is_another = both.is_some_and(|(before, after)| before.is_followed_by(after));
+        pool.load.set_membership(&self.load, member.life(), is_another);
+    }
+}
+
+impl Drop for BackendCell {
+    fn drop(&mut self) {
+        self.pool.backends.leave(self.serial);
+    }
 }
 
 /// Finds cells again by name for as long as anyone holds them.
@@ -208,16 +233,25 @@ impl Registry {
             .and_then(Weak::upgrade)
     }
 
-    fn backend_cell(&self, id: &BackendId) -> Arc<BackendCell> {
-        find_or(&self.backends, id, || BackendCell {
-            id: id.clone(),
-            address_text: id.address.to_string(),
-            serial: self.next_serial.fetch_add(1, Relaxed),
-            takes_requests: AtomicBool::new(true),
-            connections: ConnectionCap::default(),
-            load: Arc::new(Load::new()),
-            counters: PerShard::new(self.shards),
-        })
+    fn backend_cell(&self, member: &Member, pool: &Arc<PoolCell>) -> Arc<BackendCell> {
+        let cell = find_or(&self.backends, &member.id, || {
+            let serial = self.next_serial.fetch_add(1, Relaxed);
+            let counters = PerShard::new(self.shards);
+            pool.backends.enter(serial, &counters);
+            BackendCell {
+                id: member.id.clone(),
+                found: Mutex::default(),
+                address_text: member.id.address.to_string(),
+                serial,
+                takes_requests: AtomicBool::new(true),
+                connections: ConnectionCap::default(),
+                load: Arc::new(Load::new()),
+                counters,
+                pool: pool.clone(),
+            }
+        });
+        cell.is_now(member, pool);
+        cell
     }
 
     fn pool_cell(&self, key: &(Name, Name)) -> Arc<PoolCell> {
@@ -226,6 +260,7 @@ impl Registry {
             name: key.1.clone(),
             load: Arc::new(PoolLoad::new()),
             counters: PerShard::new(self.shards),
+            backends: BackendTotals::default(),
         })
     }
 
@@ -436,6 +471,23 @@ impl Serving {
         listeners.chain(pools).collect()
     }
 
+    /// What belongs to this load balancer, to be looked at and not to be served from.
+    pub(crate) fn part(&self, name: &Name) -> Self {
+        let own = self.load_balancers.get_key_value(name).into_iter();
+        let listeners = self
+            .listeners
+            .iter()
+            .filter(|listener| listener.lb.config.name == *name);
+        Self {
+            observing: self.observing.clone(),
+            load_balancers: own.map(|(name, lb)| (name.clone(), lb.clone())).collect(),
+            listeners: listeners.cloned().collect(),
+            by_address: HashMap::new(),
+            max_connections: self.max_connections,
+            secrets: Vec::new(),
+        }
+    }
+
     /// What would hinder TLS from working as `config` says, beside what is loaded already.
     pub(crate) fn tls_problems_of(&self, config: &Config, registry: &Registry) -> Vec<String> {
         let mut problems = Vec::new();
@@ -603,7 +655,7 @@ fn build_pool(
     let backends: Vec<_> = state
         .members
         .iter()
-        .map(|m| registry.backend_cell(&m.id))
+        .map(|member| registry.backend_cell(member, &cell))
         .collect();
     let loads = backends.iter().map(|b| b.load.clone()).collect();
     for (index, (member, backend)) in state.members.iter().zip(&backends).enumerate() {

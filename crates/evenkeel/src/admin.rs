@@ -56,12 +56,4 @@ impl Doors {
         self.audit = Some(Arc::new(log));
         Ok(())
     }
-
-    /// What a URL of the API begins with.
-    pub(crate) fn scheme(&self) -> &'static str {
-        match self.tls {
-            Some(_) => "https",
-            None => "http",
-        }
-    }
 }

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use cluster::Standing;
+use cluster::nodes::Lost;
 use console::Alerting;
 use dataplane::Dataplane;
 use model::alert::{AlertsStatus, ClusterFacts, Facts, TestResult};
@@ -46,6 +47,8 @@ struct Asked {
     /// What is seen of the orchestrators; `None`: this process is alone.
     orchestrators: Option<watch::Receiver<OrchestratorsStatus>>,
     standing: watch::Receiver<Standing>,
+    /// Nodes that fell silent.
+    lost: watch::Receiver<Lost>,
 }
 
 /// Starts to tell of alerts.
@@ -54,12 +57,14 @@ pub(crate) fn tell(
     view: &watch::Receiver<View>,
     orchestrators: Option<watch::Receiver<OrchestratorsStatus>>,
     standing: watch::Receiver<Standing>,
+    lost: watch::Receiver<Lost>,
 ) -> Teller {
     let asked = Asked {
         dataplane: dataplane.clone(),
         view: view.clone(),
         orchestrators,
         standing,
+        lost,
     };
     let (facts_out, facts) = watch::channel(asked.facts());
     let (sends_out, sends) = watch::channel(asked.sends());
@@ -114,7 +119,6 @@ impl Asked {
             snapshot: view.snapshot.clone(),
             last_reload: view.config.last_reload.clone(),
             listeners: self.dataplane.listeners(),
-            events: view.events.iter().cloned().collect(),
             cluster: self
                 .orchestrators
                 .as_ref()
@@ -134,6 +138,8 @@ impl Asked {
         let alone = seen.plan_b.as_ref().filter(|plan| plan.phase == "own_checks");
         ClusterFacts {
             shared: shared.cloned().collect(),
+            leader: seen.leader.clone().zip(seen.epoch),
+            lost: self.lost.borrow().clone(),
             store_trouble: standing.trouble.clone().filter(|_| !standing.connected),
             refused,
             plan_b: alone.map(|plan| {
@@ -172,7 +178,6 @@ fn same(a: &Facts, b: &Facts) -> bool {
     Arc::ptr_eq(&a.snapshot, &b.snapshot)
         && a.last_reload == b.last_reload
         && a.open_circuits == b.open_circuits
-        && a.events == b.events
         && a.cluster == b.cluster
         && listeners(a) == listeners(b)
 }

@@ -215,15 +215,17 @@ pub(crate) enum TokenCommand {
 Examples:
   evenkeel token create --name ci --role operator
   evenkeel token create --name ci --role operator --write ci.token >> evenkeel.toml
+  evenkeel token create --write shop.token     # for members of a pool: not for the API itself
 
 The token is 256 random bits; only its hash goes into the config. Nothing is sent anywhere.")]
 pub(crate) struct TokenCreateArgs {
-    /// Who or what gets it; orders and the audit log are signed with it
-    #[arg(long, value_parser = Name::parse)]
-    pub(crate) name: Name,
+    /// Who or what gets it; orders and the audit log are signed with it. Without it and `--role` the
+    /// token is for what registers or sends heartbeats: its hash goes into the pool
+    #[arg(long, value_parser = Name::parse, requires = "role")]
+    pub(crate) name: Option<Name>,
     /// What it opens: viewer, operator or admin
-    #[arg(long, value_parser = role)]
-    pub(crate) role: AdminRole,
+    #[arg(long, value_parser = role, requires = "name")]
+    pub(crate) role: Option<AdminRole>,
     /// Write the token to this new file, for `--token-file`, instead of printing it
     #[arg(long, value_name = "FILE")]
     pub(crate) write: Option<PathBuf>,

@@ -18,6 +18,7 @@ use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, bail};
+use cluster::orders::Place;
 use model::config::{Name, Secret};
 use model::state::{Override, OverrideKey, Overrides, RouteKey, RouteOrder};
 use net::privileges::Identity;
@@ -61,6 +62,9 @@ struct OverridesFile {
     /// Absent before there were such orders.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     routes: Vec<RouteEntry>,
+    /// Where they were seen, where that may be another store at the next start.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    seen_in: Option<Place>,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -203,7 +207,7 @@ impl DataDir {
     /// # Errors
     /// When the file is there but cannot be read, or is of a newer format.
     pub(crate) fn load_overrides(&self) -> anyhow::Result<Overrides> {
-        self.load_orders(OVERRIDES)
+        Ok(self.load_orders(OVERRIDES)?.0)
     }
 
     /// The store has the orders of [`Self::load_overrides`] now.
@@ -222,19 +226,19 @@ impl DataDir {
         }
     }
 
-    /// The orders as they were last known of a store elsewhere.
+    /// The orders as they were last known of a store elsewhere, and where they were seen.
     ///
     /// # Errors
     /// As [`Self::load_overrides`].
-    pub(crate) fn last_orders(&self) -> anyhow::Result<Overrides> {
+    pub(crate) fn last_orders(&self) -> anyhow::Result<(Overrides, Option<Place>)> {
         self.load_orders(ORDERS)
     }
 
-    fn load_orders(&self, name: &str) -> anyhow::Result<Overrides> {
+    fn load_orders(&self, name: &str) -> anyhow::Result<(Overrides, Option<Place>)> {
         let path = self.path.join(name);
         let text = match std::fs::read(&path) {
             Ok(text) => text,
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Overrides::default()),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Default::default()),
             Err(error) => return Err(error).with_context(|| format!("cannot read {}", path.display())),
         };
         if let Ok(VersionOnly { version }) = serde_json::from_slice(&text)
@@ -246,18 +250,15 @@ impl DataDir {
             );
         }
         match serde_json::from_slice::<OverridesFile>(&text) {
-            Ok(file) => Ok(Overrides {
-                backends: file
-                    .overrides
-                    .into_iter()
-                    .map(|entry| (entry.key(), entry.order))
-                    .collect(),
-                routes: file
-                    .routes
-                    .into_iter()
-                    .map(|entry| (entry.key, entry.order))
-                    .collect(),
-            }),
+            Ok(file) => {
+                let backends = file.overrides.into_iter();
+                let routes = file.routes.into_iter();
+                let overrides = Overrides {
+                    backends: backends.map(|entry| (entry.key(), entry.order)).collect(),
+                    routes: routes.map(|entry| (entry.key, entry.order)).collect(),
+                };
+                Ok((overrides, file.seen_in))
+            }
             Err(error) => {
                 let aside = self.move_aside(name, &path)?;
                 tracing::error!(
@@ -266,7 +267,7 @@ impl DataDir {
                     path.display(),
                     aside.display()
                 );
-                Ok(Overrides::default())
+                Ok(Default::default())
             }
         }
     }
@@ -275,9 +276,10 @@ impl DataDir {
     ///
     /// # Errors
     /// Whatever the file system says; the orders stored before are then still there.
-    pub(crate) fn keep_orders(&self, overrides: &Overrides) -> io::Result<()> {
+    pub(crate) fn keep_orders(&self, overrides: &Overrides, seen_in: Option<Place>) -> io::Result<()> {
         let file = OverridesFile {
             version: VERSION,
+            seen_in,
             overrides: overrides.backends.iter().map(Entry::new).collect(),
             routes: overrides
                 .routes
@@ -424,13 +426,18 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("not/yet/there");
         let data = DataDir::open(&path).unwrap();
-        assert_eq!(data.last_orders().unwrap(), Overrides::default());
-        data.keep_orders(&orders()).unwrap();
+        assert_eq!(data.last_orders().unwrap().0, Overrides::default());
+        let place = Some(Place {
+            identity: Some("0123-4".into()),
+            revision: 5,
+            heard: Timestamp(6),
+        });
+        data.keep_orders(&orders(), place.clone()).unwrap();
         drop(data);
         let data = DataDir::open(&path).unwrap();
-        assert_eq!(data.last_orders().unwrap(), orders());
-        data.keep_orders(&Overrides::default()).unwrap();
-        assert_eq!(data.last_orders().unwrap(), Overrides::default());
+        assert_eq!(data.last_orders().unwrap(), (orders(), place));
+        data.keep_orders(&Overrides::default(), None).unwrap();
+        assert_eq!(data.last_orders().unwrap().0, Overrides::default());
     }
 
     #[test]
@@ -473,13 +480,13 @@ mod tests {
     fn a_damaged_file_is_moved_aside_and_the_start_goes_on() {
         let dir = tempfile::tempdir().unwrap();
         let data = DataDir::open(dir.path()).unwrap();
-        data.keep_orders(&orders()).unwrap();
+        data.keep_orders(&orders(), None).unwrap();
         let path = dir.path().join(ORDERS);
         let text = std::fs::read(&path).unwrap();
         for n in 1..=2 {
             let cut = &text[..text.len() / 2];
             std::fs::write(&path, cut).unwrap();
-            assert_eq!(data.last_orders().unwrap(), Overrides::default());
+            assert_eq!(data.last_orders().unwrap().0, Overrides::default());
             let aside = dir.path().join(format!("{ORDERS}.corrupt-{n}"));
             assert_eq!(std::fs::read(aside).unwrap(), cut);
             assert!(!path.exists());

@@ -1,12 +1,12 @@
 //! Questions about the load balancers of the store, and changes of them, between the API and the store.
 //!
-//! A change is carried out to its end, also when who asked for it has gone. What a dry run would do is told for the
+//! A change is carried out to its end, also when who asked for it has gone; a question ends with its request. What a dry run would do is told for the
 //! node that was asked: by its own file, its orders, and what it has found of the backends.
 
 use std::sync::Arc;
 
 use cluster::Desired;
-use cluster::desired::{Answered, Guard, Ledger};
+use cluster::desired::{Answered, Guard, Ledger, is_order};
 use console::Desire;
 use dataplane::Dataplane;
 use model::cluster::ClusterNews;
@@ -17,6 +17,7 @@ use tokio::sync::{mpsc, watch};
 
 use crate::hub::{Declared, View};
 use crate::now;
+use crate::registry::Registration;
 
 /// What a whole config would change.
 pub(crate) type Foresee = dyn Fn(Arc<Config>) -> Plan + Send + Sync;
@@ -26,13 +27,23 @@ pub(crate) fn desire(ledger: Ledger, view: watch::Receiver<View>, foresee: Arc<F
     Arc::new(move |query| {
         let file = view.borrow().declared.file.clone();
         let (ledger, foresee) = (ledger.clone(), foresee.clone());
-        Box::pin(async move {
-            let answering = tokio::spawn(async move { answer(&ledger, query, file, foresee).await });
-            answering.await.unwrap_or_else(|error| {
-                let fault = format!("a fault of Evenkeel: {error}");
-                Err(DesiredProblem::new(DesiredFault::OutcomeUnknown, fault))
-            })
-        })
+        let is_order = is_order(&query);
+        let answering = async move { answer(&ledger, query, file, foresee).await };
+        Box::pin(seen_through(is_order, answering))
+    })
+}
+
+/// What an order comes to, which goes on when nobody waits for it any more; of what is none, the answer.
+async fn seen_through<T: Send + 'static>(
+    is_order: bool,
+    answering: impl Future<Output = Result<T, DesiredProblem>> + Send + 'static,
+) -> Result<T, DesiredProblem> {
+    if !is_order {
+        return answering.await;
+    }
+    tokio::spawn(answering).await.unwrap_or_else(|error| {
+        let fault = format!("a fault of Evenkeel: {error}");
+        Err(DesiredProblem::new(DesiredFault::OutcomeUnknown, fault))
     })
 }
 
@@ -41,6 +52,7 @@ pub(crate) fn guard(
     ledger: &Ledger,
     dataplane: &Arc<Dataplane>,
     config: &Config,
+    registration: &Registration,
     news: mpsc::Sender<ClusterNews>,
 ) {
     let dataplane = dataplane.clone();
@@ -48,6 +60,8 @@ pub(crate) fn guard(
         ledger: ledger.clone(),
         name: config.node.name.clone(),
         totals: Arc::new(move || dataplane.traffic()),
+        nodes: registration.nodes.clone(),
+        told: registration.trial.clone(),
         wall: now,
         news,
     };
@@ -64,12 +78,7 @@ async fn answer(
     file: Arc<Config>,
     foresee: Arc<Foresee>,
 ) -> Result<DesiredAnswer, DesiredProblem> {
-    let changes = match &query {
-        DesiredQuery::Change(query) => !query.dry_run,
-        DesiredQuery::Confirm(_) => true,
-        _ => false,
-    };
-    if changes && !file.node.roles.contains(&Role::Console) {
+    if is_order(&query) && !file.node.roles.contains(&Role::Console) {
         let detail =
             "this node takes no changes: `console` is not among its `node.roles`; ask one that has it";
         return Err(DesiredProblem::new(DesiredFault::BadQuery, detail));
@@ -87,13 +96,49 @@ async fn answer(
             revision: changed.revision,
             load_balancers,
         };
-        let declared = Declared::new(file, Arc::new(stored)).map_err(|errors| DesiredProblem {
-            errors,
-            ..DesiredProblem::new(DesiredFault::BadConfig, "what would be in force is not valid")
-        })?;
-        // It looks at every pool.
-        let plan = tokio::task::spawn_blocking(move || foresee(declared.config)).await;
-        changed.plan = plan.ok();
+        // It merges everything, and looks at every pool.
+        let asked = ledger.for_questions();
+        let planned = asked.apart(move || {
+            let declared = Declared::new(file, Arc::new(stored))?;
+            Ok(foresee(declared.config))
+        });
+        changed.plan = match planned.await {
+            Ok(plan) => Some(plan.map_err(|errors| DesiredProblem {
+                errors,
+                ..DesiredProblem::new(DesiredFault::BadConfig, "what would be in force is not valid")
+            })?),
+            Err(_) => None,
+        };
     }
     Ok(answer)
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+    use std::time::Duration;
+
+    use tokio::sync::oneshot;
+    use tokio::time::timeout;
+
+    use super::*;
+
+    /// Scenario: who asked has gone before the answer. A question has ended with it; an order is carried out.
+    #[tokio::test]
+    async fn an_order_is_seen_through_and_a_question_ends_with_its_request() {
+        for is_order in [true, false] {
+            let (go, gone) = oneshot::channel::<()>();
+            let (done, mut is_done) = oneshot::channel();
+            let mut asked = Box::pin(seen_through(is_order, async move {
+                let _ = gone.await;
+                done.send(()).unwrap();
+                Ok(())
+            }));
+            assert!(timeout(Duration::ZERO, &mut asked).await.is_err());
+            drop(asked);
+            assert_eq!(go.send(()).is_ok(), is_order);
+            let came = timeout(Duration::from_secs(60), &mut is_done).await.unwrap();
+            assert_eq!(came.is_ok(), is_order);
+        }
+    }
 }

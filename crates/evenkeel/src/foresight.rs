@@ -1,11 +1,12 @@
 //! What a config would change in the running process, without changing it.
 
-use std::path::PathBuf;
+use std::collections::BTreeSet;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use balance::moved_share;
 use cluster::Desired;
-use model::config::Config;
+use model::config::{AdminRole, Config};
 use model::diff::{Change, diff};
 use model::parse::check_declared;
 use model::plan::{Draining, Format, MAX_POOLS_COMPARED, Moved, Plan, PlanQuery, foresee};
@@ -15,14 +16,21 @@ use model::state::{BackendId, Timestamp};
 use crate::hub::Declared;
 use crate::source::{self, Flags, Source};
 
-/// What the text in `query` would change: as the node's own file, beside what the store has; or, when it holds load
+/// What is asked, and by whom.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Asked<'a> {
+    pub(crate) query: &'a PlanQuery,
+    pub(crate) role: AdminRole,
+}
+
+/// What the text that is asked for would change: as the node's own file, beside what the store has; or, when it holds load
 /// balancers only and none of the file's, as if it were applied to the store. `in_flight` knows the requests that
 /// a backend has now.
 ///
 /// # Errors
 /// Every error of the config, each in full.
 pub(crate) fn plan(
-    query: &PlanQuery,
+    Asked { query, role }: Asked,
     flags: &Flags,
     declared: &Declared,
     current: &Snapshot,
@@ -32,11 +40,22 @@ pub(crate) fn plan(
     let config = match applied(query, declared) {
         Some(stored) => Declared::new(declared.file.clone(), Arc::new(stored))?.config,
         None => {
-            let (file, _) = source::understand(&query.text, &named(query), flags)?;
+            let named_now = declared.config.files();
+            let read = |path: &Path| read_for(role, &named_now, path);
+            let (file, _) = source::understand(&query.text, &named(query), flags, read)?;
             Declared::new(Arc::new(file), declared.stored.clone())?.config
         }
     };
     Ok(of_config(config, current, now, in_flight))
+}
+
+/// A file that the text names. Who may not change the config is not told of files that it does not name already, not even
+/// whether there are any: they are not opened, and count as empty ones.
+fn read_for(role: AdminRole, named_now: &BTreeSet<PathBuf>, path: &Path) -> Result<Vec<u8>, String> {
+    match role == AdminRole::Admin || named_now.contains(path) {
+        true => source::read_page(path),
+        false => Ok(Vec::new()),
+    }
 }
 
 /// What a whole config would change.
@@ -128,4 +147,27 @@ fn moved(current: &Snapshot, then: &Snapshot) -> Vec<Moved> {
             })
         });
     shares.collect()
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+    use super::*;
+
+    /// Who is no admin learns of files that are named already, and nothing of others: not even that they are not there.
+    #[test]
+    fn files_are_opened_for_those_who_may_know_of_them() {
+        let folder = tempfile::tempdir().unwrap();
+        let [there, missing, named] = ["there", "missing", "named"].map(|name| folder.path().join(name));
+        std::fs::write(&there, "x").unwrap();
+        let named_now = BTreeSet::from([named.clone()]);
+        for role in [AdminRole::Viewer, AdminRole::Operator] {
+            for path in [&there, &missing] {
+                assert_eq!(read_for(role, &named_now, path), Ok(Vec::new()));
+            }
+            assert!(read_for(role, &named_now, &named).is_err());
+        }
+        assert_eq!(read_for(AdminRole::Admin, &named_now, &there).unwrap(), b"x");
+        assert!(read_for(AdminRole::Admin, &named_now, &missing).is_err());
+    }
 }

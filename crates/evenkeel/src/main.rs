@@ -4,10 +4,12 @@
 mod admin;
 mod alerts;
 mod beginning;
+mod checked_by;
 mod checking;
 mod cli;
 mod client;
 mod client_tls;
+mod collecting;
 mod commands;
 mod data_dir;
 mod declaring;
@@ -15,6 +17,7 @@ mod demo;
 mod foresight;
 mod hub;
 mod logging;
+mod lookups;
 mod membership;
 mod metrics;
 mod process;
@@ -27,6 +30,7 @@ mod source;
 mod table;
 mod text;
 mod token;
+mod vital;
 
 use std::process::ExitCode;
 use std::time::{SystemTime, UNIX_EPOCH};

@@ -10,23 +10,29 @@ use std::sync::Arc;
 use cluster::nodes::Nodes;
 use cluster::{DELAY_BOUNDS, NotifierStatus, Standing};
 use console::Counters;
-use dataplane::Description;
+use dataplane::{Dataplane, Description};
 use model::alert::{AlertKind, AlertState, AlertsStatus};
 use model::cluster::{OrchestratorsStatus, PlanBStatus};
 use model::config::Name;
 use model::node::NodeRecord;
-use model::snapshot::{Eligibility, Member, WEIGHT_SCALE};
+use model::scrape::Scope;
+use model::snapshot::{Eligibility, Member, PoolState, WEIGHT_SCALE};
 use model::state::{Health, Source, Timestamp};
 use model::status::ListenerStatus;
+use orchestrator::discovery::Book;
 use prometheus_client::collector::Collector;
+use prometheus_client::encoding::text::encode;
 use prometheus_client::encoding::{DescriptorEncoder, EncodeMetric, NoLabelSet};
 use prometheus_client::metrics::MetricType;
 use prometheus_client::metrics::counter::ConstCounter;
 use prometheus_client::metrics::gauge::ConstGauge;
+use prometheus_client::registry::Registry;
 use reconcile::cluster::SLOTS as SLOTS_OF_A_CLUSTER;
 use tokio::sync::watch;
 
 use crate::hub::View;
+use crate::lookups;
+use crate::now;
 use crate::process;
 use crate::roll::Asked;
 
@@ -48,10 +54,17 @@ metrics! {
     RELOADS "evenkeel_config_reloads_total" "counter" "result" "Reloads by result: ok or refused";
     LISTENER_OPEN "evenkeel_listener_open" "gauge" "load_balancer, listener" "Whether the listener is open (1)";
     ALL_DOWN "evenkeel_pool_all_down" "gauge" "load_balancer, pool" "Whether no backend of the pool is eligible (1)";
-    MEMBERS "evenkeel_pool_members" "gauge" "load_balancer, pool, source" "Members of the pool by where they were learnt of: declared, registered or file";
+    POOL_BACKENDS "evenkeel_pool_backends" "gauge" "load_balancer, pool, state" "Backends of the pool by state, those of evenkeel_backend_state";
+    MEMBERS "evenkeel_pool_members" "gauge" "load_balancer, pool, source" "Members of the pool by where they were learnt of: declared, registered, file or dns";
     LEFT_OUT "evenkeel_pool_members_left_out" "gauge" "load_balancer, pool" "Members that were found and are not used: there are too many, or this process listens there itself";
     STALE "evenkeel_pool_source_stale" "gauge" "load_balancer, pool, source" "Whether the source's members are those of an earlier time (1): it cannot be asked, or says nonsense";
+    LOOKS "evenkeel_dns_lookups_total" "counter" "name, type, result" "Looks at names of the DNS by result: good, or failed (some question was not answered)";
+    ANSWERED "evenkeel_dns_last_answer_timestamp_seconds" "gauge" "name, type" "Unix time of the last look that brought every answer; 0 before the first";
+    STRANGERS "evenkeel_dns_strange_messages_total" "counter" "name, type" "Messages that came to a question and were no answer to it: late ones, or forged ones";
     ASKED "evenkeel_pool_member_requests_total" "counter" "load_balancer, pool, result" "What members asked for over the admin API, and registrations that ended: new, renewed, left, lapsed, heartbeat, too_many or not_allowed";
+    MEMBER_WRITES "evenkeel_member_store_writes_total" "counter" "what, result" "Writes to the shared store about members: what one says of itself (record), or whom this node has heard (beats); done, lost to another node's, or failed and tried again";
+    MEMBER_WAITING "evenkeel_member_store_writes_waiting" "gauge" "" "Records of members that are to be written to the shared store, and are not yet";
+    MEMBER_NODES "evenkeel_member_nodes" "gauge" "" "Other nodes that tell whom they have heard; those that nobody speaks to tell nothing";
     UP "evenkeel_backend_up" "gauge" "load_balancer, pool, backend" "0 when the checks say down, else 1";
     HEALTH "evenkeel_backend_health" "gauge" "load_balancer, pool, backend, state" "1 for the state of the checks that holds: up, down or unchecked";
     ELIGIBLE "evenkeel_backend_eligible" "gauge" "load_balancer, pool, backend" "Whether the backend takes new requests (1)";
@@ -59,27 +72,35 @@ metrics! {
     WEIGHT "evenkeel_backend_weight" "gauge" "load_balancer, pool, backend" "Weight in effect: declared or ordered, less what slow start holds back; 0 takes no new requests";
     CHANGES "evenkeel_backend_state_changes_total" "counter" "load_balancer, pool, backend, to" "Verdicts of the checks that changed the state, by the new one: up or down";
     EJECTIONS "evenkeel_backend_ejections_total" "counter" "load_balancer, pool, backend" "Passive ejections";
+    SUMMED "evenkeel_metrics_summed_backends" "gauge" "" "Backends without series of their own in this scrape, for lack of room (admin.metrics_backends)";
     FAILED_LOGINS "evenkeel_admin_failed_logins_total" "counter" "why" "Logins to the admin API that failed: no_credential, wrong_token, unknown_certificate, or limited (too many from one address)";
     DENIED "evenkeel_admin_denied_total" "counter" "needs" "Requests to the admin API that the sender's role does not allow, by the role that is needed: operator or admin";
     AUDIT "evenkeel_audit_records_total" "counter" "result" "Records of the audit log: written, failed (told to the log of the process instead), or suppressed (failed logins and denials beyond the bound)";
     HANDSHAKES "evenkeel_admin_handshake_failures_total" "counter" "" "TLS handshakes with the admin API that failed";
+    CROWDED "evenkeel_admin_connections_refused_total" "counter" "" "Connections to the admin API closed at once because their address had as many as it may, or too many waited";
+    UNANSWERED "evenkeel_admin_answers_refused_total" "counter" "" "Requests for large answers (status, events, config, the store's load balancers) refused because as many as may be were being made or read";
     ORCHESTRATORS "evenkeel_orchestrators" "gauge" "" "Orchestrators that share the checks, as this node sees it; 1 with an embedded store";
     LEADS "evenkeel_orchestrator_leader" "gauge" "" "Whether this process leads the orchestrators (1)";
     SLOTS "evenkeel_orchestrator_slots" "gauge" "" "Shares of the checks (slots, of 1,024) that this process makes";
     UNCHECKED "evenkeel_orchestrator_slots_unchecked" "gauge" "" "Slots that no orchestrator checks at this moment, as this node sees it";
     VERDICTS "evenkeel_orchestrator_verdicts_total" "counter" "result" "Verdicts of this process for the store: written, refused (something had changed) or failed (no answer)";
+    LEASES_LOST "evenkeel_orchestrator_leases_lost_total" "counter" "" "Leases of this process as an orchestrator that were over while it was at work: it hung, or could not reach the store, or that gave them up; what it writes late is refused";
     PLAN_B "evenkeel_plan_b_phase" "gauge" "phase" "1 for the phase that holds: following, holding, own_checks or handing_back";
     PLAN_B_BEGAN "evenkeel_plan_b_began_total" "counter" "" "Times that this node began to check the store's backends for itself";
+    PLAN_B_ALONE "evenkeel_plan_b_alone" "gauge" "" "Members found by name on which no orchestrator gives a verdict, so that this node checks them for itself";
     STORE_CONNECTED "evenkeel_store_connected" "gauge" "" "Whether the store is heard (1)";
     STORE_HEAD "evenkeel_store_revision" "gauge" "" "Revision that the store has, as far as this node knows";
     STORE_SERVED "evenkeel_store_served_revision" "gauge" "" "Revision of the store that this node serves";
     STORE_REFUSED "evenkeel_store_refused" "gauge" "" "Whether this node refuses what the store has (1)";
-    STORE_DELAY "evenkeel_store_apply_seconds" "histogram" "" "Time from the writing of a change to its being served by this node";
+    STORE_SKIPPED "evenkeel_store_keys_skipped_total" "counter" "" "Keys in etcd that are no text, written by somebody else below our prefix: each time that one was met and passed over";
+    STORE_DELAY "evenkeel_store_apply_seconds" "histogram" "" "Time from the writing of a change to its being served by this node, however it heard of it: pushed, or found by a look at the store; not of what was there at its start";
     HINTS_CONNECTED "evenkeel_store_hints_connected" "gauge" "" "Whether hints over Redis are heard (1)";
     HINTS "evenkeel_store_hints_total" "counter" "direction" "Hints over Redis by direction: sent, received, or nonsense (received, and no hint)";
+    NAME_TAKEN "evenkeel_node_name_taken" "gauge" "" "Whether another process has this node's name, so that this one is not registered (1)";
     NODES "evenkeel_nodes" "gauge" "state" "Nodes of the cluster, where this one looks after them, by what they serve: current, behind or refused";
     ALERTS_FIRING "evenkeel_alerts_firing" "gauge" "name" "Alerts that fire, by name (docs/alerts.md)";
     ALERTS_LEFT_OUT "evenkeel_alerts_left_out" "gauge" "" "Alerts that there was no room for";
+    ALERTS_PUSHED_OUT "evenkeel_alerts_pushed_out_total" "counter" "" "Alerts that made room for more important ones";
     ALERT_DELIVERIES "evenkeel_alert_deliveries_total" "counter" "receiver, result" "Messages to receivers of alerts by what became of them: delivered, failed (tried again) or refused";
     ALERT_FORGOTTEN "evenkeel_alert_ends_forgotten_total" "counter" "receiver" "Ends of alerts that a receiver was never told, for lack of room";
     TCP "evenkeel_open_tcp_connections" "gauge" "side" "Open TCP connections by side: client, or backend (in use and idle)";
@@ -105,30 +126,37 @@ pub(crate) struct Figures {
 pub(crate) struct Stored {
     /// How this node stands towards it.
     pub(crate) standing: Standing,
+    /// How often a key was passed over that is no text.
+    pub(crate) skipped_keys: u64,
     /// Hints over Redis.
     pub(crate) hints: NotifierStatus,
     /// The nodes of the cluster.
     pub(crate) nodes: Nodes,
+    /// Whether another process has this node's name.
+    pub(crate) name_taken: bool,
 }
 
 /// The collector.
+#[derive(Clone)]
 pub(crate) struct ControlMetrics {
     /// The hub's view.
     pub(crate) view: watch::Receiver<View>,
     /// Alerts, and who is told of them.
     pub(crate) alerts: watch::Receiver<AlertsStatus>,
     /// Asks the data plane.
-    pub(crate) figures: Box<dyn Fn() -> Figures + Send + Sync>,
+    pub(crate) figures: Arc<dyn Fn() -> Figures + Send + Sync>,
     /// What is seen of the orchestrators; `None`: this process checks everything.
-    pub(crate) orchestrators: Box<dyn Fn() -> Option<OrchestratorsStatus> + Send + Sync>,
+    pub(crate) orchestrators: Arc<dyn Fn() -> Option<OrchestratorsStatus> + Send + Sync>,
     /// What is known of the store.
-    pub(crate) stored: Box<dyn Fn() -> Stored + Send + Sync>,
+    pub(crate) stored: Arc<dyn Fn() -> Stored + Send + Sync>,
     /// Start of the process.
     pub(crate) started: Timestamp,
     /// Who asked the admin API.
     pub(crate) admin: Arc<Counters>,
     /// What members asked for.
     pub(crate) asked: Asked,
+    /// Names that are looked up.
+    pub(crate) book: Book,
 }
 
 impl fmt::Debug for ControlMetrics {
@@ -137,20 +165,63 @@ impl fmt::Debug for ControlMetrics {
     }
 }
 
+/// Pools that a scrape asks for, by load balancer and name.
+type Pools<'a> = Vec<(&'a (Name, Name), &'a PoolState)>;
+
 /// Label names and values of one series.
 type Labels<'a> = Vec<(&'static str, &'a str)>;
 
-impl Collector for ControlMetrics {
-    fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> fmt::Result {
+impl ControlMetrics {
+    /// Those that a scrape asks for.
+    pub(crate) fn of(&self, scope: Scope) -> Box<dyn Collector> {
+        let metrics = self.clone();
+        Box::new(Scoped { metrics, scope })
+    }
+}
+
+impl ControlMetrics {
+    /// Writes what a scrape asks for, that of the data plane first.
+    pub(crate) fn write(
+        &self,
+        dataplane: &Arc<Dataplane>,
+        scope: Scope,
+        mut out: &mut dyn fmt::Write,
+    ) -> fmt::Result {
+        let mut registry = Registry::default();
+        registry.register_collector(dataplane.metrics(scope.clone()));
+        registry.register_collector(self.of(scope));
+        encode(&mut out, &registry)
+    }
+}
+
+/// What a scrape asks for.
+#[derive(Debug)]
+struct Scoped {
+    metrics: ControlMetrics,
+    scope: Scope,
+}
+
+impl Collector for Scoped {
+    fn encode(&self, encoder: DescriptorEncoder<'_>) -> fmt::Result {
+        self.metrics.encode(encoder, &self.scope)
+    }
+}
+
+impl ControlMetrics {
+    fn encode(&self, mut encoder: DescriptorEncoder<'_>, scope: &Scope) -> fmt::Result {
         let view = self.view.borrow().clone();
-        let figures = (self.figures)();
+        let mut figures = (self.figures)();
+        figures.listeners.retain(|(lb, _)| scope.has(lb));
+        let wanted = view.snapshot.pools.iter().filter(|((lb, _), _)| scope.has(lb));
+        let wanted: Pools<'_> = wanted.map(|(key, pool)| (key, &**pool)).collect();
         let out = &mut encoder;
         self.config(out, &view)?;
         listeners(out, &figures)?;
-        pools(out, &view)?;
-        members(out, &view)?;
-        self.asked(out)?;
-        backends(out, &view)?;
+        pools(out, &wanted)?;
+        members(out, &view, &wanted)?;
+        self.names(out)?;
+        self.asked(out, scope)?;
+        backends(out, &view, (&wanted, scope))?;
         self.admin(out)?;
         orchestrators(out, (self.orchestrators)())?;
         stored(out, &(self.stored)())?;
@@ -160,12 +231,40 @@ impl Collector for ControlMetrics {
 }
 
 impl ControlMetrics {
-    fn asked(&self, out: &mut DescriptorEncoder<'_>) -> fmt::Result {
+    fn names(&self, out: &mut DescriptorEncoder<'_>) -> fmt::Result {
+        let looked = self.book.all();
+        let figures = lookups::figures(&looked, now());
+        let looks = figures.iter().flat_map(|(key, of)| {
+            [("good", of.good), ("failed", of.failed)].map(|(result, n)| (key, result, n as f64))
+        });
+        let looks = looks.map(|(key, result, n)| (more(of_name(key), "result", result), n));
+        family(out, LOOKS, looks)?;
+        let answered = figures.iter().map(|(key, of)| {
+            let at = of.answered.map_or(0.0, unix_seconds);
+            (of_name(key), at)
+        });
+        family(out, ANSWERED, answered)?;
+        let strangers = figures
+            .iter()
+            .map(|(key, of)| (of_name(key), of.strangers as f64));
+        family(out, STRANGERS, strangers)
+    }
+
+    fn asked(&self, out: &mut DescriptorEncoder<'_>, scope: &Scope) -> fmt::Result {
         let asked = self.asked.all();
         let series = asked
             .iter()
+            .filter(|(((lb, _), _), _)| scope.has(lb))
             .map(|((pool, result), count)| (more(of_pool(pool), "result", result), *count as f64));
-        family(out, ASKED, series)
+        family(out, ASKED, series)?;
+        let told = self.asked.told();
+        let writes = told
+            .writes
+            .iter()
+            .map(|((what, result), count)| (vec![("what", *what), ("result", *result)], *count as f64));
+        family(out, MEMBER_WRITES, writes)?;
+        single(out, MEMBER_WAITING, told.waiting as f64)?;
+        single(out, MEMBER_NODES, told.nodes as f64)
     }
 
     fn config(&self, out: &mut DescriptorEncoder<'_>, view: &View) -> fmt::Result {
@@ -192,7 +291,9 @@ impl ControlMetrics {
         let records = self.admin.audit_records();
         let records = records.map(|(result, n)| (vec![("result", result)], n as f64));
         family(out, AUDIT, records)?;
-        single(out, HANDSHAKES, self.admin.failed_handshakes() as f64)
+        single(out, HANDSHAKES, self.admin.failed_handshakes() as f64)?;
+        single(out, CROWDED, self.admin.refused_connections() as f64)?;
+        single(out, UNANSWERED, self.admin.refused_answers() as f64)
     }
 
     fn process(&self, out: &mut DescriptorEncoder<'_>, figures: &Figures) -> fmt::Result {
@@ -245,6 +346,7 @@ fn orchestrators(out: &mut DescriptorEncoder<'_>, seen: Option<OrchestratorsStat
     ];
     let verdicts = verdicts.map(|(result, n)| (vec![("result", result)], n as f64));
     family(out, VERDICTS, verdicts)?;
+    single(out, LEASES_LOST, own.leases_lost as f64)?;
     let phase = seen
         .plan_b
         .as_ref()
@@ -255,19 +357,28 @@ fn orchestrators(out: &mut DescriptorEncoder<'_>, seen: Option<OrchestratorsStat
         out,
         PLAN_B_BEGAN,
         seen.plan_b.as_ref().map_or(0, |plan_b| plan_b.began) as f64,
+    )?;
+    single(
+        out,
+        PLAN_B_ALONE,
+        seen.plan_b.as_ref().map_or(0, |plan_b| plan_b.alone) as f64,
     )
 }
 
 fn stored(out: &mut DescriptorEncoder<'_>, stored: &Stored) -> fmt::Result {
     let Stored {
         standing,
+        skipped_keys,
         hints,
         nodes,
+        name_taken,
     } = stored;
+    single(out, NAME_TAKEN, flag(*name_taken))?;
     single(out, STORE_CONNECTED, flag(standing.connected))?;
     single(out, STORE_HEAD, standing.head as f64)?;
     single(out, STORE_SERVED, standing.served as f64)?;
     single(out, STORE_REFUSED, flag(standing.refused.is_some()))?;
+    single(out, STORE_SKIPPED, *skipped_keys as f64)?;
     let bounds = DELAY_BOUNDS.iter().copied().chain([f64::INFINITY]);
     let buckets: Vec<(f64, u64)> = bounds.zip(standing.delays.counts).collect();
     let count = standing.delays.counts.iter().sum();
@@ -299,16 +410,21 @@ fn listeners(out: &mut DescriptorEncoder<'_>, figures: &Figures) -> fmt::Result 
     family(out, LISTENER_OPEN, series)
 }
 
-fn pools(out: &mut DescriptorEncoder<'_>, view: &View) -> fmt::Result {
-    let series = view.snapshot.pools.iter().map(|((lb, pool), state)| {
-        let labels = vec![("load_balancer", lb.as_str()), ("pool", pool.as_str())];
-        (labels, flag(state.all_down))
+fn pools(out: &mut DescriptorEncoder<'_>, pools: &Pools<'_>) -> fmt::Result {
+    let all_down = pools
+        .iter()
+        .map(|(key, pool)| (of_pool(key), flag(pool.all_down)));
+    family(out, ALL_DOWN, all_down)?;
+    let by_state = pools.iter().flat_map(|(key, pool)| {
+        let count = |state| pool.members.iter().filter(|m| m.eligibility == state).count();
+        Eligibility::ALL
+            .iter()
+            .map(move |state| (more(of_pool(key), "state", state.as_str()), count(*state) as f64))
     });
-    family(out, ALL_DOWN, series)
+    family(out, POOL_BACKENDS, by_state)
 }
 
-fn members(out: &mut DescriptorEncoder<'_>, view: &View) -> fmt::Result {
-    let pools = &view.snapshot.pools;
+fn members(out: &mut DescriptorEncoder<'_>, view: &View, pools: &Pools<'_>) -> fmt::Result {
     let by_source = pools.iter().flat_map(|(key, pool)| {
         let asked = Source::ALL
             .iter()
@@ -329,11 +445,18 @@ fn members(out: &mut DescriptorEncoder<'_>, view: &View) -> fmt::Result {
         (of_pool(key), (pool.left_out + at_sources) as f64)
     });
     family(out, LEFT_OUT, left_out)?;
-    let stale = view.snapshot.found.iter().flat_map(|(key, found)| {
+    let found = pools
+        .iter()
+        .filter_map(|(key, _)| Some((key, view.snapshot.found.get(key)?)));
+    let stale = found.flat_map(|(key, found)| {
         let sources = found.sources.iter();
         sources.map(move |(source, state)| (of_source(key, *source), flag(state.stale.is_some())))
     });
     family(out, STALE, stale)
+}
+
+fn of_name<'a>((name, kind): &(&'a str, &'static str)) -> Labels<'a> {
+    vec![("name", *name), ("type", *kind)]
 }
 
 fn of_pool((lb, pool): &(Name, Name)) -> Labels<'_> {
@@ -344,11 +467,20 @@ fn of_source(pool: &(Name, Name), source: Source) -> Labels<'_> {
     more(of_pool(pool), "source", source.as_str())
 }
 
-fn backends(out: &mut DescriptorEncoder<'_>, view: &View) -> fmt::Result {
-    let members: Vec<(&Member, String)> = view
-        .snapshot
-        .pools
-        .values()
+fn backends(
+    out: &mut DescriptorEncoder<'_>,
+    view: &View,
+    (pools, scope): (&Pools<'_>, &Scope),
+) -> fmt::Result {
+    let mut room = scope.room();
+    let (own, summed): (Vec<&PoolState>, Vec<&PoolState>) = pools
+        .iter()
+        .map(|(_, pool)| *pool)
+        .partition(|pool| room.takes(pool.members.len()));
+    let summed: usize = summed.iter().map(|pool| pool.members.len()).sum();
+    single(out, SUMMED, summed as f64)?;
+    let members: Vec<(&Member, String)> = own
+        .iter()
         .flat_map(|pool| &pool.members)
         .map(|member| (member, member.id.address.to_string()))
         .collect();
@@ -408,6 +540,7 @@ fn alerts(out: &mut DescriptorEncoder<'_>, status: &AlertsStatus) -> fmt::Result
         by_kind.map(|kind| (vec![("name", kind.as_str())], firing(kind) as f64)),
     )?;
     single(out, ALERTS_LEFT_OUT, status.left_out as f64)?;
+    single(out, ALERTS_PUSHED_OUT, status.pushed_out as f64)?;
     let deliveries = status.receivers.iter().flat_map(|receiver| {
         let counts = &receiver.deliveries;
         let by_result = [
@@ -494,13 +627,16 @@ mod tests {
     #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
     use std::collections::BTreeSet;
 
-    use prometheus_client::registry::Registry;
-
     use super::*;
     use crate::hub::Core;
     use crate::hub::fixture::{config, started};
 
     fn scrape() -> String {
+        scrape_of(usize::MAX)
+    }
+
+    /// With room for so many backends.
+    fn scrape_of(backends: usize) -> String {
         let (core, _) = Core::new(
             started(),
             "test".into(),
@@ -522,19 +658,40 @@ mod tests {
             backend_connections: 2,
         };
         let mut registry = Registry::default();
-        registry.register_collector(Box::new(ControlMetrics {
+        let metrics = ControlMetrics {
             view,
             alerts: watch::channel(AlertsStatus::default()).1,
-            figures: Box::new(move || figures.clone()),
-            orchestrators: Box::new(|| None),
-            stored: Box::new(Stored::default),
+            figures: Arc::new(move || figures.clone()),
+            orchestrators: Arc::new(|| None),
+            stored: Arc::new(Stored::default),
             started: started(),
             admin: Arc::default(),
             asked: Asked::default(),
+            book: Book::default(),
+        };
+        registry.register_collector(metrics.of(Scope {
+            load_balancer: None,
+            backends,
         }));
         let mut text = String::new();
         prometheus_client::encoding::text::encode(&mut text, &registry).unwrap();
         text
+    }
+
+    /// Scenario: two backends, and room for one. The pool's own figures stay, and it is told that two are summed.
+    #[test]
+    fn backends_without_room_are_counted_together() {
+        let (whole, summed) = (scrape_of(2), scrape_of(1));
+        let of_backends = |text: &str| text.lines().filter(|line| line.contains("backend=")).count();
+        assert_eq!((of_backends(&whole) % 2, of_backends(&summed)), (0, 0));
+        assert!(of_backends(&whole) > 0);
+        assert!(whole.contains("evenkeel_metrics_summed_backends 0"), "{whole}");
+        for line in [
+            "evenkeel_metrics_summed_backends 2",
+            r#"evenkeel_pool_backends{load_balancer="shop",pool="default",state="eligible"} 2"#,
+        ] {
+            assert!(summed.contains(line), "{summed}");
+        }
     }
 
     #[test]

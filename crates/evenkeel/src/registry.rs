@@ -7,11 +7,11 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use cluster::nodes::{self, Nodes, TELL_EVERY};
+use cluster::nodes::{self, Lost, Nodes, TELL_EVERY};
 use cluster::{Space, Standing};
 use dataplane::Dataplane;
 use model::config::{Config, Name, Role, StoreConfig};
-use model::node::{NodeEvent, NodeLoad, NodeRecord, NodeStatus};
+use model::node::{MAX_DECLARED_TOLD, NameTaken, NodeEvent, NodeLoad, NodeRecord, NodeStatus, TrialShare};
 use model::state::Timestamp;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinHandle;
@@ -28,6 +28,8 @@ const NEWS: usize = 256;
 pub(crate) struct Work {
     /// Where it takes clients.
     pub(crate) addresses: Vec<SocketAddr>,
+    /// Load balancers of its own file, where they are not too many to tell.
+    pub(crate) declares: Option<Vec<Name>>,
     /// Client connections now.
     pub(crate) connections: u64,
     /// Requests since start.
@@ -39,6 +41,12 @@ pub(crate) struct Work {
 pub(crate) struct Registration {
     /// All nodes that are there.
     pub(crate) nodes: watch::Receiver<Nodes>,
+    /// Nodes that fell silent.
+    pub(crate) lost: watch::Receiver<Lost>,
+    /// What this node tells the others of a change that awaits its confirmation.
+    pub(crate) trial: watch::Sender<Option<TrialShare>>,
+    /// Another process has this node's name.
+    pub(crate) taken: watch::Receiver<Option<NameTaken>>,
     registered: Option<(oneshot::Sender<()>, JoinHandle<()>)>,
 }
 
@@ -53,47 +61,34 @@ impl Registration {
     ) -> (Self, mpsc::Receiver<NodeEvent>) {
         let (events, news) = mpsc::channel(NEWS);
         let (nodes_out, nodes) = watch::channel(Nodes::default());
+        let (lost_out, lost) = watch::channel(Lost::default());
+        let (taken_out, taken) = watch::channel(None);
+        let mut registration = Self {
+            nodes,
+            lost,
+            trial: watch::Sender::new(None),
+            taken,
+            registered: None,
+        };
         let name = Name::parse(&config.node.name).ok();
         let Some(name) = name.filter(|_| config.store != StoreConfig::Embedded) else {
-            let registered = None;
-            return (Self { nodes, registered }, news);
+            return (registration, news);
         };
         let roles = &config.node.roles;
         if roles.contains(&Role::Orchestrator) || roles.contains(&Role::Console) {
-            tokio::spawn(nodes::follow(space.clone(), nodes_out, events));
+            tokio::spawn(nodes::follow(space.clone(), nodes_out, lost_out, events.clone()));
         }
-        let mut meter = Meter::new(&work());
-        let mut record = record(config, started, work().addresses);
+        let meter = Meter::new(&work());
+        let mut record = record(config, started, work());
         apply(&mut record, &standing.borrow_and_update());
         let (tell, told) = watch::channel(record);
         let (stop, stopped) = oneshot::channel();
-        let task = tokio::spawn(nodes::register(space.clone(), name, told, stopped));
-        tokio::spawn(async move {
-            let mut ticks = tokio::time::interval(TELL_EVERY);
-            ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-            loop {
-                tokio::select! {
-                    changed = standing.changed() => {
-                        if changed.is_err() {
-                            return;
-                        }
-                        let now = standing.borrow_and_update().clone();
-                        let addresses = work().addresses;
-                        tell.send_if_modified(|record| {
-                            record.addresses = addresses;
-                            apply(record, &now)
-                        });
-                    }
-                    _ = ticks.tick() => {
-                        let load = meter.read(&work());
-                        tell.send_modify(|record| record.load = load);
-                    }
-                    () = tell.closed() => return,
-                }
-            }
-        });
-        let registered = Some((stop, task));
-        (Self { nodes, registered }, news)
+        tokio::spawn(tell_name(name.clone(), registration.taken.clone(), events));
+        let task = tokio::spawn(nodes::register(space.clone(), name, told, taken_out, stopped));
+        let trial_told = registration.trial.subscribe();
+        tokio::spawn(keep_told(tell, standing, trial_told, meter, work));
+        registration.registered = Some((stop, task));
+        (registration, news)
     }
 
     /// Takes this node out of the registry; bounded in time.
@@ -105,11 +100,77 @@ impl Registration {
     }
 }
 
+/// Tells the hub when the name is another process's, and when it is free again.
+async fn tell_name(
+    name: Name,
+    mut taken: watch::Receiver<Option<NameTaken>>,
+    events: mpsc::Sender<NodeEvent>,
+) {
+    let mut was_taken = false;
+    while taken.changed().await.is_ok() {
+        let other = taken.borrow_and_update().clone();
+        let is_taken = other.is_some();
+        let event = match other {
+            Some(other) if !was_taken => NodeEvent::NameTaken(name.to_string(), other),
+            None if was_taken => NodeEvent::NameFree(name.to_string()),
+            _ => continue,
+        };
+        was_taken = is_taken;
+        if events.send(event).await.is_err() {
+            return;
+        }
+    }
+}
+
+/// Keeps what is told of this node as it is, until nobody takes it.
+async fn keep_told(
+    tell: watch::Sender<NodeRecord>,
+    mut standing: watch::Receiver<Standing>,
+    mut trial: watch::Receiver<Option<TrialShare>>,
+    mut meter: Meter,
+    work: impl Fn() -> Work + Send + 'static,
+) {
+    let mut ticks = tokio::time::interval(TELL_EVERY);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        tokio::select! {
+            changed = standing.changed() => {
+                if changed.is_err() {
+                    return;
+                }
+                let now = standing.borrow_and_update().clone();
+                let work = work();
+                tell.send_if_modified(|record| {
+                    (record.addresses, record.declares) = (work.addresses, work.declares);
+                    apply(record, &now)
+                });
+            }
+            Ok(()) = trial.changed() => {
+                let share = trial.borrow_and_update().clone();
+                tell.send_modify(|record| record.trial = share);
+            }
+            _ = ticks.tick() => {
+                let work = work();
+                let load = meter.read(&work);
+                tell.send_modify(|record| {
+                    record.load = load;
+                    (record.addresses, record.declares) = (work.addresses, work.declares);
+                });
+            }
+            () = tell.closed() => return,
+        }
+    }
+}
+
 /// For `status`.
 pub(crate) fn shown(nodes: &Nodes) -> Vec<NodeStatus> {
     let each = nodes.iter().map(|(name, record)| NodeStatus {
         name: name.to_string(),
-        record: record.clone(),
+        record: NodeRecord {
+            trial: None,
+            declares: None,
+            ..record.clone()
+        },
     });
     each.collect()
 }
@@ -157,17 +218,19 @@ impl Meter {
 }
 
 /// This process, as it begins.
-fn record(config: &Config, started: Timestamp, addresses: Vec<SocketAddr>) -> NodeRecord {
+fn record(config: &Config, started: Timestamp, work: Work) -> NodeRecord {
     NodeRecord {
         version: env!("CARGO_PKG_VERSION").to_owned(),
         started,
         life: RandomState::new().hash_one(()),
         roles: config.node.roles.iter().copied().collect(),
         zone: config.node.zone.clone(),
-        addresses,
+        addresses: work.addresses,
         served: 0,
         refused: None,
         load: NodeLoad::default(),
+        trial: None,
+        declares: work.declares,
         leaving: false,
     }
 }
@@ -178,16 +241,18 @@ pub(crate) fn counting(
     view: watch::Receiver<View>,
 ) -> impl Fn() -> Work + Send + 'static {
     move || {
-        let snapshot = view.borrow().snapshot.clone();
-        let members = snapshot.pools.values().flat_map(|pool| &pool.members);
+        let file = view.borrow().declared.file.clone();
+        let own = &file.load_balancers;
+        let declares = (own.len() <= MAX_DECLARED_TOLD).then(|| own.keys().cloned().collect());
         let listeners = dataplane
             .listeners()
             .into_iter()
             .filter(|(_, listener)| listener.open);
         Work {
             addresses: listeners.map(|(_, listener)| listener.address).collect(),
+            declares,
             connections: dataplane.connections().into(),
-            requests: members.map(|member| dataplane.live(&member.id).requests).sum(),
+            requests: dataplane.requests(),
         }
     }
 }

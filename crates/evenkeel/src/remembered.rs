@@ -84,12 +84,16 @@ fn by_pool(entries: Vec<Entry>) -> Members {
 
 /// Keeps on disk what is told, until the sender is gone.
 pub(crate) async fn keep(directory: PathBuf, mut members: watch::Receiver<Members>) {
+    let mut kept = Arc::<[u8]>::default();
     while members.changed().await.is_ok() {
         let latest = members.borrow_and_update().clone();
-        let path = directory.clone();
-        let written = tokio::task::spawn_blocking(move || store(&path, &latest)).await;
+        let (path, before) = (directory.clone(), kept.clone());
+        let written = tokio::task::spawn_blocking(move || store_changes(&path, &latest, &before)).await;
         let failed = match written {
-            Ok(Ok(())) => None,
+            Ok(Ok(text)) => {
+                kept = text.unwrap_or(kept);
+                None
+            }
             Ok(Err(error)) => Some(error.to_string()),
             Err(error) => Some(error.to_string()),
         };
@@ -100,7 +104,17 @@ pub(crate) async fn keep(directory: PathBuf, mut members: watch::Receiver<Member
     }
 }
 
-fn store(directory: &Path, members: &Members) -> std::io::Result<()> {
+/// What is on the disk now; none where that is as before.
+fn store_changes(directory: &Path, members: &Members, before: &[u8]) -> std::io::Result<Option<Arc<[u8]>>> {
+    let text = text(members)?;
+    if text == before {
+        return Ok(None);
+    }
+    store(directory, &text)?;
+    Ok(Some(text.into()))
+}
+
+fn text(members: &Members) -> std::io::Result<Vec<u8>> {
     let pools = members.iter();
     let sources = pools.flat_map(|(key, pool)| pool.sources.values().map(move |state| (key, state)));
     let entries = sources.flat_map(|((load_balancer, pool), state)| {
@@ -115,10 +129,13 @@ fn store(directory: &Path, members: &Members) -> std::io::Result<()> {
         version: VERSION,
         members: entries.collect(),
     };
-    let text = serde_json::to_vec(&file)?;
+    Ok(serde_json::to_vec(&file)?)
+}
+
+fn store(directory: &Path, text: &[u8]) -> std::io::Result<()> {
     let beside = directory.join("members.json.new");
     let mut out = std::fs::File::create(&beside)?;
-    out.write_all(&text)?;
+    out.write_all(text)?;
     out.sync_all()?;
     std::fs::rename(&beside, directory.join(FILE))
 }
@@ -136,9 +153,9 @@ mod tests {
             weight,
             zone: Some(Name::parse("eu-1").unwrap()),
             draining: Some(Timestamp(5)),
-            load: Some(70),
             since: Timestamp(3),
             proven: true,
+            life: 7,
         }
     }
 
@@ -160,8 +177,9 @@ mod tests {
             Arc::make_mut(&mut state.members).insert(address, found(source, port.into()));
         }
         members.insert((name("shop"), name("default")), Arc::new(pool));
-        store(directory.path(), &members).unwrap();
+        let kept = store_changes(directory.path(), &members, b"").unwrap().unwrap();
         assert_eq!(load(directory.path()), members);
+        assert_eq!(store_changes(directory.path(), &members, &kept).unwrap(), None);
     }
 
     #[test]

@@ -38,7 +38,7 @@ pub(crate) fn run(args: RunArgs) -> anyhow::Result<ExitCode> {
         text,
         flags,
     })?
-    .run();
+    .run()?;
     Ok(ExitCode::SUCCESS)
 }
 

@@ -13,42 +13,46 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use anyhow::{Context, anyhow, bail};
+use cluster::checks::{self, Kept};
 use cluster::desired::Ledger;
-use cluster::nodes::Nodes;
+use cluster::nodes::{Lost, Nodes};
 use cluster::{Last, Space, Standing, Sync};
 use console::{AuditLog, Console, MemberRequest, OrderRequest, ReloadRequest, WeightsRequest};
 use dataplane::{Dataplane, DataplaneEvent};
 use model::acme::Managed;
 use model::cluster::{ClusterNews, OrchestratorsStatus};
-use model::config::{Config, Role, Secret, StoreConfig};
-use model::node::NodeEvent;
+use model::config::{AdminRole, Config, Role, Secret, StoreConfig};
+use model::node::{NameTaken, NodeEvent};
 use model::plan::{Plan, PlanQuery};
 use model::snapshot::Snapshot;
 use model::state::Verdict;
 use model::status::Status;
 use net::privileges::{self, Identity};
 use orchestrator::acme::{self, AcmeEvent};
-use prometheus_client::registry::Registry;
+use orchestrator::discovery::Book;
 use tokio::runtime::Runtime;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::{mpsc, oneshot, watch};
 
 use crate::admin::Doors;
 use crate::alerts::{self, Teller};
-use crate::beginning::{Begun, begin};
+use crate::beginning::{Begun, Earlier, begin};
+use crate::checked_by;
 use crate::checking::{self, Checkers, Checking};
+use crate::collecting;
 use crate::data_dir::{self, DataDir};
 use crate::declaring;
 use crate::foresight;
 use crate::hub::{Hub, Inputs, KnownOrders, OrderNews, Orders, Process, View};
+use crate::lookups;
 use crate::membership;
 use crate::metrics::{ControlMetrics, Figures, Stored};
 use crate::now;
 use crate::registry::{self, Registration};
-use crate::remembered;
-use crate::roll::Asked;
+use crate::roll::{Asked, Sharing};
 use crate::source::{self, Flags, Request, Source};
 use crate::text::{counted, duration};
+use crate::vital::{self, Fault, Faults, Vital};
 
 /// Threads for all that is not forwarding.
 const CONTROL_THREADS: usize = 2;
@@ -76,6 +80,7 @@ pub(crate) struct Server {
     api: AdminApi,
     signals: Signals,
     reloads: mpsc::Sender<Request>,
+    faults: Faults,
     checkers: Checkers,
     registration: Registration,
     space: Space,
@@ -95,15 +100,17 @@ struct Shared {
     dataplane: Arc<Dataplane>,
     view: watch::Receiver<View>,
     standing: watch::Receiver<Standing>,
-    orchestrators: Option<watch::Receiver<OrchestratorsStatus>>,
+    orchestrators: Option<checks::Seen>,
     alerts: Teller,
     nodes: watch::Receiver<Nodes>,
+    taken: watch::Receiver<Option<NameTaken>>,
     process: Process,
     ready: AtomicBool,
     flags: Flags,
     ledger: Ledger,
     space: Space,
     audit: Option<Arc<AuditLog>>,
+    book: Book,
 }
 
 struct Signals {
@@ -116,16 +123,20 @@ struct Signals {
 /// What is seen of the cluster.
 struct Seen {
     standing: watch::Receiver<Standing>,
-    orchestrators: Option<watch::Receiver<OrchestratorsStatus>>,
+    orchestrators: Option<checks::Seen>,
     nodes: watch::Receiver<Nodes>,
+    lost: watch::Receiver<Lost>,
+    taken: watch::Receiver<Option<NameTaken>>,
 }
 
 impl Seen {
     fn of(sync: &Sync, registration: &Registration, checkers: &Checkers) -> Self {
         Self {
             standing: sync.standing(),
-            orchestrators: checkers.status.clone(),
+            orchestrators: checkers.seen.clone(),
             nodes: registration.nodes.clone(),
+            lost: registration.lost.clone(),
+            taken: registration.taken.clone(),
         }
     }
 }
@@ -142,31 +153,35 @@ impl Shared {
             alerts: alerts::tell(
                 &begun.dataplane,
                 &view,
-                seen.orchestrators.clone(),
+                seen.orchestrators.as_ref().map(|seen| seen.status.clone()),
                 seen.standing.clone(),
+                seen.lost,
             ),
             dataplane: begun.dataplane.clone(),
             view,
             standing: seen.standing,
             orchestrators: seen.orchestrators,
             nodes: seen.nodes,
+            taken: seen.taken,
             process: Process { started: now() },
             ready: AtomicBool::new(true),
             flags,
             ledger: Ledger::new(space.clone()),
             space: space.clone(),
             audit: doors.audit.clone(),
+            book: Book::default(),
         }
     }
 
-    /// What a config would change now.
-    fn plan(&self, query: &PlanQuery) -> Result<Plan, Vec<String>> {
+    /// What a config would change now, for somebody with this role.
+    fn plan(&self, query: &PlanQuery, role: AdminRole) -> Result<Plan, Vec<String>> {
         let (snapshot, declared) = {
             let view = self.view.borrow();
             (view.snapshot.clone(), view.declared.clone())
         };
         let in_flight = |backend: &_| self.dataplane.live(backend).in_flight;
-        foresight::plan(query, &self.flags, &declared, &snapshot, now(), in_flight)
+        let asked = foresight::Asked { query, role };
+        foresight::plan(asked, &self.flags, &declared, &snapshot, now(), in_flight)
     }
 
     /// What a whole config would change now.
@@ -180,14 +195,18 @@ impl Shared {
     fn stored(&self) -> Stored {
         Stored {
             standing: self.standing.borrow().clone(),
+            skipped_keys: self.space.store().skipped_keys(),
             hints: self.space.hints().unwrap_or_default(),
             nodes: self.nodes.borrow().clone(),
+            name_taken: self.taken.borrow().is_some(),
         }
     }
 
     /// What is seen of them, where there may be others.
     fn orchestrators(&self) -> Option<OrchestratorsStatus> {
-        self.orchestrators.as_ref().map(|seen| seen.borrow().clone())
+        self.orchestrators
+            .as_ref()
+            .map(|seen| seen.status.borrow().clone())
     }
 
     fn status(&self) -> Status {
@@ -200,8 +219,15 @@ impl Shared {
         let standing = self.standing.borrow().clone();
         let stored = (&standing, self.orchestrators());
         let status = view.status(self.process, now(), &listeners, stored, live);
+        let mut status = lookups::show(status, &view.snapshot.config, &self.book.all(), now());
+        let owners = self
+            .orchestrators
+            .as_ref()
+            .map(|seen| seen.owners.borrow().clone());
+        checked_by::tell(&mut status, &view.declared, owners.as_ref());
         let alerts = self.alerts.status.borrow().clone();
         let nodes = registry::shown(&self.nodes.borrow());
+        status.store.name_taken = self.taken.borrow().clone();
         Status {
             alerts,
             nodes,
@@ -216,63 +242,68 @@ impl Server {
     /// # Errors
     /// Whatever hinders the start, with what to do about it; nothing is left running.
     pub(crate) fn start(setup: Setup) -> anyhow::Result<Self> {
-        raise_open_files();
         let runtime = control_runtime()?;
         // Before anything listens: whoever is asked to stop after that stops in order.
         let inside = runtime.enter();
         let signals = Signals::new()?;
         let identity = identity(&setup.config)?;
         let (data, secrets, space, last) = open_data_dir(&setup.config, identity.as_ref())?;
+        let data = Arc::new(data);
         let config = Arc::new(setup.config);
         let (space, hints) = hinting(space, &config)?;
         let mut doors = Doors::open(&config.admin)?;
-        let scheme = doors.scheme();
-        let data = Arc::new(data);
         let known = runtime.block_on(KnownOrders::load(&data, &space, &config))?;
-        crate::hub::warn_of(&config, None);
         let mut sync = Sync::new(space.clone(), last);
         let (events, plane_events) = mpsc::channel(CHANNEL);
         let start = |snapshot| start_plane(&config, &data, &secrets, &events, snapshot);
-        let earlier = (known.all.clone(), remembered::load(data.path()));
-        let source = setup.source.to_string();
-        let begun = runtime.block_on(begin(source, &config, &mut sync, &earlier, start))?;
+        let kept = Kept::within(&data.last());
+        let earlier = Earlier::load(known.all.clone(), data.path(), &kept);
+        let begun = runtime.block_on(begin(&setup.source, &config, &mut sync, &earlier, start))?;
         let admin = bind_admin(config.admin.listen)?;
         give_up_root(identity.as_ref())?;
         doors.keep_records(&config.admin.audit_log, data.audit_log())?;
         begun.dataplane.tell(&begun.served).map_err(anyhow::Error::msg)?;
         let (view, view_in) = watch::channel(begun.core.view());
-        let (verdicts, news) = (mpsc::channel(CHANNEL), mpsc::channel(CHANNEL));
-        let (checking, checkers) = checking::start(&config, &space, verdicts.0, news.0.clone())?;
+        let ((verdicts, verdicts_in), (news, news_in)) = (mpsc::channel(CHANNEL), mpsc::channel(CHANNEL));
+        let (vital, faults) = vital::tasks();
+        let orders = Orders::start(space.clone(), &data, known, &vital);
+        let (sharing, registered) = membership::share(&config, &space, sync.standing(), &vital)?;
+        let stored = checking::Stored::of((&sync, &orders.0), registered, (kept, earlier.verdicts));
+        let heard = (verdicts, news.clone());
+        let (checking, checkers) = checking::start(&config, (&space, stored), heard, &vital)?;
         let work = registry::counting(begun.dataplane.clone(), view_in.clone());
         let (registration, nodes_in) = Registration::start(&config, &space, now(), sync.standing(), work);
         let seen = (Seen::of(&sync, &registration, &checkers), &space);
         let shared = Arc::new(Shared::new(&begun, view_in, seen, &doors, setup.flags.clone()));
-        declaring::guard(&shared.ledger, &shared.dataplane, &config, news.0);
+        look_after_the_store(&shared, &config, (&checkers, &registration), (&sync, news));
         let tasks = Tasks {
             forwards: config.node.roles.contains(&Role::Lb),
             begun,
             data: data.clone(),
-            orders: Orders::start(space.clone(), &data, known),
+            orders,
             view,
             plane_events,
             nodes_in,
             sync,
             hints,
             checking,
-            verdicts: verdicts.1,
-            news: news.1,
+            sharing,
+            verdicts: verdicts_in,
+            news: news_in,
+            book: shared.book.clone(),
+            vital,
         };
         let senders = tasks.spawn(setup.source, setup.flags, setup.text);
-        let reloads = senders.reloads.clone();
-        let api = AdminApi::start(admin, console(&shared, doors, senders))?;
+        let (reloads, console) = (senders.reloads.clone(), console(&shared, doors, senders));
+        let api = AdminApi::start(admin, console)?;
         drop(inside);
-        tracing::info!("the admin API listens on {scheme}://{}", api.address);
         Ok(Self {
             runtime,
             shared,
             api,
             signals,
             reloads,
+            faults,
             checkers,
             registration,
             space,
@@ -293,20 +324,30 @@ impl Server {
 
     /// Serves until SIGTERM or SIGINT, then stops: running requests finish until `node.shutdown_timeout`. A second
     /// signal ends at once.
-    pub(crate) fn run(self) {
+    ///
+    /// # Errors
+    /// When it stopped, as after a signal, because a task had failed without which it cannot go on.
+    pub(crate) fn run(self) -> Result<(), Fault> {
         let Self {
             runtime,
             shared,
             api,
             mut signals,
             reloads,
+            mut faults,
             checkers,
             registration,
             space,
             data,
         } = self;
-        runtime.block_on(async {
-            signals.until_stop(&shared, &reloads).await;
+        let result = runtime.block_on(async {
+            let result = tokio::select! {
+                () = signals.until_stop(&shared, &reloads) => Ok(()),
+                fault = faults.first() => {
+                    tracing::error!("{fault}");
+                    Err(fault)
+                }
+            };
             shared.ready.store(false, Ordering::Release);
             let left = tokio::spawn(registration.leave());
             let given_back = tokio::spawn(checkers.stop());
@@ -322,11 +363,13 @@ impl Server {
             // Leases end by themselves if this does not.
             let _ = tokio::time::timeout(LAST_WAIT, given_back).await;
             let _ = tokio::time::timeout(LAST_WAIT, left).await;
+            result
         });
         runtime.shutdown_timeout(LAST_WAIT);
         // The last handle: what is being written reaches the disk.
         drop((space, data));
         tracing::info!("stopped");
+        result
     }
 }
 
@@ -342,8 +385,11 @@ struct Tasks {
     sync: Sync,
     hints: mpsc::Receiver<()>,
     checking: Checking,
+    sharing: Option<Sharing>,
     verdicts: mpsc::Receiver<Verdict>,
     news: mpsc::Receiver<ClusterNews>,
+    book: Book,
+    vital: Vital,
 }
 
 /// Where to tell the tasks what is wanted.
@@ -371,7 +417,9 @@ impl Tasks {
         let (candidates_out, candidates) = mpsc::channel(1);
         let (offers_out, offers) = mpsc::channel(1);
         let earlier = core.snapshot().found.clone();
-        let membership = membership::start(self.data.path().to_owned(), earlier, self.view.subscribe());
+        let (view, directory) = (self.view.subscribe(), self.data.path().to_owned());
+        let membership =
+            membership::start(directory, (earlier, self.book), (view, self.sharing), &self.vital);
         let (hub_orders, order_news) = self.orders;
         let inputs = Inputs {
             orders: orders_in,
@@ -382,7 +430,7 @@ impl Tasks {
             verdicts: self.verdicts,
             news: self.news,
             nodes: self.nodes_in,
-            ordered: keep_certificates(&dataplane, self.data.managed(), certificates_in),
+            ordered: keep_certificates(&dataplane, (self.data.managed(), certificates_in), &self.vital),
             reports: membership.reports,
             silences: membership.silences,
             events: self.plane_events,
@@ -396,11 +444,13 @@ impl Tasks {
             members: membership.wanted,
             view: self.view,
             forwards: self.forwards,
+            refused: None,
         };
-        tokio::spawn(hub.run(effects, inputs));
-        tokio::spawn(self.sync.run(offers_out, self.hints));
+        let vital = self.vital;
+        vital.spawn("hub", hub.run(effects, inputs));
+        vital.spawn("sync", self.sync.run(offers_out, self.hints));
         let watched = source::watch(source, flags, text, reloads_in, candidates_out);
-        tokio::spawn(watched);
+        vital.spawn("config", watched);
         Senders {
             orders,
             weights,
@@ -409,6 +459,18 @@ impl Tasks {
             asked: membership.asked,
         }
     }
+}
+
+/// Starts what takes back changes that are not confirmed, and what deletes old orders.
+fn look_after_the_store(
+    shared: &Shared,
+    config: &Config,
+    (checkers, registration): (&Checkers, &Registration),
+    (sync, news): (&Sync, mpsc::Sender<ClusterNews>),
+) {
+    declaring::guard(&shared.ledger, &shared.dataplane, config, registration, news);
+    let declared = (shared.view.clone(), collecting::Known::of(sync));
+    collecting::start(config, &shared.space, checkers, registration, declared);
 }
 
 fn start_plane(
@@ -435,7 +497,9 @@ fn hinting(space: Space, config: &Config) -> anyhow::Result<(Space, mpsc::Receiv
     }
 }
 
+/// The runtime of the control side, of a process that may have as many files open as it is allowed to ask for.
 fn control_runtime() -> anyhow::Result<Runtime> {
+    raise_open_files();
     tokio::runtime::Builder::new_multi_thread()
         .worker_threads(CONTROL_THREADS)
         .thread_name("control")
@@ -447,12 +511,17 @@ fn control_runtime() -> anyhow::Result<Runtime> {
 impl AdminApi {
     fn start(listener: TcpListener, console: Console) -> std::io::Result<Self> {
         let address = listener.local_addr()?;
+        let scheme = match console.tls {
+            Some(_) => "https",
+            None => "http",
+        };
         let listener = tokio::net::TcpListener::from_std(listener)?;
         let (stop, stopped) = oneshot::channel();
         let done = tokio::spawn(console::serve(listener, console, async {
             // Dropped unsent means the same.
             let _ = stopped.await;
         }));
+        tracing::info!("the admin API listens on {scheme}://{address}");
         Ok(Self { address, stop, done })
     }
 }
@@ -521,10 +590,10 @@ fn give_up_root(identity: Option<&Identity>) -> anyhow::Result<()> {
 /// became of the orders.
 fn keep_certificates(
     dataplane: &Arc<Dataplane>,
-    directory: PathBuf,
-    wanted: watch::Receiver<Vec<Managed>>,
+    (directory, wanted): (PathBuf, watch::Receiver<Vec<Managed>>),
+    vital: &Vital,
 ) -> mpsc::Receiver<AcmeEvent> {
-    tokio::spawn(dataplane::watch_certificates(dataplane.clone()));
+    vital.spawn("certificates", dataplane::watch_certificates(dataplane.clone()));
     let (ordered, events) = mpsc::channel(CHANNEL);
     let dataplane = dataplane.clone();
     let publish: acme::Publish = Arc::new(move |challenges| {
@@ -532,32 +601,32 @@ fn keep_certificates(
             tracing::error!("challenges of an authority cannot be answered: {error}");
         }
     });
-    tokio::spawn(acme::run(directory, wanted, publish, ordered));
+    vital.spawn("acme", acme::run(directory, wanted, publish, ordered));
     events
 }
 
 fn console(shared: &Arc<Shared>, doors: Doors, senders: Senders) -> Console {
-    let mut registry = Registry::default();
-    registry.register_collector(shared.dataplane.metrics());
-    registry.register_collector(Box::new(ControlMetrics {
+    let metrics = ControlMetrics {
         view: shared.view.clone(),
         figures: {
             let shared = shared.clone();
-            Box::new(move || figures(&shared.dataplane))
+            Arc::new(move || figures(&shared.dataplane))
         },
         orchestrators: {
             let shared = shared.clone();
-            Box::new(move || shared.orchestrators())
+            Arc::new(move || shared.orchestrators())
         },
         stored: {
             let shared = shared.clone();
-            Box::new(move || shared.stored())
+            Arc::new(move || shared.stored())
         },
         started: shared.process.started,
         alerts: shared.alerts.status.clone(),
         admin: doors.counters.clone(),
         asked: senders.asked,
-    }));
+        book: shared.book.clone(),
+    };
+    let scraped = shared.dataplane.clone();
     let (status, ready, explain, effective) =
         (shared.clone(), shared.clone(), shared.clone(), shared.clone());
     let (plan, config, foresee) = (shared.clone(), shared.clone(), shared.clone());
@@ -576,11 +645,11 @@ fn console(shared: &Arc<Shared>, doors: Doors, senders: Senders) -> Console {
             let dataplane = recall.clone();
             Box::pin(async move { dataplane.recall(query).await })
         }),
-        plan: Arc::new(move |query| {
+        plan: Arc::new(move |query, role| {
             let shared = plan.clone();
             Box::pin(async move {
                 // It reads files and may take a while.
-                let planned = tokio::task::spawn_blocking(move || shared.plan(&query)).await;
+                let planned = tokio::task::spawn_blocking(move || shared.plan(&query, role)).await;
                 planned.unwrap_or_else(|error| Err(vec![format!("a fault of Evenkeel: {error}")]))
             })
         }),
@@ -590,8 +659,12 @@ fn console(shared: &Arc<Shared>, doors: Doors, senders: Senders) -> Console {
         members: senders.members,
         reloads: translate_reloads(senders.reloads),
         alerts: shared.alerts.for_console(),
-        registry: Arc::new(registry),
-        effective: Arc::new(move || model::effective::to_toml(&effective.view.borrow().snapshot.config)),
+        metrics: Arc::new(move |scope, out| metrics.write(&scraped, scope, out)),
+        effective: Arc::new(move || {
+            // Not while the view is borrowed: the hub would wait for the whole text.
+            let config = effective.view.borrow().snapshot.config.clone();
+            model::effective::to_toml(&config)
+        }),
     }
 }
 
@@ -672,6 +745,11 @@ fn open_data_dir(
     // Before the directory is given away, so that what is made here is given away too.
     let secrets = data.secrets()?;
     let space = cluster::open(&config.store, &data.store()).context("[store]")?;
+    // There may be a thousand LB servers. The few others are back at once: they hold leases, and lead.
+    let space = match config.node.roles.iter().all(|role| *role == Role::Lb) {
+        true => space.one_of_many(),
+        false => space,
+    };
     let last = match config.store {
         StoreConfig::Embedded => None,
         StoreConfig::Etcd(_) => Some(Last::open(&data.last())?),

@@ -97,14 +97,14 @@ fn read_up_to(path: &Path, most: u64) -> Result<Vec<u8>, String> {
 pub(crate) fn parse(text: &[u8], source: &Source, flags: &Flags) -> Result<Config, Vec<String>> {
     let text = std::str::from_utf8(text)
         .map_err(|error| vec![format!("{source}: byte {} is not UTF-8", error.valid_up_to())])?;
-    let (config, warnings) = understand(text, source, flags)?;
+    let (config, warnings) = understand(text, source, flags, read_page)?;
     for warning in &warnings {
         tracing::warn!("{warning}");
     }
     Ok(config)
 }
 
-/// The same in silence: the config, and what is odd about it.
+/// The same in silence: the config, whose files `read` reads, and what is odd about it.
 ///
 /// # Errors
 /// Every error, each in full.
@@ -112,8 +112,9 @@ pub(crate) fn understand(
     text: &str,
     source: &Source,
     flags: &Flags,
+    read: impl FnMut(&Path) -> Result<Vec<u8>, String>,
 ) -> Result<(Config, Vec<Diagnostic>), Vec<String>> {
-    let checked = diagnose(text, source)
+    let checked = diagnose(text, source, read)
         .map_err(|errors| errors.iter().map(ToString::to_string).collect::<Vec<_>>())?;
     let config = flags.apply(checked.config).map_err(|error| vec![error])?;
     Ok((config, checked.warnings))
@@ -123,25 +124,33 @@ pub(crate) fn understand(
 ///
 /// # Errors
 /// Every error with its place.
-pub(crate) fn diagnose(text: &str, source: &Source) -> Result<Checked, Vec<Diagnostic>> {
-    let (checked, problems) = with_pages(text, source)?;
+fn diagnose(
+    text: &str,
+    source: &Source,
+    read: impl FnMut(&Path) -> Result<Vec<u8>, String>,
+) -> Result<Checked, Vec<Diagnostic>> {
+    let (checked, problems) = with_pages(text, source, read)?;
     match problems.is_empty() {
         true => Ok(checked),
         false => Err(source.placed(text, problems)),
     }
 }
 
-/// Text to a valid config, and which of the files could not be read whose content is a part of it.
+/// Text to a valid config, and which of the files could not be read (by `read`) whose content is a part of it.
 ///
 /// # Errors
 /// Every error with its place.
-pub(crate) fn with_pages(text: &str, source: &Source) -> Result<(Checked, Problems), Vec<Diagnostic>> {
+pub(crate) fn with_pages(
+    text: &str,
+    source: &Source,
+    read: impl FnMut(&Path) -> Result<Vec<u8>, String>,
+) -> Result<(Checked, Problems), Vec<Diagnostic>> {
     let name = source.to_string();
     let mut checked = match source.is_json() {
         true => model::parse::check_json(text, &name),
         false => model::parse::check_toml(text, &name),
     }?;
-    let problems = checked.config.load_files(read_page);
+    let problems = checked.config.load_files(read);
     Ok((checked, problems))
 }
 
@@ -160,8 +169,12 @@ impl Source {
     }
 }
 
-/// A file whose content is a part of the config.
-fn read_page(path: &Path) -> Result<Vec<u8>, String> {
+/// A file whose content is a part of the config. Who asks what a config would change names it, too: a pipe may wait
+/// for ever to be opened, and to open a device may do something.
+pub(crate) fn read_page(path: &Path) -> Result<Vec<u8>, String> {
+    if std::fs::metadata(path).is_ok_and(|about| !about.is_file()) {
+        return Err(format!("{} is not a regular file", path.display()));
+    }
     read_up_to(path, MAX_PAGE_BYTES + 1)
 }
 
@@ -324,6 +337,24 @@ mod tests {
         seen.take(b"two".to_vec());
         assert!(!seen.look(b"two".to_vec()));
         assert!(!seen.look(b"two".to_vec()));
+    }
+
+    /// Scenario: somebody who may ask for a plan names a pipe that nobody writes to, and a device, as the page of an
+    /// error. The thread that reads must not wait for it.
+    #[test]
+    fn a_page_is_a_regular_file() {
+        let dir = tempfile::tempdir().unwrap();
+        let pipe = dir.path().join("pipe");
+        nix::unistd::mkfifo(&pipe, nix::sys::stat::Mode::S_IRWXU).unwrap();
+        for path in [pipe.as_path(), Path::new("/dev/zero"), dir.path()] {
+            let text = format!(
+                "[load_balancers.x]\nbackend_servers = [\"10.0.0.1:1\"]\n[[load_balancers.x.routes]]\n\
+                 pool = \"default\"\nerror_pages = {{ \"5xx\" = \"{}\" }}\n",
+                path.display()
+            );
+            let errors = understand(&text, &Source::CommandLine, &Flags::default(), read_page).unwrap_err();
+            assert!(errors[0].contains("is not a regular file"), "{errors:?}");
+        }
     }
 
     #[test]

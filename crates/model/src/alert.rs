@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 use crate::config::Name;
 use crate::snapshot::Snapshot;
 use crate::state::{BackendId, Timestamp};
-use crate::status::{Event, ListenerStatus, ReloadStatus};
+use crate::status::{ListenerStatus, ReloadStatus};
 
 /// Labels that alerts have of themselves.
 pub const RESERVED_LABELS: &[&str] = &[
@@ -318,8 +318,6 @@ pub struct Facts {
     pub listeners: Vec<(Name, ListenerStatus)>,
     /// Pools whose circuit is open, with their load balancers.
     pub open_circuits: Vec<(Name, Name)>,
-    /// The last events, oldest first.
-    pub events: Vec<Arc<Event>>,
     /// How it stands towards its cluster; `None`: it is alone.
     pub cluster: Option<ClusterFacts>,
 }
@@ -329,6 +327,10 @@ pub struct Facts {
 pub struct ClusterFacts {
     /// Load balancers that all nodes have from the store: one of them tells of their backends and pools.
     pub shared: BTreeSet<Name>,
+    /// Who leads the orchestrators, and its term.
+    pub leader: Option<(Name, u64)>,
+    /// Nodes that fell silent and did not come back, with when that was noticed.
+    pub lost: Arc<BTreeMap<Name, Timestamp>>,
     /// Why the store is not heard.
     pub store_trouble: Option<String>,
     /// Why the store's newest revision is not served.
@@ -344,6 +346,9 @@ pub struct AlertsStatus {
     pub sends: bool,
     /// Those that fire and those that are about to, the most important first.
     pub alerts: Vec<AlertStatus>,
+    /// Alerts that made room for more important ones, since the start.
+    #[serde(default)]
+    pub pushed_out: u64,
     /// Alerts that there was no room for.
     pub left_out: usize,
     /// Those who are told.

@@ -1,9 +1,11 @@
 //! What a node sees of the cluster that it is part of: for `status`, metrics and events.
 
+use std::collections::BTreeSet;
+
 use serde::{Deserialize, Serialize};
 
 use crate::config::Name;
-use crate::state::Timestamp;
+use crate::state::{BackendId, Timestamp};
 
 /// Who checks what, as this node sees it.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -48,7 +50,8 @@ pub struct OwnPart {
     pub slots: u16,
     /// Whether it leads.
     pub leads: bool,
-    /// Whether it leads and gives nothing anew for now, because more than half of the orchestrators vanished at once.
+    /// Whether it leads and gives nothing anew for now, because more than half of the orchestrators vanished at once,
+    /// or the store does not know who was there.
     pub frozen: bool,
     /// Verdicts that it wrote into the store.
     pub verdicts_written: u64,
@@ -56,6 +59,9 @@ pub struct OwnPart {
     pub verdicts_refused: u64,
     /// Those without an answer.
     pub verdicts_failed: u64,
+    /// Leases that were over while it was at work: it hung, or the store did not hear it, or gave them up.
+    #[serde(default)]
+    pub leases_lost: u64,
 }
 
 /// Whose verdicts an LB server believes.
@@ -65,11 +71,17 @@ pub struct PlanBStatus {
     pub phase: String,
     /// Since when.
     pub since: Timestamp,
-    /// Why it does not follow: `store_unreachable` or `no_orchestrator`.
+    /// Why it does not follow: `store_unreachable`, `no_orchestrator` or `unchecked`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub why: Option<String>,
     /// Own checks since the start of the process: how many times they began.
     pub began: u64,
+    /// Members that were looked up and on which no orchestrator gives a verdict: this node checks them whatever the phase.
+    #[serde(default)]
+    pub alone: usize,
+    /// Which those are. The status has it with each of them.
+    #[serde(skip)]
+    pub alone_with: BTreeSet<BackendId>,
 }
 
 impl PlanBStatus {
@@ -98,9 +110,19 @@ pub enum ClusterNews {
     },
     /// No orchestrator looks after our backends: this node checks for itself.
     PlanBBegan {
-        /// `store_unreachable` or `no_orchestrator`.
+        /// `store_unreachable`, `no_orchestrator` or `unchecked`.
+        why: String,
+    },
+    /// What was found last is not known, although it was kept on the disk: that is damaged.
+    VerdictsDamaged {
+        /// What is wrong with it.
         why: String,
     },
     /// The orchestrators are back: their verdicts count again, and this node's own checks have ended.
     PlanBEnded,
+    /// The store is another one than before, and lacks orders that are in force: they stay.
+    OrdersKept {
+        /// How many.
+        count: usize,
+    },
 }

@@ -50,7 +50,9 @@ pub use backend_http2::{BackendHttp2, GrpcCheck};
 pub use country::{country_meant, is_country};
 pub use http2::Http2;
 pub use membership::{
-    DEFAULT_MAX_REGISTERED, DEFAULT_SILENCE, Discovery, Heartbeat, Membership, Registration,
+    AddressFamily, DEFAULT_DNS_ATTEMPTS, DEFAULT_DNS_TIMEOUT, DEFAULT_MAX_REGISTERED, DEFAULT_MAX_TTL,
+    DEFAULT_MIN_TTL, DEFAULT_SILENCE, Discovery, DnsLookup, DnsRecords, Heartbeat, MAX_RESOLVERS, Membership,
+    Registration,
 };
 pub use observe::{
     AccessLog, DEFAULT_REQUEST_ID_HEADER, DEFAULT_SERVICE_NAME, DEFAULT_SYSLOG_SOCKET, DEFAULT_TRACE_QUEUE,

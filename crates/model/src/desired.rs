@@ -213,7 +213,7 @@ pub struct Changed {
 }
 
 /// What was answered in a time.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Traffic {
     /// Requests.
     pub requests: u64,

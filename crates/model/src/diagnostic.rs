@@ -188,7 +188,10 @@ impl<'a> Source<'a> {
         let hidden = secret_from.is_some_and(|from| in_line >= from) || key == "admin.token";
         let text = match hidden {
             true => "<secret>".to_owned(),
-            false => printable(self.slice(at..span.end.max(at)), MAX_SHOWN_TEXT),
+            false => open_part(
+                self.slice(at..span.end.max(at)),
+                secret_from.map(|from| from - in_line),
+            ),
         };
         let open = secret_from.and_then(|from| line_text.get(..from));
         let mut excerpt = Excerpt::cut(open.unwrap_or(line_text), in_line, marked);
@@ -267,6 +270,23 @@ impl Excerpt {
     }
 }
 
+/// The beginning of `text`, up to where a secret may start: `from`, or anywhere after it.
+fn open_part(text: &str, from: Option<usize>) -> String {
+    let mut secret_at = from;
+    let mut start = 0;
+    for line in text.split_inclusive('\n') {
+        if secret_at.is_some() || start > 4 * MAX_SHOWN_TEXT {
+            break;
+        }
+        secret_at = token_start(line).map(|at| start + at);
+        start += line.len();
+    }
+    match secret_at.and_then(|at| text.get(..at)) {
+        Some(open) => format!("{}<secret>", printable(open, MAX_SHOWN_TEXT)),
+        None => printable(text, MAX_SHOWN_TEXT),
+    }
+}
+
 /// At most `limit` characters of `text`, without control characters, so that what stands in a file cannot
 /// command the terminal that shows it.
 fn printable(text: &str, limit: usize) -> String {
@@ -294,6 +314,7 @@ fn is_harmless(key: &str) -> bool {
         "admin.tls",
         "admin.certificates",
         "admin.open_metrics",
+        "admin.metrics_backends",
         "admin.audit_log",
     ];
     let of_token = key.starts_with("admin.tokens[") && (key.ends_with(".name") || key.ends_with(".role"));
@@ -321,7 +342,22 @@ fn token_start(line: &str) -> Option<usize> {
         let count = digits.take_while(u8::is_ascii_hexdigit).take(SURE_DIGITS).count();
         (count == SURE_DIGITS).then_some(at)
     });
-    starts.chain(generated).min()
+    starts.chain(generated).chain(credentials_start(line)).min()
+}
+
+/// Where a URL with a user, and perhaps a password, starts in a line: with the quote before it, where there is one.
+fn credentials_start(line: &str) -> Option<usize> {
+    let urls = line.match_indices("://").filter(|(at, separator)| {
+        let rest = line.get(at + separator.len()..).unwrap_or("");
+        let end = rest.find(['"', '\'', ' ', '\t']).unwrap_or(rest.len());
+        rest.get(..end).is_some_and(|url| url.contains('@'))
+    });
+    let starts = urls.map(|(at, _)| {
+        let before = line.get(..at).unwrap_or("");
+        let scheme = before.trim_end_matches(|c: char| c.is_ascii_alphanumeric() || "+.-".contains(c));
+        scheme.strip_suffix(['"', '\'']).unwrap_or(scheme).len()
+    });
+    starts.min()
 }
 
 /// Whether a key that there is not was probably meant to be one of a secret.
@@ -331,15 +367,41 @@ fn is_nearly_secret(key: &str) -> bool {
     secrets.any(|word| strsim::damerau_levenshtein(last, word) <= 2) && tables_with_key(last).is_empty()
 }
 
-/// Whether what stands there is a secret, or one of several.
+/// Whether what stands there is a secret, or one of several. The URL of a receiver may be one.
 fn is_secret(key: &str) -> bool {
     let last = key.rsplit('.').next().unwrap_or(key);
-    last == "secret" || last == "key_pem" || last.starts_with("secret[")
+    let of_receiver = last == "url" && key.starts_with("alerts.");
+    of_receiver || last == "secret" || last == "key_pem" || last.starts_with("secret[")
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// Scenario: passwords in URLs, where they may not be. Neither the excerpt nor the text shows them, on whichever key
+    /// of the line the mistake is.
+    #[test]
+    fn passwords_in_urls_are_not_shown() {
+        for (text, key) in [
+            ("url = \"redis://:s3cret@10.0.0.1:6379\"", "notify.url"),
+            (
+                "endpoints = [\"http://a:1\", 'https://root:s3/cr@et@b:1']",
+                "store.endpoints[1]",
+            ),
+            (
+                "store = { endpoints = [\"http://u:s3cret@b:1\"], kind = 5 }",
+                "store.kind",
+            ),
+            ("url = \"https://a/?key=s3cret\"", "alerts.webhooks[0].url"),
+        ] {
+            let value = text.find(['"', '\'']).unwrap();
+            let shown = Source::new("a", text).diagnose(value..text.len(), key, Fault::new("no"));
+            assert!(!format!("{shown} {}", shown.text).contains("s3"), "{shown}");
+        }
+        let plain = "url = \"redis://10.0.0.1:6379\" # by alice@example.org";
+        let shown = Source::new("a", plain).diagnose(6..30, "notify.url", Fault::new("no"));
+        assert!(shown.to_string().contains("10.0.0.1:6379"), "{shown}");
+    }
 
     #[test]
     fn the_place_is_underlined_and_help_follows() {

@@ -233,6 +233,7 @@ fn admin_changes(changes: &mut Vec<Change>, old: &Admin, new: &Admin) {
         tokens,
         certificates,
         open_metrics,
+        metrics_backends,
         audit_log,
     } = new;
     let compared = [
@@ -243,6 +244,11 @@ fn admin_changes(changes: &mut Vec<Change>, old: &Admin, new: &Admin) {
         ("admin.tokens", old.tokens == *tokens, false),
         ("admin.certificates", old.certificates == *certificates, false),
         ("admin.open_metrics", old.open_metrics == *open_metrics, false),
+        (
+            "admin.metrics_backends",
+            old.metrics_backends == *metrics_backends,
+            false,
+        ),
         ("admin.audit_log", old.audit_log == *audit_log, true),
     ];
     settings(changes, compared);

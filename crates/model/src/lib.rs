@@ -27,6 +27,7 @@ pub mod plan;
 pub mod reason;
 pub mod record;
 pub mod schema;
+pub mod scrape;
 mod shadow;
 pub mod snapshot;
 pub mod state;

@@ -25,6 +25,29 @@ pub struct Merged {
 /// # Errors
 /// Everything that does not go together, a sentence each.
 pub fn merge(file: &Config, stored: &BTreeMap<Name, Arc<LoadBalancer>>) -> Result<Merged, Vec<String>> {
+    merge_after(file, stored, None)
+}
+
+/// What was merged before.
+#[derive(Clone, Copy, Debug)]
+pub struct Before<'a> {
+    /// The node's own file.
+    pub file: &'a Config,
+    /// What the store had.
+    pub stored: &'a BTreeMap<Name, Arc<LoadBalancer>>,
+    /// What came of it.
+    pub whole: &'a Config,
+}
+
+/// [`merge`], which takes what it would make of the very same once more from what it made of it before.
+///
+/// # Errors
+/// As [`merge`].
+pub fn merge_after(
+    file: &Config,
+    stored: &BTreeMap<Name, Arc<LoadBalancer>>,
+    before: Option<Before<'_>>,
+) -> Result<Merged, Vec<String>> {
     let mut config = file.clone();
     let mut shadowed = Vec::new();
     for (name, balancer) in stored {
@@ -34,10 +57,18 @@ pub fn merge(file: &Config, stored: &BTreeMap<Name, Arc<LoadBalancer>>) -> Resul
         }
     }
     if let Some(ip) = config.node.bind {
-        config
-            .load_balancers
-            .values_mut()
-            .for_each(|balancer| bind(balancer, ip));
+        let before = before.filter(|before| before.whole.node.bind == Some(ip));
+        for (name, balancer) in &mut config.load_balancers {
+            let known = before.and_then(|before| {
+                let was_stored = !before.file.load_balancers.contains_key(name);
+                let same = was_stored && Arc::ptr_eq(before.stored.get(name)?, balancer);
+                before.whole.load_balancers.get(name).filter(|_| same)
+            });
+            match known {
+                Some(known) => *balancer = known.clone(),
+                None => bind(balancer, ip),
+            }
+        }
     }
     let problems = problems(&config);
     match problems.is_empty() {
@@ -186,6 +217,35 @@ mod tests {
         let listeners = merged.load_balancers.values().flat_map(|lb| &lb.listeners);
         let addresses: Vec<String> = listeners.map(|listener| listener.address.to_string()).collect();
         assert_eq!(addresses, ["127.0.0.2:80", "127.0.0.1:81"]);
+    }
+
+    /// Scenario: one of two load balancers is changed, on a node that binds to one address: the other one's part of the
+    /// whole is the very same as before, so that nobody looks at it again. With another address it is not.
+    #[test]
+    fn what_is_the_very_same_is_bound_once() {
+        let file = parse_toml("[node]\nbind = \"127.0.0.2\"\n[store]\n", "a.toml").unwrap();
+        let on = |port: u16| format!(r#"{{"listen": "0.0.0.0:{port}", "backend_servers": []}}"#);
+        let first = stored(&[("blog", &on(80)), ("shop", &on(81))]);
+        let before = |file, stored, whole| Some(Before { file, stored, whole });
+        let whole = merge(&file, &first).unwrap().config;
+        let mut second = first.clone();
+        second.extend(stored(&[("shop", &on(82))]));
+        let after = merge_after(&file, &second, before(&file, &first, &whole));
+        let after = after.unwrap().config;
+        let of = |config: &Config, name: &str| config.load_balancers[&Name::parse(name).unwrap()].clone();
+        assert!(Arc::ptr_eq(&of(&whole, "blog"), &of(&after, "blog")));
+        assert_eq!(after, merge(&file, &second).unwrap().config);
+
+        let other = parse_toml("[node]\nbind = \"127.0.0.3\"\n[store]\n", "a.toml").unwrap();
+        let moved = merge_after(&other, &second, before(&file, &second, &after));
+        assert_eq!(moved.unwrap().config, merge(&other, &second).unwrap().config);
+
+        // The file had a `shop` of its own, and has it no more.
+        let own = "[load_balancers.shop]\nlisten = \"0.0.0.0:90\"\nbackend_servers = []\n";
+        let had = parse_toml(&format!("[node]\nbind = \"127.0.0.2\"\n[store]\n{own}"), "a.toml").unwrap();
+        let whole = merge(&had, &second).unwrap().config;
+        let without = merge_after(&file, &second, before(&had, &second, &whole));
+        assert_eq!(without.unwrap().config, merge(&file, &second).unwrap().config);
     }
 
     /// Port 0 is a free one, whatever others take.

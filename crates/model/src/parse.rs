@@ -9,6 +9,7 @@ mod admin;
 mod alerts;
 mod backend_http2;
 mod declared;
+mod depth;
 mod health;
 mod http2;
 mod limits;

@@ -30,7 +30,7 @@ pub use json::json_schema;
 pub(crate) use keys::{LIMITS, LISTENER, LISTENER_TIMEOUTS, LOAD_BALANCER, NODE, ROOT};
 pub(crate) use limit_keys::{RATE_LIMIT, ROUTE_TIMEOUTS};
 pub use markdown::{key_tables, rewrite};
-pub(crate) use membership_keys::{DISCOVERY, HEARTBEAT, REGISTRATION};
+pub(crate) use membership_keys::{DISCOVERY, DNS, HEARTBEAT, REGISTRATION};
 pub(crate) use observe_keys::{ACCESS_LOG, RECORDER, REQUEST_ID, TRACING};
 pub(crate) use pool_keys::{
     BACKEND, CONNECTIONS, HASH, HEALTH, HTTP_CHECK_KEYS, PASSIVE, POOL, POOL_TIMEOUTS, RETRIES,
@@ -207,6 +207,7 @@ pub(crate) enum Form {
     StatusRange,
     Protocol,
     Domain,
+    RecordName,
     DirectoryUrl,
     FieldName,
     FieldValue,
@@ -358,6 +359,11 @@ fn example_file(key: &str) -> &'static str {
     }
 }
 
+/// Part of the name of a host.
+const HOST_LABEL: &str = "[A-Za-z0-9]([A-Za-z0-9-]{0,61}[A-Za-z0-9])?";
+/// Part of a name that may have records: `_http` too.
+const LABEL: &str = "[A-Za-z0-9_]([A-Za-z0-9_-]{0,61}[A-Za-z0-9_])?";
+
 /// Octet of an IPv4 address without leading zeros.
 const OCTET: &str = "(25[0-5]|2[0-4][0-9]|1[0-9][0-9]|[1-9]?[0-9])";
 
@@ -396,6 +402,7 @@ impl Form {
             }
             Self::StatusRange => "a range of statuses such as `\"200-299\"`",
             Self::Domain => "a DNS name such as `\"shop.example.com\"`",
+            Self::RecordName => "a DNS name such as `\"shop.internal\"`",
             Self::DirectoryUrl => "an `https://` URL",
             Self::Protocol => "a protocol such as `\"websocket\"`, other than HTTP",
             Self::FieldName => "the name of a header field",
@@ -446,6 +453,7 @@ impl Form {
             Self::HashKey => "header:X-User",
             Self::StatusRange => "200-299",
             Self::Domain => "shop.example.com",
+            Self::RecordName => "shop.internal",
             Self::DirectoryUrl => "https://ca.example.com/directory",
             Self::Protocol => "websocket",
             Self::FieldName => "X-Check",
@@ -509,10 +517,8 @@ impl Form {
                 )
             }
             Self::StatusRange => "^[1-5][0-9]{2}(-[1-5][0-9]{2})?$".to_owned(),
-            Self::Domain => {
-                const LABEL: &str = "[A-Za-z0-9]([A-Za-z0-9-]{0,61}[A-Za-z0-9])?";
-                format!("^{LABEL}([.]{LABEL}){{0,126}}$")
-            }
+            Self::Domain => format!("^{HOST_LABEL}([.]{HOST_LABEL}){{0,126}}$"),
+            Self::RecordName => format!("^{LABEL}([.]{LABEL}){{0,126}}[.]?$"),
             Self::DirectoryUrl => "^https://[!-~]{1,1016}$".to_owned(),
             Self::RedisUrl => "^rediss?://([A-Za-z0-9_.-]{1,253}|\\[[0-9A-Fa-f:.]+\\]):[0-9]{1,5}$".to_owned(),
             Self::EndpointUrl => "^https?://([A-Za-z0-9_.-]{1,253}|\\[[0-9A-Fa-f:.]+\\]):[0-9]{1,5}$".to_owned(),
@@ -586,6 +592,7 @@ static ALL: &[&Table] = &[
     &POOL,
     &BACKEND,
     &DISCOVERY,
+    &DNS,
     &REGISTRATION,
     &HEARTBEAT,
     &HASH,

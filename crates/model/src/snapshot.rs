@@ -135,6 +135,17 @@ impl Member {
         self.order.as_ref().map_or(Mode::Ready, |o| o.mode)
     }
 
+    /// The number of its membership ([`Found::life`]); 0 where nobody counts.
+    pub fn life(&self) -> u64 {
+        self.found.as_ref().map_or(0, |found| found.life)
+    }
+
+    /// Whether `after`, at the same address of the same pool, is another member.
+    pub fn is_followed_by(&self, after: &Self) -> bool {
+        let both = self.found.as_ref().zip(after.found.as_ref());
+        both.is_some_and(|(before, after)| before.is_followed_by(after))
+    }
+
     /// Whether any request goes there: new ones, or those of old sessions.
     pub fn is_used(&self) -> bool {
         self.eligibility.takes_requests() || self.keeps_sessions
@@ -514,15 +525,17 @@ fn sessions_until(pool: &Pool, order: Option<&Override>, leaves: Option<Timestam
     Some(since.plus(sticky.drain_timeout))
 }
 
-/// A ramp starts when a member becomes eligible beside others that already were; a pool that starts or returns
-/// as a whole has nobody to lean on and takes full weight at once. `known` are the members of a pool that was not
-/// all down.
+/// A ramp starts when a member becomes eligible beside others that already were, or takes the place of one that was;
+/// a pool that starts or returns as a whole has nobody to lean on and takes full weight at once. `known` are the members
+/// of a pool that was not all down.
 fn ramp_start(member: &Member, known: &BTreeMap<SocketAddr, &Member>, now: Timestamp) -> Option<Timestamp> {
     if member.eligibility != Eligibility::Eligible {
         return None;
     }
     match known.get(&member.id.address) {
-        Some(known) if known.eligibility == Eligibility::Eligible => known.ramp_since,
+        Some(known) if known.eligibility == Eligibility::Eligible && !known.is_followed_by(member) => {
+            known.ramp_since
+        }
         _ => Some(now),
     }
 }

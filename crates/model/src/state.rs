@@ -16,7 +16,7 @@ pub use members::{
     Found, Listed, MemberAction, Members, PoolKey, PoolMembers, Report, Silence, Source, SourceState,
 };
 pub use route::{RouteKey, RouteOrder, RouteWeights};
-pub use target::{Standing, Target};
+pub use target::{Life, Standing, Target};
 
 /// Milliseconds since the Unix epoch; the shells read the clock, this crate only compares.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -209,8 +209,8 @@ pub struct Verdict {
     pub health: Health,
     /// Why, in words: `connection refused`, `status 503`, `timeout after 1s`, `body lacks "ok"`.
     pub reason: String,
-    /// The [`Target::life`] of the check that found it.
-    pub life: u64,
+    /// The [`Target::life`] of the check that found it; where it is told to be believed, of which membership it is.
+    pub life: Life,
 }
 
 /// The last verdict on a backend, with its time.
@@ -240,6 +240,8 @@ pub struct Ejection {
 pub struct Ejected {
     /// Which backend.
     pub backend: BackendId,
+    /// The number of the membership in which it failed ([`Listed::life`]); 0 where nobody counts.
+    pub life: u64,
     /// Why.
     pub reason: String,
     /// For how long.

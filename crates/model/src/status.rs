@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use crate::alert::AlertsStatus;
 use crate::cluster::OrchestratorsStatus;
 use crate::config::{AllDown, Name};
-use crate::node::NodeStatus;
+use crate::node::{NameTaken, NodeStatus};
 use crate::state::{Ejection, Health, Mode, Override, RouteOrder, Source, Timestamp};
 
 /// State of one process.
@@ -72,6 +72,9 @@ pub struct StoreStatus {
     /// A revision that is not served, and every reason.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub refused: Option<RefusedRevision>,
+    /// Another process has this node's name, so that this one is not registered.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub name_taken: Option<NameTaken>,
 }
 
 /// A revision of the store that a node does not serve.
@@ -230,6 +233,29 @@ pub struct SourceStatus {
     /// Since when.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub stale_since: Option<Timestamp>,
+    /// The name that is looked up, where it is one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub lookup: Option<LookupStatus>,
+}
+
+/// What is known of a name that is looked up.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LookupStatus {
+    /// The name.
+    pub name: String,
+    /// Its records: `ip`, `a`, `aaaa` or `srv`.
+    #[serde(rename = "type")]
+    pub kind: String,
+    /// Who answered last.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub resolver: Option<SocketAddr>,
+    /// When the last look that brought every answer was over.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub answered: Option<Timestamp>,
+    /// For how long its answers hold, within the bounds of the config, in milliseconds.
+    pub ttl_ms: u64,
+    /// Looks since then that failed.
+    pub failures: u32,
 }
 
 /// Live figures of a pool over all shards.
@@ -278,6 +304,9 @@ pub struct BackendStatus {
     pub health_reason: String,
     /// Since when.
     pub health_since: Timestamp,
+    /// Who makes the active check now; absent where none is made.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub checked_by: Option<CheckedBy>,
     /// Mode in force.
     pub mode: Mode,
     /// The order behind it.
@@ -293,6 +322,20 @@ pub struct BackendStatus {
     /// Live figures.
     #[serde(flatten)]
     pub live: BackendLive,
+}
+
+/// Who makes the active check of a backend.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum CheckedBy {
+    /// This node, for itself.
+    ThisNode,
+    /// Each LB server for itself: only they know of it, or nobody else looks.
+    LbServers,
+    /// The orchestrator of this name, for all.
+    Orchestrator(Name),
+    /// Nobody at this moment: it is on its way from one orchestrator to another, or there is none.
+    Nobody,
 }
 
 /// Live figures of a backend over all shards.
@@ -322,7 +365,7 @@ pub struct BackendLive {
 pub struct Event {
     /// When.
     pub at: Timestamp,
-    /// What kind: `backend_up`, `backend_down`, `backend_ejected`, `backend_returned`, `order`, `reload`, `reload_refused`, `listener_open`, `listener_closed`, `listener_failed`, `pool_all_down`, `pool_recovered`, `circuit_opened`, `circuit_closed`, `certificate_reloaded`, `certificate_refused`, `certificate_expires`, `ocsp_stale`, `geoip_loaded`, `geoip_failed`, `applied`, `apply_refused`, `reverted`, `shadowed`, `members_changed`, `members_stale`, `members_fresh`, `members_left_out`, `node_joined`, `node_left`, `node_lost`.
+    /// What kind: `backend_up`, `backend_down`, `backend_ejected`, `backend_returned`, `order`, `reload`, `reload_refused`, `listener_open`, `listener_closed`, `listener_failed`, `pool_all_down`, `pool_recovered`, `circuit_opened`, `circuit_closed`, `certificate_reloaded`, `certificate_refused`, `certificate_expires`, `ocsp_stale`, `geoip_loaded`, `geoip_failed`, `applied`, `apply_refused`, `reverted`, `shadowed`, `members_changed`, `members_stale`, `members_fresh`, `members_left_out`, `node_joined`, `node_left`, `node_lost`, `node_name_taken`, `node_name_free`.
     pub kind: String,
     /// About what: `shop/default/10.0.0.1:9001`.
     pub subject: String,

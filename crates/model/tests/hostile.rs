@@ -94,6 +94,63 @@ fn mutated() -> impl Strategy<Value = String> {
         })
 }
 
+/// Scenario: headings, dotted keys and braces, each within the bound of the parser, make levels by the thousand. They
+/// must not be walked, not even to be dropped: that takes more stack than there is.
+#[test]
+fn a_text_that_nests_without_end_is_refused() {
+    let keys = vec!["a"; 79].join(".");
+    let braces = |levels: usize| format!("{}1{}", format!("{{{keys} = ").repeat(levels), "}".repeat(levels));
+    let lists = |levels: usize| {
+        format!(
+            "{}1{}",
+            format!("[{{{keys} = ").repeat(levels),
+            "}]".repeat(levels)
+        )
+    };
+    let deep = braces(78);
+    for text in [
+        format!("{keys} = {deep}"),
+        format!("[{keys}]\n{keys} = {deep}"),
+        format!("[[{keys}]]\n{keys} = {}", lists(39)),
+        // What is dropped in an error, and what is torn.
+        format!("b = {deep}\nb = {deep}"),
+        format!("b = {{c = 1, c = {deep}}}"),
+        format!("b = {}", format!("{{{keys} = ").repeat(78)),
+        format!("[{keys}\nb = {deep}"),
+        format!("b = {deep} {deep}"),
+    ] {
+        let found = parse_toml(&text, "a.toml").unwrap_err();
+        assert_eq!(found.len(), 1);
+        assert_eq!(
+            found[0].cause, "nested deeper than 128 tables and lists",
+            "{text:.200}"
+        );
+    }
+    let json = format!("{}1{}", "{\"a\":[".repeat(255), "]}".repeat(255));
+    both(&json);
+}
+
+/// As deep as may be is not too deep, and a long text is not a deep one.
+#[test]
+fn a_text_of_many_lines_is_not_a_deep_one() {
+    let line = "a.b.c = [{ d.e = [1.5, 2.5], f = { g.h = 1 } }, { d.e = [], f = {} }] # x.y.z = {\n";
+    let heading = "[[a.b.c.d]]\n[a.b.c.d.e.f]\n";
+    let most = format!("a = {}1{}\n", "[".repeat(79), "]".repeat(79));
+    for text in [
+        line.repeat(300),
+        heading.repeat(300),
+        most,
+        "a = 'x.y.z[[{{'\n".repeat(300),
+    ] {
+        let found = parse_toml(&text, "a.toml").unwrap_err();
+        assert!(
+            found.iter().all(|d| !d.cause.starts_with("nested deeper")),
+            "{}",
+            found[0]
+        );
+    }
+}
+
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(256))]
 

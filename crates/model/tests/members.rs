@@ -39,9 +39,9 @@ fn found(source: Source, weight: u32) -> Found {
         weight,
         zone: None,
         draining: None,
-        load: None,
         since: NOW,
         proven: false,
+        life: 0,
     }
 }
 

@@ -150,7 +150,7 @@ impl Desk {
             self.take_receivers();
         }
         let now = self.now();
-        self.recent.note(&facts.events);
+        self.recent.note(now.wall, facts.cluster.as_ref());
         let found = self
             .recent
             .conditions(now.wall)
@@ -263,6 +263,7 @@ impl Desk {
         AlertsStatus {
             sends: self.sends,
             alerts: self.board.all().map(shown).collect(),
+            pushed_out: self.board.pushed_out(),
             left_out: self.board.left_out(),
             receivers: self.told.iter().map(Told::status).collect(),
         }

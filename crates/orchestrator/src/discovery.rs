@@ -3,6 +3,7 @@
 //! What was found goes out over a channel, whole, whenever it differs from what was told last. A source that cannot
 //! be asked, or says nonsense, takes nobody out: it is told to be stale, and what it said last stays.
 
+mod dns;
 mod file;
 
 use std::collections::BTreeMap;
@@ -11,10 +12,13 @@ use std::sync::Arc;
 
 use model::config::{Config, Discovery, Name};
 use model::parse::MAX_BACKENDS;
-use model::state::{Listed, Report, Source};
+use model::state::{Listed, Members, Report, Source};
 use reconcile::discovery::Listing;
 use tokio::sync::{mpsc, watch};
 use tokio::task::AbortHandle;
+
+use dns::Names;
+pub use dns::{AT_ONCE, Book, Looked, PER_SECOND};
 
 /// A pool whose members are looked up.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -43,19 +47,42 @@ impl Target {
     }
 }
 
-/// Looks up the members of all `targets` until either channel closes.
-pub async fn run(mut targets: watch::Receiver<Vec<Target>>, reports: mpsc::Sender<Report>) {
-    let mut running: BTreeMap<Target, Running> = BTreeMap::new();
+/// All that are wanted, each with a number: one that was not wanted in between has another, since nobody kept what was
+/// told of it.
+pub type Wanted = BTreeMap<Target, u64>;
+
+/// Looks up the members of all `targets` until either channel closes. `earlier` are the members of the process before:
+/// those of names leave as if they had been found by this one. What is known of names stands in the `book`.
+pub async fn run(
+    mut targets: watch::Receiver<Wanted>,
+    reports: mpsc::Sender<Report>,
+    (earlier, book): (Members, Book),
+) {
+    let mut names = Names::new(earlier, book);
+    let mut running: BTreeMap<(Target, u64), Running> = BTreeMap::new();
     loop {
         let wanted = targets.borrow_and_update().clone();
-        running.retain(|target, _| wanted.contains(target));
-        for target in wanted {
-            let start = |target: &Target| {
-                let Discovery::File(path) = &target.discovery;
-                let teller = Teller::new(target, Source::File, reports.clone());
-                Running(tokio::spawn(file::watch(path.clone(), teller)).abort_handle())
+        let lookups = wanted.keys().filter_map(|target| match &target.discovery {
+            Discovery::Dns(lookup) => Some((target, lookup)),
+            Discovery::File(_) => None,
+        });
+        names.want(&lookups.collect::<Vec<_>>());
+        running.retain(|(target, number), _| wanted.get(target) == Some(number));
+        for (target, number) in wanted {
+            let key = (target, number);
+            if running.contains_key(&key) {
+                continue;
+            }
+            let target = &key.0;
+            let teller = |source| Teller::new(target, source, reports.clone());
+            let task = match &target.discovery {
+                Discovery::File(path) => tokio::spawn(file::watch(path.clone(), teller(Source::File))),
+                Discovery::Dns(lookup) => match names.seen(lookup) {
+                    Some(seen) => tokio::spawn(dns::follow(seen, lookup.port(), teller(Source::Dns))),
+                    None => continue,
+                },
             };
-            running.entry(target.clone()).or_insert_with(|| start(&target));
+            running.insert(key, Running(task.abort_handle()));
         }
         tokio::select! {
             changed = targets.changed() => if changed.is_err() { return },
@@ -98,7 +125,12 @@ impl Teller {
 
     /// These are the members. An error: nobody listens any more.
     async fn found(&mut self, listing: Listing) -> Result<(), Gone> {
-        let report = self.report(Some(Arc::new(listing.members)), None, listing.left_out);
+        self.heard(listing, None).await
+    }
+
+    /// These are the members, as far as is known: `fault` says what is not. An error: nobody listens any more.
+    async fn heard(&mut self, listing: Listing, fault: Option<String>) -> Result<(), Gone> {
+        let report = self.report(Some(Arc::new(listing.members)), fault, listing.left_out);
         self.tell(report).await
     }
 
@@ -136,3 +168,39 @@ impl Teller {
 
 /// Nobody listens any more.
 struct Gone;
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+    use std::time::Duration;
+
+    use tokio::time::timeout;
+
+    use super::*;
+
+    /// Scenario: a source is taken out of the config and put back before this task runs again: whoever asked has
+    /// forgotten its members, and is told them anew.
+    #[tokio::test]
+    async fn a_source_that_was_put_back_is_told_anew() {
+        let directory = tempfile::tempdir().unwrap();
+        let file = directory.path().join("members");
+        std::fs::write(&file, "10.0.0.1:80\n").unwrap();
+        let target = Target {
+            load_balancer: Name::parse("shop").unwrap(),
+            pool: Name::parse("default").unwrap(),
+            discovery: Discovery::File(file),
+        };
+        let (wanted, targets) = watch::channel(Wanted::from([(target.clone(), 1)]));
+        let (tell, mut told) = mpsc::channel(16);
+        let task = tokio::spawn(run(targets, tell, Default::default()));
+        let mut next = async || timeout(Duration::from_secs(20), told.recv()).await.unwrap();
+        let first = next().await.unwrap();
+        wanted.send_replace(Wanted::new());
+        wanted.send_replace(Wanted::from([(target, 2)]));
+        assert_eq!(next().await.unwrap(), first);
+        drop(wanted);
+        assert_eq!(next().await, None);
+        task.await.unwrap();
+    }
+}

@@ -9,7 +9,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use model::config::HealthCheck;
-use model::state::{BackendId, Health, Standing, Target, Verdict};
+use model::state::{BackendId, Health, Life, Standing, Target, Verdict};
 use reconcile::health::{HealthMachine, ProbeResult};
 
 /// Fraction of the golden ratio: its multiples spread evenly over 0..1 however many are taken, so first checks
@@ -25,7 +25,7 @@ pub(crate) struct CheckId(u64);
 pub(crate) struct What {
     pub(crate) address: SocketAddr,
     pub(crate) check: Arc<HealthCheck>,
-    life: u64,
+    life: Life,
 }
 
 impl What {

@@ -8,10 +8,12 @@
 
 mod alertmanager;
 mod etcd;
+mod knot;
 mod process;
 mod redis;
 
 pub use alertmanager::Alertmanager;
 pub use etcd::{Etcd, Member};
+pub use knot::Knot;
 pub use process::{PATIENCE, free_ports, wait_until};
 pub use redis::Redis;

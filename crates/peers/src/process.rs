@@ -4,6 +4,8 @@ use std::fs::File;
 use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+use std::sync::atomic::AtomicU32;
+use std::sync::atomic::Ordering::Relaxed;
 use std::time::{Duration, Instant};
 
 use nix::sys::signal::{Signal, kill};
@@ -12,12 +14,32 @@ use nix::unistd::Pid;
 /// The longest that anything is waited for; far beyond what it takes.
 pub const PATIENCE: Duration = Duration::from_secs(60);
 
+/// The first of the ports that [`free_ports`] gives, and the first after them.
+const PORTS: std::ops::Range<u16> = 10_000..18_000;
+
 /// Ports of 127.0.0.1 that are free now. They may be taken by the time they are used: then others are tried.
+///
+/// They lie below the range from which Linux gives out ports (it begins at 32768), so that no connection to another
+/// server takes the port of one that was killed and is started again.
+///
+/// # Panics
+/// When there are not so many.
 #[must_use]
 pub fn free_ports(count: usize) -> Vec<u16> {
-    let held: Vec<TcpListener> = (0..count)
-        .map(|_| TcpListener::bind("127.0.0.1:0").unwrap())
-        .collect();
+    static GIVEN: AtomicU32 = AtomicU32::new(0);
+    let mut held: Vec<TcpListener> = Vec::new();
+    for _ in PORTS {
+        if held.len() == count {
+            break;
+        }
+        // Each process begins elsewhere: 61 ports on, so that neighbours by number do not meet.
+        let turn = std::process::id()
+            .wrapping_mul(61)
+            .wrapping_add(GIVEN.fetch_add(1, Relaxed));
+        let port = PORTS.start + (turn % u32::from(PORTS.end - PORTS.start)) as u16;
+        held.extend(TcpListener::bind(("127.0.0.1", port)));
+    }
+    assert_eq!(held.len(), count, "too few free ports");
     held.iter()
         .map(|port| port.local_addr().unwrap().port())
         .collect()

@@ -11,6 +11,7 @@
 //! - [`commands`]: what apply, delete, rollback, confirm and revert write, or why they are refused.
 //! - [`garbage`]: what nothing needs any more.
 //! - [`trial`]: when a change that awaits its confirmation is taken back.
+//! - [`touched`]: which routes it touched.
 //!
 //! Pure: no store, no clock. The shell reads, asks here what is to be written, and writes that.
 
@@ -18,4 +19,5 @@ pub mod commands;
 pub mod garbage;
 pub mod poll;
 pub mod records;
+pub mod touched;
 pub mod trial;

@@ -1,7 +1,8 @@
 //! What sources outside say of the members of a pool.
 //!
-//! [`mod@file`] reads a list of members.
+//! [`mod@file`] reads a list of members, [`dns`] looks after names.
 
+pub mod dns;
 pub mod file;
 
 use std::collections::BTreeMap;

@@ -4,14 +4,21 @@
 //! - **Holding**: no orchestrator is there, or the store cannot be heard. The last verdicts stand.
 //! - **Own checks**: that has lasted for `after`. This server checks for itself, and its own verdicts count.
 //! - **Handing back**: a leader is there and every slot is with a worker that has said so. For `settle` both check:
-//!   what stands in the store may be of before the trouble, and is as good as new only when each check has been made
-//!   once. Its own verdicts count until then.
+//!   what stands in the store may be of before the trouble, and whoever checks goes on from that, so that it is as good
+//!   as new only when each check could have been overturned. Its own verdicts count until then, or what is known here
+//!   would flap back to what is old. Should slots change hands meanwhile, the time begins anew.
+//!
+//! Slots that nobody checks are a trouble, too, when they last: somebody is there, and yet nobody takes them. Given out
+//! anew they are within [`TAKEN_OVER_MS`], whoever died; so only what lasts for that and `after` counts.
 //!
 //! A leader alone that is missing is no trouble: workers go on with what they have. An orchestrator that comes back
 //! while holding ends that at once; one that goes away again while being handed back to costs nothing, because the
 //! own checks have not stopped.
 
 use crate::cluster::board::Source;
+
+/// Orchestrators that work as they should have given out everything anew by then, in milliseconds.
+pub const TAKEN_OVER_MS: u64 = 10_000;
 
 /// What an LB server sees of the cluster.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -33,6 +40,8 @@ pub enum Trouble {
     StoreUnreachable,
     /// No orchestrator holds a lease.
     NoOrchestrator,
+    /// Orchestrators are there, and some backends are checked by nobody, for longer than a change of hands takes.
+    Unchecked,
 }
 
 impl Trouble {
@@ -41,6 +50,7 @@ impl Trouble {
         match self {
             Self::StoreUnreachable => "store_unreachable",
             Self::NoOrchestrator => "no_orchestrator",
+            Self::Unchecked => "unchecked",
         }
     }
 }
@@ -54,7 +64,7 @@ pub enum Phase {
     Holding(Trouble, u64),
     /// Own checks run and count.
     OwnChecks(Trouble),
-    /// Own checks run and count, the orchestrators are back since this time.
+    /// Own checks run and count, the orchestrators are back, and have had all slots since this time.
     HandingBack(u64),
 }
 
@@ -90,17 +100,20 @@ pub struct PlanB {
     after_ms: u64,
     settle_ms: u64,
     phase: Phase,
+    /// Since when slots have been checked by nobody.
+    unchecked_since: Option<u64>,
 }
 
 impl PlanB {
-    /// `after_ms`: how long the last verdicts stand; `settle_ms`: how long the slowest check may take to be made once,
-    /// its interval, jitter and timeout together. A server that starts has heard of nobody and holds what it may
+    /// `after_ms`: how long the last verdicts stand; `settle_ms`: how long the slowest check may take to overturn an old
+    /// verdict: all the results in a row that this needs, with jitter and timeouts, and the writing. A server that starts has heard of nobody and holds what it may
     /// have from its disk.
     pub fn new(after_ms: u64, settle_ms: u64, now: u64) -> Self {
         Self {
             after_ms,
             settle_ms,
             phase: Phase::Holding(Trouble::StoreUnreachable, now),
+            unchecked_since: None,
         }
     }
 
@@ -116,7 +129,16 @@ impl PlanB {
 
     /// Takes what is seen at `now`; the new phase when it changes. Repeat it at [`wake_at`](Self::wake_at).
     pub fn see(&mut self, sight: Sight, now: u64) -> Option<Phase> {
+        // Whoever has taken a slot anew goes on from what is stored, and needs the whole time for that.
+        let changed_hands = self.unchecked_since.is_some() || !sight.given_out;
+        match sight.given_out {
+            true => self.unchecked_since = None,
+            false => _ = self.unchecked_since.get_or_insert(now),
+        }
+        // From the first moment on: what has lasted so long is held no longer.
+        let lasts = self.unchecked_until().is_some_and(|until| until <= now);
         let next = match (self.phase, trouble(sight)) {
+            (Phase::Following, None) if lasts => Phase::OwnChecks(Trouble::Unchecked),
             (Phase::Following, Some(trouble)) => Phase::Holding(trouble, now),
             (Phase::Holding(_, since), Some(trouble)) if now.saturating_sub(since) >= self.after_ms => {
                 Phase::OwnChecks(trouble)
@@ -125,6 +147,7 @@ impl PlanB {
             (Phase::Holding(..), None) => Phase::Following,
             (Phase::OwnChecks(_) | Phase::HandingBack(_), Some(trouble)) => Phase::OwnChecks(trouble),
             (Phase::OwnChecks(_), None) if sight.led && sight.given_out => Phase::HandingBack(now),
+            (Phase::HandingBack(_), None) if changed_hands => Phase::HandingBack(now),
             (Phase::HandingBack(since), None) if now.saturating_sub(since) >= self.settle_ms => {
                 Phase::Following
             }
@@ -138,8 +161,15 @@ impl PlanB {
         match self.phase {
             Phase::Holding(_, since) => since.saturating_add(self.after_ms),
             Phase::HandingBack(since) => since.saturating_add(self.settle_ms),
-            Phase::Following | Phase::OwnChecks(_) => u64::MAX,
+            Phase::Following => self.unchecked_until().unwrap_or(u64::MAX),
+            Phase::OwnChecks(_) => u64::MAX,
         }
+    }
+
+    /// Slots that nobody checks are put up with until then.
+    fn unchecked_until(&self) -> Option<u64> {
+        let patience = self.after_ms.saturating_add(TAKEN_OVER_MS);
+        Some(self.unchecked_since?.saturating_add(patience))
     }
 }
 

@@ -34,6 +34,8 @@ struct Stored {
     assignments: Vec<(usize, BTreeSet<Slot>, BTreeSet<Slot>)>,
     /// Who was there at the last round, and under which lease.
     noted: Vec<(usize, i64)>,
+    /// What cannot be read, with its revision, and whether it holds a lease.
+    unread: Vec<(Key, u64, bool)>,
 }
 
 impl Stored {
@@ -75,20 +77,36 @@ impl Stored {
                 }),
             ));
         }
+        let unread = |prefix| {
+            let of = self
+                .unread
+                .iter()
+                .filter(move |(key, ..)| Prefix::of(key) == Some(prefix));
+            of.map(|(key, revision, leased)| (key.clone(), *revision, Value::Foreign { leased: *leased }))
+        };
+        entries.extend(unread(Prefix::Assignments));
         let revision = 300;
         view.list(Listing {
             prefix: Prefix::Leader,
+            another: false,
             revision,
             entries: Vec::new(),
         });
         view.list(Listing {
             prefix: Prefix::Assignments,
+            another: false,
             revision,
             entries,
         });
-        let entries = self.workers.iter().map(worker).collect();
+        let entries = self
+            .workers
+            .iter()
+            .map(worker)
+            .chain(unread(Prefix::Workers))
+            .collect();
         view.list(Listing {
             prefix: Prefix::Workers,
+            another: false,
             revision,
             entries,
         });
@@ -96,7 +114,10 @@ impl Stored {
     }
 
     fn plan(&self, count: usize, max_moves: usize) -> Option<Transaction> {
-        Planner::new(LEASE_MS, max_moves).plan(&self.view(), &vec![1; count], &name(0), EPOCH, 0)
+        let (mut planner, view, weights) = (Planner::new(LEASE_MS, max_moves), self.view(), vec![1; count]);
+        let at_once = planner.plan(&view, &weights, &name(0), EPOCH, 0);
+        // Without a round before, it waits.
+        at_once.or_else(|| planner.plan(&view, &weights, &name(0), EPOCH, LEASE_MS))
     }
 }
 
@@ -139,6 +160,7 @@ fn the_dead_loses_its_assignment_in_the_round_that_gives_it_away() {
         workers: vec![(0, 100)],
         assignments: vec![(0, slots(0..8), slots([])), (1, slots(8..16), slots([3]))],
         noted: vec![(0, 0), (1, 1)],
+        ..Stored::default()
     };
     let round = stored.plan(16, 1).unwrap();
     assert_eq!(given(&round, 0).unwrap().slots, slots(0..16));
@@ -163,6 +185,7 @@ fn a_live_move_takes_two_rounds() {
         workers: vec![(0, 100), (1, 0)],
         assignments: vec![(0, slots(0..16), slots([]))],
         noted: vec![(0, 0)],
+        ..Stored::default()
     };
     let round = stored.plan(16, 3).unwrap();
     let taken = given(&round, 0).unwrap();
@@ -197,6 +220,7 @@ fn who_has_a_slot_counts_for_more_than_who_seems_to_be_leaving_it() {
             workers: vec![(0, acknowledged(0)), (1, acknowledged(1))],
             assignments: vec![(has, slots(0..4), slots([])), (leaves, slots([]), slots(0..4))],
             noted: vec![(0, 0), (1, 1)],
+            ..Stored::default()
         };
         if let Some(round) = stored.plan(4, 4) {
             let kept = given(&round, leaves)
@@ -218,6 +242,7 @@ fn mass_loss_freezes_for_one_lease_and_no_longer() {
             (2, slots(4..6), slots([])),
         ],
         noted: vec![(0, 0), (1, 7), (2, 8)],
+        ..Stored::default()
     };
     let (view, weights) = (stored.view(), vec![1; 6]);
     let mut planner = Planner::new(LEASE_MS, 2);
@@ -227,6 +252,22 @@ fn mass_loss_freezes_for_one_lease_and_no_longer() {
     let round = planner.plan(&view, &weights, &name(0), EPOCH, 4000).unwrap();
     assert!(!planner.is_frozen());
     assert!(round.writes.contains(&Write::Delete(Key::Assignment(name(2)))));
+}
+
+/// Scenario: the store has no round, because it is new, or because it was emptied: who had something may still be at
+/// work for a lease.
+#[test]
+fn without_a_round_nothing_is_given_for_one_lease() {
+    let stored = Stored {
+        workers: vec![(0, 0), (1, 0)],
+        ..Stored::default()
+    };
+    let (view, weights) = (stored.view(), vec![1; 6]);
+    let mut planner = Planner::new(LEASE_MS, 2);
+    assert_eq!(planner.plan(&view, &weights, &name(0), EPOCH, 1000), None);
+    assert!(planner.is_frozen());
+    assert_eq!(planner.plan(&view, &weights, &name(0), EPOCH, 3999), None);
+    assert!(planner.plan(&view, &weights, &name(0), EPOCH, 4000).is_some());
 }
 
 /// Scenario: all have lost their lease and all are back. Nothing moves; only the new leases are noted.
@@ -254,6 +295,7 @@ fn a_round_stays_within_what_a_transaction_may_hold() {
         workers: (0..all - 40).map(|n| (n, 100 + n as u64)).collect(),
         assignments: (0..all).map(|n| (n, slots([n as u16]), slots([]))).collect(),
         noted: (0..all).map(|n| (n, n as i64)).collect(),
+        ..Stored::default()
     };
     let round = stored.plan(1024, 1024).unwrap();
     let deleted = round
@@ -278,4 +320,93 @@ fn without_workers_nothing_is_given() {
         ..Stored::default()
     };
     assert_eq!(stored.plan(4, 1), None);
+}
+
+/// Scenario: somebody wrote under `assign/head` what cannot be read. That is no round: for a lease nothing is given; then
+/// it is written over, under the condition that it is still that.
+#[test]
+fn a_round_that_cannot_be_read_is_written_over() {
+    let stored = Stored {
+        workers: vec![(0, 100)],
+        assignments: vec![(0, slots(0..4), slots([])), (1, slots(4..6), slots([]))],
+        unread: vec![(Key::Round, 250, false)],
+        ..Stored::default()
+    };
+    let (view, weights) = (stored.view(), vec![1; 6]);
+    let mut planner = Planner::new(LEASE_MS, 2);
+    assert_eq!(planner.plan(&view, &weights, &name(0), EPOCH, 1000), None);
+    assert_eq!(planner.plan(&view, &weights, &name(0), EPOCH, 3999), None);
+    let round = planner.plan(&view, &weights, &name(0), EPOCH, 4000).unwrap();
+    assert!(round.conditions.contains(&Condition::Unchanged(Key::Round, 250)));
+    assert!(!round.conditions.contains(&Condition::Absent(Key::Round)));
+    assert_eq!(given(&round, 0).unwrap().slots, slots(0..6));
+}
+
+/// Scenario: a worker's assignment cannot be read: it may still be at what that said. Nothing is given for a lease, then
+/// it is given another; one of nobody is deleted. What is written meanwhile takes its time anew.
+#[test]
+fn an_assignment_that_cannot_be_read_is_waited_for_and_written_over() {
+    let mut stored = Stored {
+        workers: vec![(0, 100), (1, 101)],
+        assignments: vec![(0, slots(0..3), slots([]))],
+        noted: vec![(0, 0), (1, 1)],
+        unread: vec![
+            (Key::Assignment(name(1)), 250, false),
+            (Key::Assignment(name(9)), 251, false),
+        ],
+    };
+    let weights = vec![1; 6];
+    let mut planner = Planner::new(LEASE_MS, 2);
+    assert_eq!(
+        planner.plan(&stored.view(), &weights, &name(0), EPOCH, 1000),
+        None
+    );
+    assert!(planner.is_frozen());
+    stored.unread[0].1 = 260;
+    let view = stored.view();
+    assert_eq!(planner.plan(&view, &weights, &name(0), EPOCH, 2000), None);
+    assert_eq!(planner.plan(&view, &weights, &name(0), EPOCH, 4999), None);
+    let round = planner.plan(&view, &weights, &name(0), EPOCH, 5000).unwrap();
+    assert!(!planner.is_frozen());
+    let (own, others) = (
+        given(&round, 0).map(|given| &given.slots),
+        &given(&round, 1).unwrap().slots,
+    );
+    let before = slots(0..3);
+    let all = own.unwrap_or(&before).union(others).copied().collect();
+    assert_eq!((all, others.contains(&Slot(0))), (slots(0..6), false));
+    assert!(round.writes.contains(&Write::Delete(Key::Assignment(name(9)))));
+}
+
+/// Scenario: the key of a worker cannot be read. It is neither dead, nor given anything; others are. Where the key holds
+/// no lease and is still the same after one, it is nobody's: what it had is given away, unless the key has changed.
+#[test]
+fn a_worker_that_cannot_be_read_is_not_dead_before_a_lease() {
+    let mut stored = Stored {
+        workers: vec![(0, 100)],
+        assignments: vec![(0, slots(0..3), slots([])), (1, slots(3..5), slots([5]))],
+        noted: vec![(0, 0), (1, 1)],
+        unread: vec![(Key::Worker(name(1)), 250, true)],
+    };
+    let weights = vec![1; 7];
+    let mut planner = Planner::new(LEASE_MS, 2);
+    let mut plan = |stored: &Stored, now| planner.plan(&stored.view(), &weights, &name(0), EPOCH, now);
+    for now in [1000, 9000] {
+        let round = plan(&stored, now).unwrap();
+        assert_eq!(given(&round, 0).unwrap().slots, slots([0, 1, 2, 6]));
+        assert_eq!(given(&round, 1), None);
+        assert!(!round.writes.contains(&Write::Delete(Key::Assignment(name(1)))));
+    }
+    stored.unread = vec![(Key::Worker(name(1)), 260, false)];
+    for now in [10_000, 12_999] {
+        assert_eq!(
+            given(&plan(&stored, now).unwrap(), 0).unwrap().slots,
+            slots([0, 1, 2, 6])
+        );
+    }
+    let round = plan(&stored, 13_000).unwrap();
+    assert_eq!(given(&round, 0).unwrap().slots, slots(0..7));
+    assert!(round.writes.contains(&Write::Delete(Key::Assignment(name(1)))));
+    let still = Condition::Unchanged(Key::Worker(name(1)), 260);
+    assert!(round.conditions.contains(&still));
 }

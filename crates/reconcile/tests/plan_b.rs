@@ -3,9 +3,9 @@
 
 use evenkeel_reconcile::cluster::board::{Board, Source, Taken};
 use evenkeel_reconcile::cluster::records::VerdictRecord;
-use evenkeel_reconcile::plan_b::{Phase, PlanB, Sight, Trouble};
+use evenkeel_reconcile::plan_b::{Phase, PlanB, Sight, TAKEN_OVER_MS, Trouble};
 use model::config::Name;
-use model::state::{BackendId, Health, Timestamp, Verdict};
+use model::state::{BackendId, Health, Life, Timestamp, Verdict};
 
 const WELL: Sight = Sight {
     connected: true,
@@ -87,21 +87,56 @@ fn own_checks_go_on_when_handing_back_fails() {
     assert_eq!(plan_b.see(WELL, 22_000), Some(Phase::Following));
 }
 
+/// Scenario: while it is being handed back to, slots change hands. Who takes them goes on from what is stored, and has the
+/// whole time for it.
+#[test]
+fn what_changes_hands_while_handing_back_has_the_whole_time() {
+    let partly = Sight {
+        given_out: false,
+        ..WELL
+    };
+    let mut plan_b = following();
+    plan_b.see(ALONE, 0);
+    plan_b.see(ALONE, 15_000);
+    plan_b.see(WELL, 16_000);
+    plan_b.see(partly, 19_000);
+    assert_eq!(plan_b.see(WELL, 23_000), Some(Phase::HandingBack(23_000)));
+    assert_eq!(plan_b.wake_at(), 27_000);
+    assert_eq!(plan_b.see(WELL, 26_999), None);
+    assert_eq!(plan_b.see(WELL, 27_000), Some(Phase::Following));
+}
+
+/// Scenario: an orchestrator is there, and some slots are with nobody. That is put up with for as long as a change of
+/// hands may take, and begins anew whenever everything is checked; when it lasts, the server looks itself. It hands back
+/// when everything is given out.
+#[test]
+fn slots_that_nobody_takes_are_looked_after() {
+    let partly = Sight {
+        given_out: false,
+        ..WELL
+    };
+    let mut plan_b = following();
+    assert_eq!(plan_b.see(partly, 1000), None);
+    assert_eq!(plan_b.wake_at(), 1000 + 15_000 + TAKEN_OVER_MS);
+    assert_eq!(plan_b.see(WELL, 20_000), None);
+    assert_eq!(plan_b.wake_at(), u64::MAX);
+    assert_eq!(plan_b.see(partly, 21_000), None);
+    assert_eq!(plan_b.see(partly, 21_000 + 24_999), None);
+    assert_eq!(
+        plan_b.see(partly, 21_000 + 25_000),
+        Some(Phase::OwnChecks(Trouble::Unchecked))
+    );
+    assert_eq!(plan_b.see(partly, 60_000), None, "it goes on looking");
+    assert_eq!(plan_b.see(WELL, 61_000), Some(Phase::HandingBack(61_000)));
+    assert_eq!(plan_b.see(WELL, 65_000), Some(Phase::Following));
+    assert_eq!(plan_b.see(partly, 66_000), None);
+}
+
 /// Scenario: workers work, nobody leads for a while.
 #[test]
 fn a_missing_leader_alone_is_no_trouble() {
     let mut plan_b = following();
-    assert_eq!(
-        plan_b.see(
-            Sight {
-                led: false,
-                given_out: false,
-                ..WELL
-            },
-            100_000
-        ),
-        None
-    );
+    assert_eq!(plan_b.see(Sight { led: false, ..WELL }, 100_000), None);
 }
 
 /// Scenario: a server starts while everything is away.
@@ -132,6 +167,7 @@ fn verdict(health: Health, epoch: u64) -> VerdictRecord {
         at: Timestamp(0),
         by,
         epoch,
+        life: 0,
     }
 }
 
@@ -141,7 +177,7 @@ fn the_board_takes_what_is_newer_and_nothing_else() {
     let (mut board, backend) = (Board::default(), backend());
     let up = |board: &Board| {
         board
-            .belief(&backend, Source::Orchestrator)
+            .belief(&backend, 0, Source::Orchestrator)
             .map(|belief| belief.health)
     };
     assert_eq!(
@@ -170,13 +206,13 @@ fn the_board_takes_what_is_newer_and_nothing_else() {
 fn own_verdicts_count_when_they_are_preferred_and_there() {
     let (mut board, backend) = (Board::default(), backend());
     board.store(&backend, 10, Some(verdict(Health::Up, 3)));
-    let source = |board: &Board, preferred| board.belief(&backend, preferred).map(|belief| belief.source);
+    let source = |board: &Board, preferred| board.belief(&backend, 0, preferred).map(|belief| belief.source);
     assert_eq!(source(&board, Source::Own), Some(Source::Orchestrator));
     board.own(Verdict {
         backend: backend.clone(),
         health: Health::Down,
         reason: "own".to_owned(),
-        life: 0,
+        life: Life::default(),
     });
     assert_eq!(source(&board, Source::Own), Some(Source::Own));
     assert_eq!(source(&board, Source::Orchestrator), Some(Source::Orchestrator));
@@ -186,9 +222,9 @@ fn own_verdicts_count_when_they_are_preferred_and_there() {
         backend: backend.clone(),
         health: Health::Down,
         reason: "own".to_owned(),
-        life: 0,
+        life: Life::default(),
     });
-    board.keep(|_| false);
+    board.keep(|_| false, |_| false);
     assert_eq!(
         source(&board, Source::Own),
         Some(Source::Orchestrator),
@@ -218,8 +254,44 @@ fn a_list_takes_the_place_of_all_that_was_known() {
     let mut expected = vec![one.clone(), three.clone()];
     expected.sort();
     assert_eq!(changed, expected);
-    assert_eq!(board.stored(&one).unwrap().health, Health::Down);
-    assert!(board.stored(&three).is_none());
+    assert_eq!(board.stored(&one, 0).unwrap().health, Health::Down);
+    assert!(board.stored(&three, 0).is_none());
     assert_eq!(board.store(&one, 5, Some(verdict(Health::Up, 2))), Taken::New);
     assert_eq!(board.store(&three, 4, Some(verdict(Health::Up, 1))), Taken::Old);
+}
+
+/// Scenario: a member leaves and is back as another one. Neither what stands in the store of the one before is believed
+/// of it, nor what was found here; nor the other way round, where the store knows of it first. What a version wrote that
+/// knew no numbers is about no member.
+#[test]
+fn a_verdict_is_about_one_membership() {
+    let (mut board, backend) = (Board::default(), backend());
+    let of = |life, health| VerdictRecord {
+        life,
+        ..verdict(health, 3)
+    };
+    let believed = |board: &Board, life, source| {
+        let belief = board.belief(&backend, life, source);
+        belief.map(|belief| (belief.health, belief.source))
+    };
+    let (theirs, own) = (Source::Orchestrator, Source::Own);
+    board.store(&backend, 10, Some(of(7, Health::Up)));
+    assert_eq!(believed(&board, 7, theirs), Some((Health::Up, theirs)));
+    for other in [0, 8] {
+        assert_eq!(believed(&board, other, theirs), None);
+        assert_eq!(believed(&board, other, own), None);
+        assert!(board.stored(&backend, other).is_none());
+    }
+    board.own(Verdict {
+        backend: backend.clone(),
+        health: Health::Down,
+        reason: "own".to_owned(),
+        life: Life::of_member(8),
+    });
+    assert_eq!(believed(&board, 7, own), Some((Health::Up, theirs)));
+    assert_eq!(believed(&board, 8, own), Some((Health::Down, own)));
+    board.store(&backend, 11, Some(of(0, Health::Up)));
+    assert_eq!(believed(&board, 0, theirs), Some((Health::Up, theirs)));
+    assert_eq!(believed(&board, 7, theirs), None);
+    assert_eq!(believed(&board, 8, theirs), None);
 }

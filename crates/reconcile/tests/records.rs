@@ -71,9 +71,23 @@ fn examples() -> Vec<(Key, Value, &'static str, &'static str)> {
                 at: Timestamp(5),
                 by: name("a-1"),
                 epoch: 3,
+                life: 0,
             }),
             "verdicts/shop/web/10.0.0.1:8080",
             r#"{"health":"down","reason":"connection refused","at":5,"by":"a-1","epoch":3}"#,
+        ),
+        (
+            Key::Verdict(backend()),
+            Value::Verdict(VerdictRecord {
+                health: Health::Up,
+                reason: "status 200".to_owned(),
+                at: Timestamp(5),
+                by: name("a-1"),
+                epoch: 3,
+                life: u64::MAX,
+            }),
+            "verdicts/shop/web/10.0.0.1:8080",
+            r#"{"health":"up","reason":"status 200","at":5,"by":"a-1","epoch":3,"life":18446744073709551615}"#,
         ),
     ]
 }

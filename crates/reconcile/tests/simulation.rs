@@ -10,30 +10,9 @@ use std::time::Duration;
 use evenkeel_reconcile::health::{HealthMachine, ProbeResult, Transition};
 use model::config::HealthCheck;
 use model::state::Health;
+use sim::{Random, seeds};
 
 const STEPS: usize = 500;
-
-/// Seeds to run: more with `cargo xtask test --seeds N`.
-fn seeds() -> u64 {
-    let asked = std::env::var("EVENKEEL_SEEDS").ok().and_then(|n| n.parse().ok());
-    asked.unwrap_or(200)
-}
-
-/// SplitMix64: enough for a simulation, and the same everywhere.
-struct Random(u64);
-
-impl Random {
-    fn next(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9E37_79B9_7F4A_7C15);
-        let z = (self.0 ^ (self.0 >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
-        let z = (z ^ (z >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
-        z ^ (z >> 31)
-    }
-
-    fn below(&mut self, bound: u64) -> u64 {
-        self.next() % bound
-    }
-}
 
 struct Shadow {
     history: Vec<bool>,
@@ -116,7 +95,7 @@ fn run(seed: u64) {
             };
             (result, expected)
         };
-        let reported = machine.handle(ended, result, random.next());
+        let reported = machine.handle(ended, result, random.number());
         let told = reported
             .as_ref()
             .map(|Transition { health, reason }| (*health == Health::Up, reason.clone()));
@@ -162,7 +141,7 @@ fn milliseconds(duration: Duration) -> u64 {
 /// Rise, fall, reasons and gaps hold over random checks and random results.
 #[test]
 fn random_results_agree_with_the_shadow_model() {
-    (0..seeds()).for_each(run);
+    (0..seeds(200)).for_each(run);
 }
 
 /// Jitter uses its whole range: over many draws both the early and the late tenth of it occur.
@@ -178,7 +157,7 @@ fn jitter_reaches_both_ends() {
     let gaps: Vec<u64> = (0..1000)
         .map(|_| {
             let now = machine.next_probe();
-            machine.handle(now, ProbeResult::Success("connected".into()), random.next());
+            machine.handle(now, ProbeResult::Success("connected".into()), random.number());
             machine.next_probe() - now
         })
         .collect();

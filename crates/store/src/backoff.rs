@@ -1,4 +1,5 @@
-//! Pauses between attempts: twice as long each time, and never the same for two who lost the same server.
+//! Pauses between attempts: twice as long each time, and never the same for two who lost the same server; and where
+//! each begins.
 
 use std::hash::{BuildHasher, RandomState};
 use std::time::Duration;
@@ -12,10 +13,25 @@ pub(crate) fn pause(failures: u32) -> Duration {
     step / 2 + step.mul_f64(share())
 }
 
-/// From 0 to 1, different each time: each state of the standard library's hasher has random keys of its own.
+/// A time up to `most`, different each time.
+pub(crate) fn within(most: Duration) -> Duration {
+    most.mul_f64(share())
+}
+
+/// A number below `count`, different each time; 0 where there is none.
+pub(crate) fn below(count: usize) -> usize {
+    let random = usize::try_from(random()).unwrap_or_default();
+    random.checked_rem(count).unwrap_or_default()
+}
+
+/// From 0 to 1, different each time.
 fn share() -> f64 {
-    let random = u32::try_from(RandomState::new().hash_one(()) >> 32).unwrap_or_default();
-    f64::from(random) / f64::from(u32::MAX)
+    f64::from(random()) / f64::from(u32::MAX)
+}
+
+/// Each state of the standard library's hasher has random keys of its own.
+fn random() -> u32 {
+    u32::try_from(RandomState::new().hash_one(()) >> 32).unwrap_or_default()
 }
 
 #[cfg(test)]

@@ -43,10 +43,14 @@ pub const MAX_MESSAGE_BYTES: usize = (LIST_PAGE + 2) * (MAX_VALUE_BYTES + MAX_KE
 pub const CONNECT_TIMEOUT: Duration = Duration::from_millis(1500);
 /// etcd: time for a call, with all connections and repetitions that it takes.
 pub const CALL_TIMEOUT: Duration = Duration::from_secs(5);
-/// etcd: a connection that was silent for this long is asked whether it still lives.
+/// etcd: a connection over which nothing was carried out for this long is asked whether it is still of use.
 pub const PROBE_AFTER: Duration = Duration::from_millis(500);
-/// etcd: without an answer to that for this long, the connection is dead.
+/// etcd: without a sign of life for this long then, the connection is dead.
 pub const PROBE_TIMEOUT: Duration = Duration::from_secs(1);
+/// etcd: when nothing can be read there for this long, the member is left. Longer than choosing a leader takes as etcd
+/// is set when nobody sets it (1 to 2 s), and shorter, with [`PROBE_AFTER`], than a lease lives on with the next leader
+/// (at least 3 s from then): a leader of old whose disk stalls may tell us that it keeps one alive.
+pub const READ_TIMEOUT: Duration = Duration::from_millis(2500);
 /// First pause after all endpoints failed; twice that after the next time, and so on, each time ±50 %.
 pub const BACKOFF_FIRST: Duration = Duration::from_millis(50);
 /// Longest such pause.

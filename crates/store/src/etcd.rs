@@ -8,9 +8,11 @@ mod grpc;
 mod link;
 mod messages;
 mod settings;
+mod skipped;
 mod verdict;
 mod watching;
 
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
@@ -21,11 +23,12 @@ use crate::transaction::{self, Transaction, With, Write};
 use crate::types::{Committed, Entry, Granted, Kept, LeaseId, LeaseLeft, Listing, Revision, StoreStatus};
 use client::{Client, Effect};
 use messages::{
-    Compare, DeleteRangeRequest, KeyValue, LeaseGrantRequest, LeaseGrantResponse, LeaseKeepAliveResponse,
-    LeaseRequest, LeaseTimeToLiveResponse, Nothing, PutRequest, RangeRequest, RangeResponse, RequestOp,
-    ResponseHeader, TARGET_CREATE, TARGET_MOD, TxnRequest, TxnResponse, method,
+    Compare, DeleteRangeRequest, LeaseGrantRequest, LeaseGrantResponse, LeaseKeepAliveResponse, LeaseRequest,
+    LeaseTimeToLiveResponse, Nothing, PutRequest, RangeRequest, RangeResponse, RequestOp, ResponseHeader,
+    TARGET_CREATE, TARGET_MOD, TxnRequest, TxnResponse, method,
 };
 pub use settings::{EtcdSettings, EtcdTls};
+use skipped::Skipped;
 pub(crate) use watching::EtcdWatch;
 
 /// A list whose revision is compacted while it is read begins anew, this many times.
@@ -35,21 +38,30 @@ const LIST_ATTEMPTS: u32 = 5;
 #[derive(Debug)]
 pub(crate) struct Etcd {
     client: Client,
+    skipped: Arc<Skipped>,
 }
 
 impl Etcd {
     pub(crate) fn new(settings: EtcdSettings) -> Result<Self, StoreError> {
         let client = Client::new(settings)?;
-        Ok(Self { client })
+        let skipped = Arc::default();
+        Ok(Self { client, skipped })
     }
 
     pub(crate) async fn get(&self, key: &str) -> Result<Option<Entry>, StoreError> {
+        Ok(self.get_at(key).await?.1)
+    }
+
+    /// The entry, and the revision of the whole store.
+    pub(crate) async fn get_at(&self, key: &str) -> Result<(Revision, Option<Entry>), StoreError> {
         let question = RangeRequest {
             key: key.to_owned().into(),
             ..RangeRequest::default()
         };
         let answer: RangeResponse = self.client.call(method::RANGE, &question, Effect::Reads).await?;
-        answer.kvs.into_iter().next().map(entry_of).transpose()
+        let kv = answer.kvs.into_iter().next();
+        let entry = kv.and_then(|kv| self.skipped.entry_of(kv));
+        Ok((header(answer.header)?, entry))
     }
 
     /// Asks for a key that the user may read: without one, etcd refuses who may not read everything.
@@ -92,18 +104,19 @@ impl Etcd {
                 listing.revision = header(answer.header)?;
                 question.revision = number(listing.revision);
             }
+            let last = answer.kvs.last().map(|kv| kv.key.clone());
             for kv in answer.kvs {
                 bytes += kv.key.len() + kv.value.len();
-                listing.entries.push(entry_of(kv)?);
+                listing.entries.extend(self.skipped.entry_of(kv));
             }
             if bytes > MAX_LIST_BYTES {
                 let detail = format!("more than {MAX_LIST_BYTES} bytes under {prefix}");
                 return Err(StoreError::not_done(ErrorKind::TooMuch, detail));
             }
-            let Some(last) = listing.entries.last().filter(|_| answer.more) else {
+            let Some(last) = last.filter(|_| answer.more) else {
                 return Ok(listing);
             };
-            question.key = format!("{}\0", last.key).into();
+            question.key = [&last[..], b"\0"].concat().into();
         }
     }
 
@@ -120,7 +133,7 @@ impl Etcd {
     }
 
     pub(crate) async fn watch(&self, prefix: &str, from: Revision) -> Result<EtcdWatch, StoreError> {
-        EtcdWatch::open(&self.client, prefix, from).await
+        EtcdWatch::open(&self.client, prefix, from, &self.skipped).await
     }
 
     pub(crate) async fn compact(&self, before: Revision) -> Result<(), StoreError> {
@@ -204,6 +217,11 @@ impl Etcd {
         }
     }
 
+    /// How often a key was passed over that is no text.
+    pub(crate) fn skipped_keys(&self) -> u64 {
+        self.skipped.count()
+    }
+
     pub(crate) async fn status(&self) -> Result<StoreStatus, StoreError> {
         let (status, place) = self.client.status().await?;
         Ok(StoreStatus {
@@ -257,27 +275,6 @@ fn range_end(prefix: &str) -> Bytes {
         *last = last.saturating_add(1);
     }
     end.into()
-}
-
-fn entry_of(kv: KeyValue) -> Result<Entry, StoreError> {
-    Ok(Entry {
-        key: key_of(&kv.key)?,
-        // A copy: what came is part of the whole answer, which would stay in memory for it.
-        value: Bytes::copy_from_slice(&kv.value),
-        created: revision_of(kv.create_revision),
-        changed: revision_of(kv.mod_revision),
-        lease: (kv.lease != 0).then_some(LeaseId(kv.lease)),
-    })
-}
-
-fn key_of(bytes: &[u8]) -> Result<String, StoreError> {
-    String::from_utf8(bytes.to_vec()).map_err(|error| {
-        let key = String::from_utf8_lossy(error.as_bytes()).into_owned();
-        StoreError::not_done(
-            ErrorKind::Damaged,
-            format!("the key {key:?} is no text: who wrote it?"),
-        )
-    })
 }
 
 fn header(header: Option<ResponseHeader>) -> Result<Revision, StoreError> {

@@ -31,6 +31,7 @@ mod types;
 
 use std::path::Path;
 use std::sync::Arc;
+use std::time::Duration;
 
 pub use bounds::{MAX_KEY_BYTES, MAX_VALUE_BYTES};
 use embedded::Embedded;
@@ -145,6 +146,26 @@ impl Store {
         Ok(Watch { inner })
     }
 
+    /// The entry of a key, and the revision of the whole store: one call for both.
+    pub(crate) async fn get_at(&self, key: &str) -> Result<(Revision, Option<Entry>), StoreError> {
+        match &self.engine {
+            Engine::Embedded(engine) => Ok((engine.revision()?, engine.get(key)?)),
+            Engine::Etcd(engine) => engine.get_at(key).await,
+        }
+    }
+
+    /// As [`Store::watch`], for who has seen all that was before `from`; the last of that may be told once more.
+    ///
+    /// Versions of etcd before 2025 forget, with what is before a revision, also what that one deleted. So etcd is asked
+    /// for one revision more: where `from` is such a one, that is forgotten, and told to be.
+    pub(crate) async fn watch_on(&self, prefix: &str, from: Revision) -> Result<Watch, StoreError> {
+        let from = match &self.engine {
+            Engine::Embedded(_) => from,
+            Engine::Etcd(_) => from.before(),
+        };
+        self.watch(prefix, from).await
+    }
+
     /// The whole prefix, then its changes, for as long as the answer is held. Must be called within a tokio
     /// runtime, in which a task then works.
     ///
@@ -152,7 +173,27 @@ impl Store {
     /// [`ErrorKind::Invalid`] for a prefix that is no key.
     pub fn follow(&self, prefix: &str) -> Result<Follow, StoreError> {
         transaction::check_key(prefix)?;
-        Ok(Follow::start(self.clone(), prefix))
+        Ok(Follow::start(self.clone(), prefix, None, Duration::ZERO))
+    }
+
+    /// As [`Store::follow`], and what stands under the key `identity` tells one store from another: it is written once
+    /// in the life of a store. When it is another one after a lost connection, all that was seen before is void
+    /// ([`Followed::Another`]).
+    ///
+    /// Who loses the store comes back at a moment of its own, within `return_within` and an instant more: where many
+    /// processes follow, all that were on one member of etcd lose it together.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Invalid`] for a prefix or an identity that is no key.
+    pub fn follow_identified(
+        &self,
+        prefix: &str,
+        identity: &str,
+        return_within: Duration,
+    ) -> Result<Follow, StoreError> {
+        transaction::check_key(prefix)?;
+        transaction::check_key(identity)?;
+        Ok(Follow::start(self.clone(), prefix, Some(identity), return_within))
     }
 
     /// Makes a lease of `seconds` (1 to [`bounds::MAX_LEASE_SECONDS`]). etcd may give more than was asked for.
@@ -218,6 +259,15 @@ impl Store {
         match &self.engine {
             Engine::Embedded(engine) => engine.compact(before),
             Engine::Etcd(engine) => engine.compact(before).await,
+        }
+    }
+
+    /// How often a key was passed over that is no text, because somebody else wrote it below a prefix of ours.
+    #[must_use]
+    pub fn skipped_keys(&self) -> u64 {
+        match &self.engine {
+            Engine::Embedded(_) => 0,
+            Engine::Etcd(engine) => engine.skipped_keys(),
         }
     }
 

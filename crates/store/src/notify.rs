@@ -319,7 +319,18 @@ fn revision(message: &[u8]) -> Option<u64> {
 
 #[cfg(test)]
 mod tests {
-    use super::revision;
+    use super::{REFUSED_PAUSE, Trouble, revision};
+
+    /// However often it failed before: a wrong password is not tried in a loop. A loss is.
+    #[test]
+    fn who_is_refused_waits_for_long() {
+        for failures in [1, 2, 100] {
+            let refused = Trouble::Refused("WRONGPASS".to_owned());
+            assert_eq!(refused.pause(failures), REFUSED_PAUSE);
+            let lost = Trouble::Lost("reset".to_owned());
+            assert!(lost.pause(failures) < REFUSED_PAUSE);
+        }
+    }
 
     #[test]
     fn a_hint_is_a_number_and_nothing_else() {

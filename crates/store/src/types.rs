@@ -16,6 +16,10 @@ impl Revision {
     pub fn next(self) -> Self {
         Self(self.0.saturating_add(1))
     }
+
+    pub(crate) fn before(self) -> Self {
+        Self(self.0.saturating_sub(1))
+    }
 }
 
 impl fmt::Display for Revision {

@@ -99,6 +99,12 @@ pub fn load(certificate: &Certificate, now_s: i64) -> Result<Loaded, LoadError> 
             "{cert_name} names no host (subject alternative name), so no client will accept it for one"
         ));
     }
+    if leaf.is_ca() {
+        warnings.push(format!(
+            "{cert_name} is a certificate of an authority (CA:TRUE), which many clients do not take from a server: make \
+             one without, for example with `-addext basicConstraints=critical,CA:FALSE` of `openssl req -x509`"
+        ));
+    }
     let mut ocsp_until = None;
     if let Some(path) = &certificate.ocsp {
         let response = ocsp::read(path)?;

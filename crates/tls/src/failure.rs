@@ -143,6 +143,10 @@ fn of_tls(error: &rustls::Error) -> Failure {
     Failure::new(kind, error.to_string())
 }
 
+/// A common one: `openssl req -x509` makes such certificates when nothing else is said.
+const AUTHORITY: &str = "its certificate is one of an authority (CA:TRUE), which is not taken from a server: make it one \
+                         without, for example with `-addext basicConstraints=critical,CA:FALSE` of `openssl req -x509`";
+
 fn of_certificate(error: &CertificateError) -> Failure {
     use CertificateError as C;
     let kind = match error {
@@ -154,6 +158,7 @@ fn of_certificate(error: &CertificateError) -> Failure {
         _ => FailureKind::BadCertificate,
     };
     let words = match kind {
+        _ if format!("{error:?}").contains("CaUsedAsEndEntity") => AUTHORITY.to_owned(),
         FailureKind::UnknownIssuer => "its certificate was issued by nobody who is trusted".to_owned(),
         FailureKind::Revoked => "its certificate is revoked".to_owned(),
         _ => format!("its certificate: {error}"),

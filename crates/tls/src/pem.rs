@@ -24,6 +24,10 @@ impl LoadError {
 
 pub(crate) fn read(path: &Path) -> Result<Vec<u8>, LoadError> {
     let failed = |error| LoadError(format!("cannot read {}: {error}", path.display()));
+    // A pipe may wait for ever to be opened, and so would everything that waits for this.
+    if std::fs::metadata(path).is_ok_and(|about| !about.is_file()) {
+        return Err(LoadError(format!("{} is not a regular file", path.display())));
+    }
     let file = std::fs::File::open(path).map_err(failed)?;
     let mut bytes = Vec::new();
     file.take(MAX_BYTES + 1).read_to_end(&mut bytes).map_err(failed)?;

@@ -6,8 +6,10 @@
 //! the median is what counts, the spread is shown. Never a test: a figure of time passes or fails nothing.
 
 mod load;
+mod names;
 mod overload;
 mod peers;
+mod push;
 mod table;
 pub(crate) mod usage;
 mod variant;
@@ -78,10 +80,16 @@ pub(crate) enum Row {
     IdleTls,
     /// Twice what the backends can do, beside HAProxy with `maxconn` and a queue.
     Overload,
+    /// Time from `apply` to served on twenty LB servers that share an etcd.
+    Push,
+    /// The same with the push broken: etcd refuses the watch.
+    PushBroken,
+    /// A thousand names of the DNS: the start, and a minute after it.
+    Names,
 }
 
 impl Row {
-    const ALL: [Self; 11] = [
+    const ALL: [Self; 14] = [
         Self::Small,
         Self::AccessLog,
         Self::Tls,
@@ -93,12 +101,16 @@ impl Row {
         Self::Idle,
         Self::IdleTls,
         Self::Overload,
+        Self::Push,
+        Self::PushBroken,
+        Self::Names,
     ];
 
     /// Whether this proxy is measured: under overload those that cap and queue.
     fn suits(self, peer: Peer) -> bool {
         match self {
             Self::Overload => matches!(peer, Peer::Evenkeel | Peer::Haproxy),
+            Self::Push | Self::PushBroken | Self::Names => peer == Peer::Evenkeel,
             _ => self.variant().suits(peer),
         }
     }
@@ -124,6 +136,10 @@ pub(crate) struct Sample {
     p50_us: f64,
     /// 99th percentile of the latency in microseconds.
     p99_us: f64,
+    /// The longest of them, in microseconds.
+    longest_us: f64,
+    /// Those within the budget's bound, in per cent.
+    in_time: f64,
     /// Resident memory after the load, in KiB.
     resident_kib: u64,
     /// Growth of resident memory per idle connection, in bytes.
@@ -132,6 +148,12 @@ pub(crate) struct Sample {
     goodput: f64,
     /// Requests that were refused, as a share of all, in per cent.
     refused: f64,
+    /// Time until every name was known, in milliseconds.
+    known_ms: f64,
+    /// Most requests within a second, until then.
+    busiest_at_start: f64,
+    /// The same after that.
+    busiest: f64,
 }
 
 /// All samples of one proxy in one row, in the order of the rounds.
@@ -241,8 +263,12 @@ impl Bench<'_> {
 
     /// One measurement on a fresh process.
     fn measure(&self, row: Row, peer: Peer, pace: f64) -> Result<Sample> {
-        if row == Row::Overload {
-            return overload::measure(self.lab, peer, self.seconds);
+        match row {
+            Row::Overload => return overload::measure(self.lab, peer, self.seconds),
+            Row::Push => return push::measure(self.lab, push::By::Push),
+            Row::PushBroken => return push::measure(self.lab, push::By::Looking),
+            Row::Names => return names::measure(self.lab),
+            _ => {}
         }
         let two = row == Row::TwoWorkers;
         let place = if two {

@@ -52,7 +52,7 @@ pub(crate) struct Lab {
     /// Python environment with Envoy and Caddy.
     venv: PathBuf,
     /// The release build of Evenkeel.
-    evenkeel: PathBuf,
+    pub(super) evenkeel: PathBuf,
 }
 
 /// How a proxy is to run.
@@ -307,7 +307,7 @@ fn pinned(program: &Path, cores: &str) -> Command {
 }
 
 /// Free ports on loopback, all different, free again until somebody takes them.
-fn free_addresses<const N: usize>() -> Result<[SocketAddr; N]> {
+pub(super) fn free_addresses<const N: usize>() -> Result<[SocketAddr; N]> {
     let any = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
     let mut addresses = [any; N];
     // Held until all are found: otherwise the same port may come twice.

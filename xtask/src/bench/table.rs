@@ -34,6 +34,13 @@ impl Row {
             Self::Overload => {
                 "Overload: 2,000 requests/s for backends that can do 1,000 (two, 25 at once each, 50 ms), one worker"
             }
+            Self::Push => {
+                "From `apply` to served: 100 changes, twenty LB servers, an orchestrator and one etcd on this machine"
+            }
+            Self::PushBroken => "The same with the push broken: etcd refuses the watch; 20 changes",
+            Self::Names => {
+                "1,000 names of the DNS with two addresses each, TTL 10 s, one Knot DNS on this machine"
+            }
         }
     }
 
@@ -51,13 +58,17 @@ impl Row {
             Self::Idle => "≤ 1,024 bytes",
             Self::IdleTls => "≤ 8 KiB",
             Self::Overload => "goodput ≥ 90 %, p99 ≤ 1.1 s (the queue's 1 s and the work)",
+            Self::Push => "p99 ≤ 100 ms",
+            Self::PushBroken => "p99 ≤ 36 s",
+            Self::Names => "at most 500 questions in a second, at the start, too",
         }
     }
 
     /// The figure that ratios compare; less is better.
     fn figure(self, sample: &Sample) -> f64 {
         match self {
-            Self::Paced | Self::Overload => sample.p99_us,
+            Self::Paced | Self::Overload | Self::Push | Self::PushBroken => sample.p99_us,
+            Self::Names => sample.known_ms,
             Self::Idle | Self::IdleTls => sample.idle_bytes,
             _ => sample.total_us(),
         }
@@ -73,6 +84,25 @@ impl Row {
                 "p99 ms",
                 "refused %",
                 "offered/s",
+                "RSS MB",
+            ],
+            Self::Push | Self::PushBroken => &[
+                "proxy",
+                "p99 ms",
+                "p50 ms",
+                "longest ms",
+                "within the bound %",
+                "CPU ms/change and node",
+                "RSS MB each",
+            ],
+            Self::Names => &[
+                "proxy",
+                "all known after s",
+                "most questions/s until then",
+                "questions/s after",
+                "most questions/s after",
+                "CPU µs/question",
+                "KiB/name more than declared",
                 "RSS MB",
             ],
             Self::Paced => &[
@@ -135,6 +165,25 @@ impl Row {
                 whole(|s| s.p99_us / 1000.0),
                 tenths(|s| s.refused),
                 rate,
+                megabytes,
+            ],
+            Self::Push | Self::PushBroken => vec![
+                name,
+                spread(&series.samples, |s| s.p99_us / 1000.0),
+                spread(&series.samples, |s| s.p50_us / 1000.0),
+                spread(&series.samples, |s| s.longest_us / 1000.0),
+                spread(&series.samples, |s| s.in_time),
+                spread(&series.samples, |s| s.total_us() / 1000.0),
+                megabytes,
+            ],
+            Self::Names => vec![
+                name,
+                spread(&series.samples, |s| s.known_ms / 1000.0),
+                spread(&series.samples, |s| s.busiest_at_start),
+                spread(&series.samples, |s| s.rate),
+                spread(&series.samples, |s| s.busiest),
+                spread(&series.samples, Sample::total_us),
+                spread(&series.samples, |s| s.idle_bytes / 1024.0),
                 megabytes,
             ],
             Self::Http2 => vec![name, figure, ratio, user, system, rate, megabytes],

@@ -37,6 +37,7 @@ const ARROWS: &[(&str, &[&str])] = &[
         &["evenkeel-model", "evenkeel-reconcile", "evenkeel-store"],
     ),
     ("evenkeel-peers", &[]),
+    ("evenkeel-sim", &[]),
     (
         "evenkeel",
         &[
@@ -63,9 +64,11 @@ const ARROWS: &[(&str, &[&str])] = &[
 /// What tests may use beyond that.
 const ARROWS_OF_TESTS: &[(&str, &[&str])] = &[
     ("xtask", &["evenkeel-model"]),
+    ("evenkeel-balance", &["evenkeel-sim"]),
+    ("evenkeel-reconcile", &["evenkeel-sim"]),
     ("evenkeel-store", &["evenkeel-peers"]),
     ("evenkeel-cluster", &["evenkeel-orchestrator", "evenkeel-peers"]),
-    ("evenkeel", &["evenkeel-peers"]),
+    ("evenkeel", &["evenkeel-peers", "evenkeel-sim"]),
 ];
 
 /// Rooms without IO, clocks, randomness or threads.
@@ -74,6 +77,7 @@ const PURE: &[&str] = &["model", "balance", "http", "reconcile"];
 /// What a pure room may use from outside: libraries that do no IO either.
 const PURE_MAY_USE: &[&str] = &[
     "base64",
+    "domain",
     "hmac",
     "httparse",
     "jsonc-parser",
@@ -86,6 +90,7 @@ const PURE_MAY_USE: &[&str] = &[
     "strsim",
     "thiserror",
     "toml",
+    "toml_parser",
 ];
 
 /// Rooms that may hold `unsafe`.

@@ -358,17 +358,11 @@ impl World {
     }
 }
 
-/// Seeds to run: more with `cargo xtask test --seeds N`.
-fn seeds() -> u64 {
-    let asked = std::env::var("EVENKEEL_SEEDS").ok().and_then(|n| n.parse().ok());
-    asked.unwrap_or(40)
-}
-
 /// Forty pools over all algorithms, thirty virtual seconds of trouble each; then all heals, and after the longest
 /// ejection and slow start everybody works again.
 #[test]
 fn a_pool_in_trouble_keeps_its_promises_and_heals() {
-    for seed in 0..seeds() {
+    for seed in 0..sim::seeds(40) {
         let run = std::panic::catch_unwind(|| {
             let mut world = World::new(seed);
             world.run_until(30_000_000, true);

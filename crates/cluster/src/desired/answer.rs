@@ -11,7 +11,7 @@ use model::desired::{
 use model::state::Timestamp;
 use reconcile::desired::commands::{Refusal, told};
 
-use super::words::{awaiting, difference, in_force, note, state, understood};
+use super::words::{awaiting, difference, in_force, no_longer_compared, note, state, understood};
 use super::{DesiredError, Done, Ledger};
 
 /// An answer, and what only the node itself can add to it.
@@ -25,8 +25,19 @@ pub struct Answered {
     pub made: Option<String>,
 }
 
+/// Whether a query changes something, and is not only a question.
+pub fn is_order(query: &DesiredQuery) -> bool {
+    match query {
+        DesiredQuery::Change(query) => !query.dry_run,
+        DesiredQuery::Confirm(_) => true,
+        _ => false,
+    }
+}
+
 impl Ledger {
     /// Answers a question, or carries out an order. `file` is the config in the node's own file, `at` its clock.
+    ///
+    /// A question may be given up at any moment; an order must be seen through.
     ///
     /// # Errors
     /// Why there is no answer, in the words of the API.
@@ -36,13 +47,22 @@ impl Ledger {
         file: &Config,
         at: Timestamp,
     ) -> Result<Answered, DesiredProblem> {
+        match is_order(&query) {
+            true => self.answer_in_turn(query, file, at).await,
+            false => self.for_questions().answer_in_turn(query, file, at).await,
+        }
+    }
+
+    async fn answer_in_turn(
+        &self,
+        query: DesiredQuery,
+        file: &Config,
+        at: Timestamp,
+    ) -> Result<Answered, DesiredProblem> {
         let answered = match query {
             DesiredQuery::State(revision) => self.state(revision).await.map(DesiredAnswer::State),
             DesiredQuery::History { last } => self.notes(last).await.map(DesiredAnswer::History),
-            DesiredQuery::Revision(revision) => {
-                let diff = self.diff(revision.saturating_sub(1), Some(revision)).await;
-                diff.map(DesiredAnswer::Diff)
-            }
+            DesiredQuery::Revision(revision) => self.one_change(revision).await.map(DesiredAnswer::Diff),
             DesiredQuery::Diff { from, to } => self.diff(from, to).await.map(DesiredAnswer::Diff),
             DesiredQuery::Confirm(query) => {
                 let confirmed = self.confirm(query.revision).await.map_err(problem)?;
@@ -56,22 +76,29 @@ impl Ledger {
             }
             DesiredQuery::Change(query) if query.dry_run => {
                 let done = self.foresee(&query, file, at).await.map_err(problem)?;
-                let after = done.change.as_ref().map(|change| understood(&change.after));
-                return Ok(Answered {
-                    would_be: Some(after.unwrap_or_else(|| understood(&done.before.objects))),
-                    answer: DesiredAnswer::Changed(what_changed(&done, true)),
-                    made: None,
-                });
+                let told = move || {
+                    let after = done.change.as_ref().map(|change| understood(&change.after));
+                    Answered {
+                        would_be: Some(after.unwrap_or_else(|| understood(&done.before.objects))),
+                        answer: DesiredAnswer::Changed(what_changed(&done, true)),
+                        made: None,
+                    }
+                };
+                return self.apart(told).await.map_err(problem);
             }
             DesiredQuery::Change(query) => {
                 let done = self.change(&query, file, at).await.map_err(problem)?;
-                let made = done.change.as_ref();
-                return Ok(Answered {
-                    made: made
-                        .map(|change| format!("revision {}: {}", change.head.revision, told(&change.record))),
-                    answer: DesiredAnswer::Changed(what_changed(&done, false)),
-                    would_be: None,
-                });
+                let told = move || {
+                    let made = done.change.as_ref();
+                    Answered {
+                        made: made.map(|change| {
+                            format!("revision {}: {}", change.head.revision, told(&change.record))
+                        }),
+                        answer: DesiredAnswer::Changed(what_changed(&done, false)),
+                        would_be: None,
+                    }
+                };
+                return self.apart(told).await.map_err(problem);
             }
         };
         Ok(Answered {
@@ -85,9 +112,12 @@ impl Ledger {
         match revision {
             Some(revision) => {
                 let (revision, objects) = self.objects_at(revision).await?;
-                Ok(state(revision, &objects))
+                self.apart(move || state(revision, &objects)).await
             }
-            None => Ok(in_force(&self.current().await?)),
+            None => {
+                let current = self.current().await?;
+                self.apart(move || in_force(&current)).await
+            }
         }
     }
 
@@ -98,12 +128,29 @@ impl Ledger {
         })
     }
 
+    /// What a change made different. Of the oldest that is kept: what it was about, for what was before is gone.
+    async fn one_change(&self, revision: u64) -> Result<Difference, DesiredError> {
+        let before = revision.saturating_sub(1);
+        match self.diff(before, Some(revision)).await {
+            Err(DesiredError::Refused(Refusal::Gone { wanted, .. })) if wanted != revision => {
+                let record = self.record(revision).await?;
+                Ok(Difference {
+                    from: before,
+                    to: revision,
+                    changes: no_longer_compared(&record),
+                    note: Some(note(&record)),
+                })
+            }
+            diff => diff,
+        }
+    }
+
     async fn diff(&self, from: u64, to: Option<u64>) -> Result<Difference, DesiredError> {
         let (to, after) = match to {
             Some(to) => self.objects_at(to).await?,
             None => {
                 let current = self.current().await?;
-                (current.state.revision, current.objects)
+                (current.state.revision, current.objects.clone())
             }
         };
         let (from, before) = self.objects_at(from).await?;
@@ -111,7 +158,7 @@ impl Ledger {
         Ok(Difference {
             from,
             to,
-            changes: difference(&before, &after),
+            changes: self.apart(move || difference(&before, &after)).await?,
             note: match follows {
                 true => Some(note(&self.record(to).await?)),
                 false => None,
@@ -163,7 +210,9 @@ fn problem(error: DesiredError) -> DesiredProblem {
         DesiredError::Refused(refusal) => (fault_of(&refusal), Vec::new()),
         DesiredError::Terms(_) => (DesiredFault::BadQuery, Vec::new()),
         DesiredError::Store(_) | DesiredError::Collecting => (DesiredFault::StoreUnavailable, Vec::new()),
-        DesiredError::Unknown(..) => (DesiredFault::OutcomeUnknown, Vec::new()),
+        DesiredError::Unknown(..) | DesiredError::Unconfirmed(..) => {
+            (DesiredFault::OutcomeUnknown, Vec::new())
+        }
         DesiredError::Damaged(_) => (DesiredFault::StoreDamaged, Vec::new()),
     };
     DesiredProblem {

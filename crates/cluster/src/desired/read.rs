@@ -19,7 +19,7 @@ const READS: usize = 5;
 /// What is in force, and where the store was when it was read.
 #[derive(Debug)]
 pub(super) struct Reading {
-    pub(super) current: Current,
+    pub(super) current: Arc<Current>,
     /// When the head was last written.
     pub(super) head_at: Option<Revision>,
     /// When garbage was last collected. Read before anything else.
@@ -43,7 +43,7 @@ impl Ledger {
 
     async fn read_once(&self) -> Result<Reading, DesiredError> {
         let garbage = self.entry(keys::GARBAGE).await?;
-        let head = self.head().await.map_err(DesiredError::Store)?;
+        let head = self.head_in_force().await?;
         let pending = self.entry(keys::PENDING).await?;
         let (state, last) = match &head {
             Some((_, head)) => {
@@ -63,12 +63,12 @@ impl Ledger {
         let pending_at = pending.as_ref().map(|entry| entry.changed);
         let pending: Option<Pending> = pending.as_ref().map(read).transpose()?;
         Ok(Reading {
-            current: Current {
+            current: Arc::new(Current {
                 pending: pending.filter(|pending| pending.revision == state.revision),
                 state,
                 objects,
                 last,
-            },
+            }),
             head_at: head.map(|(at, _)| at),
             garbage_at: garbage.as_ref().map(|entry| entry.changed),
             garbage: garbage.as_ref().map(read).transpose()?.unwrap_or_default(),
@@ -85,8 +85,43 @@ impl Ledger {
             return Ok((0, BTreeMap::new()));
         }
         self.kept(revision).await?;
+        match self.all_at(revision).await {
+            // It may have been collected meanwhile.
+            Err(DesiredError::Damaged(why)) => {
+                self.kept(revision).await?;
+                Err(DesiredError::Damaged(why))
+            }
+            all => Ok((revision, all?)),
+        }
+    }
+
+    async fn all_at(&self, revision: u64) -> Result<BTreeMap<Name, Object>, DesiredError> {
         let (state, _) = self.state_at(revision).await?;
-        Ok((revision, self.objects(&state).await?))
+        self.objects(&state).await
+    }
+
+    /// The digests of the load balancers of a revision.
+    pub(super) async fn digests_at(&self, revision: u64) -> Result<BTreeMap<Name, Digest>, DesiredError> {
+        if revision == 0 {
+            return Ok(BTreeMap::new());
+        }
+        self.kept(revision).await?;
+        Ok(self.state_at(revision).await?.0.objects)
+    }
+
+    /// One load balancer: as known, or read.
+    pub(super) async fn one(&self, name: &Name, digest: Digest) -> Result<Object, DesiredError> {
+        let key = (name.clone(), digest);
+        let known = self
+            .known
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .get(&key)
+            .cloned();
+        if let Some(object) = known {
+            return Ok(object);
+        }
+        Ok(self.object(key.0, digest).await?.1)
     }
 
     /// The change that made a revision.
@@ -106,30 +141,47 @@ impl Ledger {
     /// # Errors
     /// [`DesiredError`].
     pub async fn history(&self, last: usize) -> Result<Vec<LogRecord>, DesiredError> {
-        let Some((_, head)) = self.head().await? else {
+        let Some((_, head)) = self.head_in_force().await? else {
             return Ok(Vec::new());
         };
-        let oldest = keys::block_of(garbage::oldest_kept(head.revision));
+        let oldest = garbage::oldest_kept(head.revision, self.cut().await?);
         let mut found = Vec::new();
-        for block in (oldest..=keys::block_of(head.revision)).rev() {
+        for block in (keys::block_of(oldest)..=keys::block_of(head.revision)).rev() {
             if found.len() >= last {
                 break;
             }
             found.extend(self.block(block).await?.into_iter().rev());
         }
+        found.retain(|record: &LogRecord| record.revision >= oldest);
         found.truncate(last);
         Ok(found)
     }
 
-    /// The head, and when it was written.
+    /// The head, and when it was written; as if there were none where it cannot be read.
     pub(super) async fn head(&self) -> Result<Option<(Revision, Head)>, StoreError> {
         let entry = self.space.store().get(&self.space.key(keys::HEAD)).await?;
         Ok(entry.and_then(|entry| Some((entry.changed, serde_json::from_slice(&entry.value).ok()?))))
     }
 
+    /// The same, where it matters whether there is one.
+    async fn head_in_force(&self) -> Result<Option<(Revision, Head)>, DesiredError> {
+        let Some(entry) = self.entry(keys::HEAD).await? else {
+            return Ok(None);
+        };
+        Ok(Some((entry.changed, read(&entry)?)))
+    }
+
+    /// The revision before which the history was cut for its bytes; 0 where it was not, and where what stands there is no
+    /// revision: then what is asked for and gone is told to be damaged, until the next cut writes it anew.
+    pub(super) async fn cut(&self) -> Result<u64, DesiredError> {
+        let entry = self.entry(keys::OLDEST).await?;
+        let cut = entry.and_then(|entry| serde_json::from_slice(&entry.value).ok());
+        Ok(cut.unwrap_or_default())
+    }
+
     async fn kept(&self, revision: u64) -> Result<(), DesiredError> {
-        let newest = self.head().await?.map_or(0, |(_, head)| head.revision);
-        let oldest = garbage::oldest_kept(newest);
+        let newest = self.head_in_force().await?.map_or(0, |(_, head)| head.revision);
+        let oldest = garbage::oldest_kept(newest, self.cut().await?);
         match revision >= 1 && (oldest..=newest).contains(&revision) {
             true => Ok(()),
             false => Err(Refusal::Gone {
@@ -191,7 +243,9 @@ impl Ledger {
         let missing = || DesiredError::Damaged(format!("the content of `{name}`, {digest}, is not there"));
         let json: Arc<str> = String::from_utf8_lossy(&entry.ok_or_else(missing)?.value).into();
         let other = || DesiredError::Damaged(format!("the content of `{name}` is not that of {digest}"));
-        let object = Object::read(&name, digest, &json).ok_or_else(other)?;
+        let (of, text) = (name.clone(), json.clone());
+        let read = self.apart(move || Object::read(&of, digest, &text)).await?;
+        let object = read.ok_or_else(other)?;
         Ok((name, object))
     }
 }
@@ -206,7 +260,7 @@ async fn one(reads: &mut JoinSet<Read>) -> Result<Option<(Name, Object)>, Desire
     }
 }
 
-fn read<T: DeserializeOwned>(entry: &Entry) -> Result<T, DesiredError> {
+pub(super) fn read<T: DeserializeOwned>(entry: &Entry) -> Result<T, DesiredError> {
     serde_json::from_slice(&entry.value)
         .map_err(|error| DesiredError::Damaged(format!("{}: {error}", entry.key)))
 }

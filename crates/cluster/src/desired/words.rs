@@ -80,6 +80,15 @@ pub(super) fn difference(before: &BTreeMap<Name, Object>, after: &BTreeMap<Name,
     lines
 }
 
+/// The same of a change where what was before is no longer kept.
+pub(super) fn no_longer_compared(record: &LogRecord) -> Vec<String> {
+    let lines = record.changed.iter().map(|(name, digest)| match digest {
+        Some(_) => format!("{name}: set; what it was before is no longer kept"),
+        None => format!("{name}: deleted; what it was is no longer kept"),
+    });
+    lines.collect()
+}
+
 /// Those that this version can read.
 pub(super) fn understood(objects: &BTreeMap<Name, Object>) -> BTreeMap<Name, Arc<LoadBalancer>> {
     let balancers = objects.iter();

@@ -40,7 +40,7 @@ async fn read_all(space: &Space, keys: &[Key]) -> Result<Answer, StoreError> {
     let mut entries = Vec::with_capacity(keys.len());
     for key in keys {
         let entry = space.store().get(&space.key(&key.path())).await?;
-        entries.push(entry.map(|entry| (entry.changed.0, read(key, &entry.value))));
+        entries.push(entry.map(|entry| (entry.changed.0, read(key, &entry))));
     }
     Ok(Answer::Read(entries))
 }

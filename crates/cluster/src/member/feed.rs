@@ -26,7 +26,7 @@ struct Watched {
 impl Watched {
     fn start(space: &Space, path: &str) -> Result<Self, StoreError> {
         Ok(Self {
-            follow: space.store().follow(&space.key(path))?,
+            follow: space.follow(path)?,
             listed: false,
             cut_off: false,
         })
@@ -72,7 +72,11 @@ impl Feed {
         match followed {
             Followed::Listed(listing) => {
                 watched.listed = true;
-                events.push(Event::Listed(read_listing(&self.space, prefix, listing)));
+                events.push(Event::Listed(read_listing(&self.space, prefix, listing, false)));
+            }
+            Followed::Another(listing) => {
+                watched.listed = true;
+                events.push(Event::Listed(read_listing(&self.space, prefix, listing, true)));
             }
             Followed::Changed(changes) => {
                 events.push(Event::Changes(read_changes(&self.space, prefix, &changes)));
@@ -96,15 +100,16 @@ impl Feed {
     }
 }
 
-fn read_listing(space: &Space, prefix: Prefix, listing: store::Listing) -> Listing {
+fn read_listing(space: &Space, prefix: Prefix, listing: store::Listing, another: bool) -> Listing {
     let entries = listing.entries.iter().filter_map(|entry| {
         let key = Key::parse(space.path_of(entry)?)?;
-        let value = read(&key, &entry.value);
+        let value = read(&key, entry);
         Some((key, entry.changed.0, value))
     });
     Listing {
         prefix,
         revision: listing.revision.0,
+        another,
         entries: entries.collect(),
     }
 }
@@ -113,7 +118,7 @@ fn read_changes(space: &Space, prefix: Prefix, changes: &store::Changes) -> Chan
     let read = |event: &store::Event| {
         let key = Key::parse(space.path(event.key())?)?;
         let value = match event {
-            store::Event::Put(entry) => Some(read(&key, &entry.value)),
+            store::Event::Put(entry) => Some(read(&key, entry)),
             store::Event::Deleted { .. } => None,
         };
         Some((key, value))
@@ -126,9 +131,11 @@ fn read_changes(space: &Space, prefix: Prefix, changes: &store::Changes) -> Chan
 }
 
 /// What stands there; [`Value::Foreign`] when this version cannot read it.
-pub(crate) fn read(key: &Key, json: &[u8]) -> Value {
-    key.read(json).unwrap_or_else(|error| {
+pub(crate) fn read(key: &Key, entry: &store::Entry) -> Value {
+    key.read(&entry.value).unwrap_or_else(|error| {
         tracing::warn!("what stands under {} cannot be read: {error}", key.path());
-        Value::Foreign
+        Value::Foreign {
+            leased: entry.lease.is_some(),
+        }
     })
 }

@@ -3,8 +3,11 @@
 //! Both come in any order: an own order may be seen in the store before its answer is here, or long after. Revisions
 //! say which is newer, and while an own order is on its way, what is seen of the same key waits for its answer, so
 //! that the operator who gave it is the one it is told of.
+//!
+//! What a listing does not name was ended or lost ([`Silence`](super::Silence)). What was lost stays in force here, and
+//! is [`lacking`](Book::lacking) in the store until somebody has written it, or a later listing says that it was ended.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use model::state::{Override, Overrides, RouteOrder, Timestamp};
 
@@ -29,6 +32,23 @@ impl InForce {
         expires.is_some_and(|at| at <= now)
     }
 
+    /// Whether it says that an order was ended, by any clock.
+    pub(super) fn has_ended(&self) -> bool {
+        let (since, expires) = match self {
+            Self::Backend(order) => (order.since, order.expires),
+            Self::Route(order) => (order.since, order.expires),
+        };
+        expires.is_some_and(|at| at <= since)
+    }
+
+    /// Who gave it.
+    pub(super) fn by(&self) -> &str {
+        match self {
+            Self::Backend(order) => &order.by,
+            Self::Route(order) => &order.by,
+        }
+    }
+
     pub(super) fn json(&self) -> Vec<u8> {
         let json = match self {
             Self::Backend(order) => serde_json::to_vec(order),
@@ -49,12 +69,16 @@ pub struct Book {
     ahead: BTreeMap<OrderKey, u64>,
     /// Own orders on their way, and what was seen of the same keys since.
     given: BTreeMap<OrderKey, OnTheWay>,
+    /// In force here, and lost by the store.
+    lacking: BTreeSet<OrderKey>,
 }
 
 #[derive(Clone, Debug, Default)]
 struct OnTheWay {
     count: usize,
     seen: Option<(u64, Option<InForce>)>,
+    /// It set out when the store was another one: which of them takes it nobody knows, nor whose revision is told.
+    of_before: bool,
 }
 
 impl Book {
@@ -84,11 +108,19 @@ impl Book {
 
     /// What came of an own order; `None`: it was not taken, or nobody knows.
     pub fn end(&mut self, key: &OrderKey, given: Option<Given>) {
-        if let Some(Given { revision, order }) = given
-            && revision > self.known(key)
-        {
-            self.ahead.insert(key.clone(), revision);
-            self.set(key, order);
+        let of_before = self.given.get(key).is_some_and(|given| given.of_before);
+        match given {
+            Some(Given { order, .. }) if of_before => {
+                self.set(key, order);
+                if self.has(key) {
+                    self.lacking.insert(key.clone());
+                }
+            }
+            Some(Given { revision, order }) if revision > self.known(key) => {
+                self.ahead.insert(key.clone(), revision);
+                self.set(key, order);
+            }
+            _ => {}
         }
         let Some(on_the_way) = self.given.get_mut(key) else {
             return;
@@ -122,18 +154,24 @@ impl Book {
                 }
                 self.seen = revision;
             }
-            Seen::All(revision, orders) => {
-                if revision < self.seen {
-                    // The store went back.
+            Seen::All(revision, orders, silence) => {
+                if silence.another {
                     self.ahead.clear();
+                    for on_the_way in self.given.values_mut() {
+                        on_the_way.of_before = true;
+                    }
                 }
-                let kept = self.ahead.iter().filter(|(_, known)| **known > revision);
-                let kept: Vec<_> = kept.map(|(key, _)| (key.clone(), self.get(key))).collect();
-                self.overrides = Overrides::default();
-                for (key, order) in orders {
-                    self.set(&key, Some(order));
+                let newer = self.ahead.iter().filter(|(_, known)| **known > revision);
+                let newer: Vec<_> = newer.map(|(key, _)| (key.clone(), self.get(key))).collect();
+                if silence.lost {
+                    let backends = self.overrides.backends.keys().cloned().map(OrderKey::Backend);
+                    let routes = self.overrides.routes.keys().cloned().map(OrderKey::Route);
+                    self.lacking = backends.chain(routes).collect();
+                } else {
+                    self.overrides = Overrides::default();
+                    self.lacking.clear();
                 }
-                for (key, order) in kept {
+                for (key, order) in orders.into_iter().chain(newer) {
                     self.set(&key, order);
                 }
                 for on_the_way in self.given.values_mut() {
@@ -141,10 +179,31 @@ impl Book {
                 }
                 self.seen = revision;
             }
+            Seen::Still | Seen::CutOff => {}
         }
         let (seen, given) = (self.seen, &self.given);
         self.ahead
             .retain(|key, revision| *revision > seen || given.contains_key(key));
+    }
+
+    /// Orders that are in force here, and that the store has lost. Those whose time is over at `now` are forgotten.
+    pub fn lacking(&mut self, now: Timestamp) -> Vec<(OrderKey, InForce)> {
+        let mut lacking = Vec::new();
+        for key in std::mem::take(&mut self.lacking) {
+            match self.get(&key) {
+                Some(order) if !order.is_over(now) => lacking.push((key, order)),
+                _ => self.set(&key, None),
+            }
+        }
+        self.lacking = lacking.iter().map(|(key, _)| key.clone()).collect();
+        lacking
+    }
+
+    /// About these the store says something again.
+    pub fn restored(&mut self, keys: &[OrderKey]) {
+        for key in keys {
+            self.lacking.remove(key);
+        }
     }
 
     /// The revision up to which a key is known.
@@ -157,6 +216,18 @@ impl Book {
         }
     }
 
+    /// Orders that stand, those whose time is over included.
+    #[must_use]
+    pub fn count(&self) -> usize {
+        self.overrides.backends.len() + self.overrides.routes.len()
+    }
+
+    /// Whether an order stands about this.
+    #[must_use]
+    pub fn has(&self, key: &OrderKey) -> bool {
+        self.get(key).is_some()
+    }
+
     fn get(&self, key: &OrderKey) -> Option<InForce> {
         match key {
             OrderKey::Backend(key) => self.overrides.backends.get(key).cloned().map(InForce::Backend),
@@ -165,6 +236,7 @@ impl Book {
     }
 
     fn set(&mut self, key: &OrderKey, order: Option<InForce>) {
+        self.lacking.remove(key);
         match (key, order) {
             (OrderKey::Backend(key), Some(InForce::Backend(order))) => {
                 self.overrides.backends.insert(key.clone(), order);
@@ -181,8 +253,14 @@ impl Book {
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
-    use super::super::of_route;
+    use super::super::{Silence, of_route};
     use super::*;
+
+    /// After a short absence, of a store whose revisions go on.
+    const SHORT: Silence = Silence {
+        another: false,
+        lost: true,
+    };
 
     fn order(by: &str) -> InForce {
         InForce::Route(RouteOrder {
@@ -263,13 +341,125 @@ mod tests {
         let mut book = Book::default();
         book.begin(&key);
         book.end(&key, given(10, "own"));
-        book.see(Seen::All(8, vec![(key.clone(), order("old"))]));
+        let old = vec![(key.clone(), Some(order("old")))];
+        book.see(Seen::All(8, old.clone(), Silence::END));
         assert_eq!(who(&book).as_deref(), Some("own"));
-        book.see(Seen::All(12, Vec::new()));
+        book.see(Seen::All(8, old, SHORT));
+        assert_eq!(who(&book).as_deref(), Some("own"));
+        book.see(Seen::All(12, Vec::new(), Silence::END));
         assert_eq!(who(&book), None);
-        book.see(Seen::All(3, vec![(key, order("restored"))]));
+        let restored = vec![(key, Some(order("restored")))];
+        book.see(Seen::All(3, restored, Silence::LOSS));
         assert_eq!(who(&book).as_deref(), Some("restored"));
         book.see(seen(4, Some("next")));
         assert_eq!(who(&book).as_deref(), Some("next"));
+    }
+
+    fn lacking(book: &mut Book, now: u64) -> Vec<String> {
+        let lacking = book.lacking(Timestamp(now)).into_iter();
+        lacking.map(|(key, _)| key.path()).collect()
+    }
+
+    fn lasting(until: u64) -> Option<InForce> {
+        match order("alice") {
+            InForce::Route(order) => Some(InForce::Route(RouteOrder {
+                expires: Some(Timestamp(until)),
+                ..order
+            })),
+            InForce::Backend(_) => unreachable!(),
+        }
+    }
+
+    /// Scenario: the store is another one. What it says counts, also that an order was ended; of what it says nothing,
+    /// the order stands and is to be written, until somebody has, or its time is over.
+    #[test]
+    fn another_store_ends_no_order_by_its_silence() {
+        let [canary, lost, ended, short] =
+            ["canary", "lost", "ended", "short"].map(|route| of_route("shop", route));
+        let mut book = Book::default();
+        let all = [
+            (canary.clone(), Some(order("before"))),
+            (lost.clone(), Some(order("alice"))),
+            (ended.clone(), Some(order("alice"))),
+            (short.clone(), lasting(20)),
+        ];
+        book.see(Seen::All(100, all.into(), Silence::END));
+        assert!(lacking(&mut book, 5).is_empty());
+        let other = [(canary.clone(), Some(order("restored"))), (ended.clone(), None)];
+        book.see(Seen::All(7, other.into(), Silence::LOSS));
+        assert_eq!(who(&book).as_deref(), Some("restored"));
+        assert!(book.has(&lost) && !book.has(&ended));
+        assert_eq!(
+            lacking(&mut book, 5),
+            ["orders/routes/shop/lost", "orders/routes/shop/short"]
+        );
+        assert_eq!(lacking(&mut book, 20), ["orders/routes/shop/lost"]);
+        assert!(!book.has(&short), "its time is over");
+
+        // Listed anew before it was written: still not ended.
+        let listed = vec![(canary.clone(), Some(order("restored")))];
+        book.see(Seen::All(8, listed.clone(), SHORT));
+        assert!(book.has(&lost) && !lacking(&mut book, 5).is_empty());
+        book.restored(std::slice::from_ref(&lost));
+        assert!(book.has(&lost) && lacking(&mut book, 5).is_empty());
+        book.see(Seen::Some(9, vec![(lost.clone(), None)]));
+        assert!(!book.has(&lost), "ended by somebody");
+    }
+
+    /// Scenario: an order is lost, and before this node could write it again, it is away for so long that others may have
+    /// written and ended it: what is lacking is not for ever.
+    #[test]
+    fn what_is_lacking_ends_with_a_long_absence() {
+        let lost = of_route("shop", "lost");
+        let mut book = Book::default();
+        let all = vec![(lost.clone(), Some(order("alice")))];
+        book.see(Seen::All(100, all, Silence::END));
+        book.see(Seen::All(7, Vec::new(), Silence::LOSS));
+        book.see(Seen::CutOff);
+        book.see(Seen::Still);
+        assert_eq!(lacking(&mut book, 5), ["orders/routes/shop/lost"]);
+        book.see(Seen::All(900, Vec::new(), Silence::END));
+        assert!(!book.has(&lost) && lacking(&mut book, 5).is_empty());
+    }
+
+    /// Scenario: the same, and somebody ends or changes a lost order before it is written again.
+    #[test]
+    fn what_is_ordered_in_another_store_counts() {
+        let canary = of_route("shop", "canary");
+        for by in [None, Some("bob")] {
+            let mut book = Book::default();
+            let all = vec![(canary.clone(), Some(order("alice")))];
+            book.see(Seen::All(100, all, Silence::END));
+            book.see(Seen::All(7, Vec::new(), Silence::LOSS));
+            book.see(seen(8, by));
+            assert_eq!(who(&book).as_deref(), by);
+            assert!(lacking(&mut book, 5).is_empty());
+        }
+    }
+
+    /// Scenario: an own order is on its way while the store becomes another one, and each of the two may have taken it.
+    #[test]
+    fn an_own_order_outlives_the_store_that_took_it() {
+        let key = of_route("shop", "canary");
+        let begun = || {
+            let mut book = Book::default();
+            book.see(Seen::All(100, Vec::new(), Silence::END));
+            book.begin(&key);
+            book.see(Seen::All(7, Vec::new(), Silence::LOSS));
+            book
+        };
+        let mut book = begun();
+        book.end(&key, given(101, "own"));
+        assert_eq!(who(&book).as_deref(), Some("own"));
+        assert_eq!(lacking(&mut book, 5).len(), 1, "the former one took it");
+        book.see(seen(9, Some("own")));
+        book.see(seen(10, Some("bob")));
+        assert_eq!(who(&book).as_deref(), Some("bob"), "its revisions are smaller");
+
+        let mut book = begun();
+        book.see(seen(8, Some("own")));
+        book.end(&key, given(8, "own"));
+        assert_eq!(who(&book).as_deref(), Some("own"));
+        assert!(lacking(&mut book, 5).is_empty(), "the new one has it");
     }
 }

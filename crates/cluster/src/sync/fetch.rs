@@ -53,12 +53,15 @@ impl Pushed {
     }
 }
 
+/// Texts by their digests.
+type Fresh = BTreeMap<Digest, Bytes>;
+
 /// A revision, ready to be served.
 pub(super) struct Fetched {
     pub(super) state: State,
     pub(super) read: Read,
     /// The objects that were not known before.
-    pub(super) fresh: BTreeMap<Digest, Bytes>,
+    pub(super) fresh: Fresh,
     /// When its change was written, since the Unix epoch; where its record was at hand.
     pub(super) written: Option<Duration>,
 }
@@ -70,8 +73,8 @@ pub(super) enum Failed {
     Store(StoreError),
     /// What should be in the store is not there, or not what it should be.
     Missing(String),
-    /// A load balancer cannot be read; every error.
-    Wrong(Vec<String>),
+    /// Of this state, not everything can be read and served.
+    Wrong(State, Parsed),
 }
 
 impl From<StoreError> for Failed {
@@ -85,18 +88,18 @@ impl fmt::Display for Failed {
         match self {
             Self::Store(error) => error.fmt(f),
             Self::Missing(what) => f.write_str(what),
-            Self::Wrong(reasons) => f.write_str(&reasons.join("; ")),
+            Self::Wrong(_, parsed) => f.write_str(&parsed.reasons.join("; ")),
         }
     }
 }
 
-impl Failed {
-    pub(super) fn reasons(self) -> Vec<String> {
-        match self {
-            Self::Wrong(reasons) => reasons,
-            other => vec![other.to_string()],
-        }
-    }
+/// What came of reading load balancers.
+#[derive(Debug, Default)]
+pub(super) struct Parsed {
+    /// Those that could be read, also such whose files this node lacks.
+    pub(super) read: Read,
+    /// Every error.
+    pub(super) reasons: Vec<String>,
 }
 
 impl Sync {
@@ -116,14 +119,20 @@ impl Sync {
             }
         }
         let texts = self.texts(&missing).await?;
-        let fresh = missing
-            .iter()
-            .zip(&texts)
-            .map(|((_, digest), text)| (*digest, text.clone()));
-        let fresh = fresh.collect();
-        let parsed = tokio::task::spawn_blocking(move || parse_all(missing, &texts)).await;
-        let parsed = parsed.map_err(|error| Failed::Missing(format!("a fault of Evenkeel: {error}")))?;
-        read.extend(parsed.map_err(Failed::Wrong)?);
+        // For many of them it takes long, and the connection to the store lives on the threads of this task.
+        let parsed = tokio::task::spawn_blocking(move || -> Result<(Parsed, Fresh), Failed> {
+            let texts = whole(&missing, texts)?;
+            let digests = missing.iter().map(|(_, digest)| *digest);
+            let fresh = digests.zip(texts.iter().cloned()).collect();
+            Ok((parse_all(missing, &texts), fresh))
+        });
+        let fault = |error| Failed::Missing(format!("a fault of Evenkeel: {error}"));
+        let (parsed, fresh) = parsed.await.map_err(fault)??;
+        read.extend(parsed.read);
+        if !parsed.reasons.is_empty() {
+            let reasons = parsed.reasons;
+            return Err(Failed::Wrong(state, Parsed { read, reasons }));
+        }
         Ok(Fetched {
             state,
             read,
@@ -174,8 +183,8 @@ impl Sync {
         Ok(entry.and_then(|entry| serde_json::from_slice(&entry.value).ok()))
     }
 
-    /// The texts of objects, in the order asked for.
-    async fn texts(&self, wanted: &[(Name, Digest)]) -> Result<Vec<Bytes>, Failed> {
+    /// What stands under the digests of objects, in the order asked for.
+    async fn texts(&self, wanted: &[(Name, Digest)]) -> Result<Vec<Option<Bytes>>, Failed> {
         let mut texts: Vec<Option<Bytes>> = wanted
             .iter()
             .map(|(_, digest)| self.pushed.objects.get(digest).cloned())
@@ -198,50 +207,60 @@ impl Sync {
                 ended.map_err(|error| Failed::Missing(format!("a fault of Evenkeel: {error}")))?;
             texts[at] = entry?.map(|entry| entry.value);
         }
-        let whole = texts.into_iter().zip(wanted).map(|(text, (name, digest))| {
-            let text =
-                text.filter(|text| std::str::from_utf8(text).is_ok_and(|text| Digest::of(text) == *digest));
-            text.ok_or_else(|| {
-                Failed::Missing(format!(
-                    "the content of load balancer `{name}` is not in the store"
-                ))
-            })
-        });
-        whole.collect()
+        Ok(texts)
     }
 }
 
-/// A head as it stands in the store.
+/// The texts of objects, when all of them are there and are what their digests name.
+fn whole(wanted: &[(Name, Digest)], texts: Vec<Option<Bytes>>) -> Result<Vec<Bytes>, Failed> {
+    let whole = texts.into_iter().zip(wanted).map(|(text, (name, digest))| {
+        let text =
+            text.filter(|text| std::str::from_utf8(text).is_ok_and(|text| Digest::of(text) == *digest));
+        text.ok_or_else(|| {
+            Failed::Missing(format!(
+                "the content of load balancer `{name}` is not in the store"
+            ))
+        })
+    });
+    whole.collect()
+}
+
+/// A head as it stands in the store. Before the first change there is none: one of revision 0 was written by nobody who
+/// works as agreed.
 pub(super) fn head(value: &[u8]) -> Found {
-    serde_json::from_slice(value).map_or(Found::Unreadable, Found::Head)
+    let head = serde_json::from_slice(value).ok();
+    let head = head.filter(|head: &Head| head.revision > 0);
+    head.map_or(Found::Unreadable, Found::Head)
 }
 
 /// Reads load balancers, each with the digest of its text; every error of all of them.
-pub(super) fn parse_all(wanted: Vec<(Name, Digest)>, texts: &[Bytes]) -> Result<Read, Vec<String>> {
-    let mut read = Read::new();
-    let mut reasons = Vec::new();
+pub(super) fn parse_all(wanted: Vec<(Name, Digest)>, texts: &[Bytes]) -> Parsed {
+    let Parsed {
+        mut read,
+        mut reasons,
+    } = Parsed::default();
     for ((name, digest), text) in wanted.into_iter().zip(texts) {
         match parse(&name, text) {
-            Ok(balancer) => _ = read.insert(name, (digest, Arc::new(balancer))),
+            Ok(balancer) => {
+                let (balancer, errors) = with_files(&name, balancer);
+                reasons.extend(errors);
+                read.extend(balancer.map(|balancer| (name, (digest, balancer))));
+            }
             Err(errors) => reasons.extend(errors),
         }
     }
     reasons.truncate(MAX_REASONS);
-    match reasons.is_empty() {
-        true => Ok(read),
-        false => Err(reasons),
-    }
+    Parsed { read, reasons }
 }
 
 fn parse(name: &Name, text: &[u8]) -> Result<LoadBalancer, Vec<String>> {
     let text = std::str::from_utf8(text).map_err(|_| vec![format!("load balancer `{name}` is not UTF-8")])?;
-    let balancer = parse_balancer(name, text, "the store")
-        .map_err(|errors| errors.iter().map(ToString::to_string).collect::<Vec<_>>())?;
-    with_files(name, balancer)
+    parse_balancer(name, text, "the store")
+        .map_err(|errors| errors.iter().map(ToString::to_string).collect::<Vec<_>>())
 }
 
-/// Reads the files whose content is a part of a load balancer, from this node's disk.
-fn with_files(name: &Name, balancer: LoadBalancer) -> Result<LoadBalancer, Vec<String>> {
+/// Reads the files whose content is a part of a load balancer, from this node's disk; and which it could not.
+fn with_files(name: &Name, balancer: LoadBalancer) -> (Option<Arc<LoadBalancer>>, Vec<String>) {
     let mut alone = Config {
         node: Node::default(),
         admin: Admin::default(),
@@ -251,19 +270,17 @@ fn with_files(name: &Name, balancer: LoadBalancer) -> Result<LoadBalancer, Vec<S
         alerts: Alerts::default(),
         load_balancers: BTreeMap::from([(name.clone(), Arc::new(balancer))]),
     };
-    let problems = alone.load_files(read_page);
-    if !problems.is_empty() {
-        return Err(problems
-            .into_iter()
-            .map(|(key, cause)| format!("{key}: {cause}"))
-            .collect());
-    }
-    let balancer = alone.load_balancers.remove(name).map(Arc::unwrap_or_clone);
-    balancer.ok_or_else(Vec::new)
+    let problems = alone.load_files(read_page).into_iter();
+    let problems = problems.map(|(key, cause)| format!("{key}: {cause}")).collect();
+    (alone.load_balancers.remove(name), problems)
 }
 
 fn read_page(path: &Path) -> Result<Vec<u8>, String> {
     use std::io::Read as _;
+    // A pipe may wait for ever to be opened, and to open a device may do something.
+    if std::fs::metadata(path).is_ok_and(|about| !about.is_file()) {
+        return Err(format!("{} is not a regular file", path.display()));
+    }
     let failed = |error: std::io::Error| format!("cannot read {}: {error}", path.display());
     let file = std::fs::File::open(path).map_err(failed)?;
     let mut bytes = Vec::new();

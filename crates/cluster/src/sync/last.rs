@@ -6,9 +6,7 @@
 //! digest of its name.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::fs::File;
-use std::io::{self, Write};
-use std::os::unix::fs::OpenOptionsExt;
+use std::io;
 use std::path::{Path, PathBuf};
 
 use bytes::Bytes;
@@ -18,6 +16,10 @@ use serde::{Deserialize, Serialize};
 
 use super::Read;
 use super::fetch::parse_all;
+use crate::disk;
+
+/// What the name of an object's file ends in.
+const OBJECT: &str = ".object";
 
 /// The file that names the others.
 const STATE: &str = "state.json";
@@ -82,9 +84,10 @@ impl Last {
             }
         }
         let wanted = state.objects.iter().map(|(name, digest)| (name.clone(), *digest));
-        match parse_all(wanted.collect(), &texts) {
-            Ok(read) => Some((state, read)),
-            Err(reasons) => self.damaged(&reasons.join("; ")),
+        let parsed = parse_all(wanted.collect(), &texts);
+        match parsed.reasons.is_empty() {
+            true => Some((state, parsed.read)),
+            false => self.damaged(&parsed.reasons.join("; ")),
         }
     }
 
@@ -116,15 +119,15 @@ impl Last {
     fn write(&self, state: &State, fresh: &BTreeMap<Digest, Bytes>) -> io::Result<()> {
         for (digest, text) in fresh {
             // Also over what is there: it may be what could not be read at the start.
-            self.replace(&self.object(*digest), text)?;
+            disk::replace(&self.object(*digest), text)?;
         }
         let file = StateFile {
             version: VERSION,
             revision: state.revision,
             load_balancers: state.objects.clone(),
         };
-        self.replace(&self.folder.join(STATE), &serde_json::to_vec(&file)?)?;
-        File::open(&self.folder)?.sync_all()?;
+        disk::replace(&self.folder.join(STATE), &serde_json::to_vec(&file)?)?;
+        disk::sync(&self.folder)?;
         self.clean(state)
     }
 
@@ -137,7 +140,11 @@ impl Last {
             .collect();
         for entry in std::fs::read_dir(&self.folder)? {
             let path = entry?.path();
-            let is_object = path.extension().is_some_and(|extension| extension == "object");
+            let name = path.to_string_lossy();
+            // Nobody else writes objects: what is being written was left by a crash.
+            let (object, new) = (OBJECT, disk::NEW);
+            let is_object =
+                name.ends_with(object) || name.strip_suffix(new).is_some_and(|name| name.ends_with(object));
             if is_object && !wanted.contains(&path) {
                 std::fs::remove_file(&path)?;
             }
@@ -145,20 +152,7 @@ impl Last {
         Ok(())
     }
 
-    fn replace(&self, path: &Path, content: &[u8]) -> io::Result<()> {
-        let beside = self.folder.join("new");
-        let mut out = File::options()
-            .create(true)
-            .truncate(true)
-            .write(true)
-            .mode(0o600)
-            .open(&beside)?;
-        out.write_all(content)?;
-        out.sync_all()?;
-        std::fs::rename(&beside, path)
-    }
-
     fn object(&self, digest: Digest) -> PathBuf {
-        self.folder.join(format!("{digest}.object"))
+        self.folder.join(format!("{digest}{OBJECT}"))
     }
 }

@@ -201,12 +201,13 @@ fn a_verdict_that_arrives_late_is_refused() {
     watcher.end();
 }
 
+/// What stands; what cannot be read is none.
 async fn verdict(store: &Store, backend: &Backend) -> Option<VerdictRecord> {
     let space = Space::new(store.clone(), PREFIX);
     let key = Key::Verdict(backend.id("shop"));
     let entry = store.get(&space.key(&key.path())).await.unwrap()?;
-    match key.read(&entry.value).unwrap() {
-        Value::Verdict(verdict) => Some(verdict),
+    match key.read(&entry.value) {
+        Ok(Value::Verdict(verdict)) => Some(verdict),
         _ => None,
     }
 }
@@ -236,4 +237,109 @@ fn a_store_that_forgot_everything_is_told_again() {
     wait_until("all verdicts stand again", || all_stand().then_some(()));
     println!("an empty store: all verdicts again after {:?}", back.elapsed());
     watcher.end();
+}
+
+/// Somebody writes what nobody can read under the keys of leader, round, a worker, an assignment and a verdict. Somebody
+/// leads all the same, everything is given out and written again, and what a dead one had is given to others.
+#[test]
+fn what_cannot_be_read_stops_nobody() {
+    let etcd = Etcd::start(1);
+    let backends = Backend::many(12);
+    let wanted = wanted(&["shop"], &backends);
+    let mut nodes = three(&etcd, &wanted);
+    let store = Store::etcd(EtcdSettings::new(etcd.endpoints())).unwrap();
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()
+        .unwrap();
+    let all_stand = || {
+        let of = |backend| runtime.block_on(verdict(&store, backend));
+        backends.iter().all(|backend| of(backend).is_some()).then_some(())
+    };
+    wait_until("all verdicts stand", all_stand);
+    let space = Space::new(store.clone(), PREFIX);
+    let scribble = |key: Key| {
+        let put = store::Transaction::new().put(space.key(&key.path()), "x");
+        runtime.block_on(store.commit(put)).unwrap();
+    };
+    let epoch = nodes[0].status.borrow().epoch.unwrap();
+    scribble(Key::Leader);
+    scribble(Key::Round);
+    scribble(Key::Worker(nodes[0].name()));
+    scribble(Key::Assignment(nodes[1].name()));
+    scribble(Key::Verdict(backends[0].id("shop")));
+    let scribbled = Instant::now();
+    let led = |node: &Node| node.status.borrow().epoch.is_some_and(|now| now > epoch);
+    wait_until("somebody leads again", || nodes.iter().any(led).then_some(()));
+    wait_until("all have their share", || {
+        let whole = |node: &Node| node.status.borrow().slots_unchecked == 0;
+        (nodes.iter().all(whole) && is_shared_out(&nodes, 3)).then_some(())
+    });
+    println!(
+        "what cannot be read: all shared out after {:?}",
+        scribbled.elapsed()
+    );
+    wait_until("all verdicts stand again", all_stand);
+    let dead = nodes.remove(2);
+    let mut its: Vec<Backend> = backends;
+    its.retain(|backend| may_check(&dead, backend.address));
+    dead.crash();
+    let gap = all_asked_again(&its, Instant::now());
+    wait_until("two have everything", || is_shared_out(&nodes, 2).then_some(()));
+    println!("and a death after that: no check for {gap:?} at most");
+}
+
+/// Another etcd takes the place of the first while everybody is cut off. It knows nothing of them, and it is further
+/// than the first was: what was seen of that one would still seem to be the newest. All begin anew with it.
+#[test]
+fn a_store_that_was_replaced_and_overtaken_is_begun_with_anew() {
+    let (mut first, second) = (Etcd::start(1), Etcd::start(1));
+    let line = Line::to(address(&first));
+    let backends = Backend::many(6);
+    let wanted = wanted(&["shop"], &backends);
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()
+        .unwrap();
+    let put = |etcd: &Etcd, key: &str, times: usize| {
+        runtime.block_on(async {
+            let store = Store::etcd(EtcdSettings::new(etcd.endpoints())).unwrap();
+            for _ in 0..times {
+                let put = store::Transaction::new().put(format!("{PREFIX}{key}"), "some");
+                store.commit(put).await.unwrap();
+            }
+        });
+    };
+    put(&first, "identity", 1);
+    let endpoints = vec![format!("http://{}", line.address)];
+    let start = |name, does| Node::start(endpoints.clone(), name, does, wanted.clone());
+    let nodes = [
+        start("a", Does::Orchestrate),
+        start("b", Does::Orchestrate),
+        start("lb", Does::Balance),
+    ];
+    wait_until("two share the work", || is_shared_out(&nodes, 2).then_some(()));
+    let watcher = watch(&nodes, &backends);
+    put(&second, "other", 2000);
+    put(&second, "identity", 1);
+    first.members[0].crash();
+    line.lead_to(address(&second));
+    let replaced = Instant::now();
+    let store = Store::etcd(EtcdSettings::new(second.endpoints()));
+    let store = runtime.block_on(async { store }).unwrap();
+    wait_until("all verdicts stand in the other one", || {
+        let of = |backend| runtime.block_on(verdict(&store, backend));
+        backends.iter().all(|backend| of(backend).is_some()).then_some(())
+    });
+    wait_until("two share the work again", || {
+        is_shared_out(&nodes, 2).then_some(())
+    });
+    println!("another store: all as before after {:?}", replaced.elapsed());
+    let since = Instant::now();
+    all_asked_again(&backends, since);
+    watcher.end();
+}
+
+fn address(etcd: &Etcd) -> std::net::SocketAddr {
+    etcd.endpoints()[0].trim_start_matches("http://").parse().unwrap()
 }

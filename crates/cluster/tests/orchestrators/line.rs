@@ -10,6 +10,7 @@ struct Hold(Arc<(Mutex<bool>, Condvar)>);
 pub(crate) struct Line {
     pub(crate) address: SocketAddr,
     hold: Hold,
+    to: Arc<Mutex<SocketAddr>>,
 }
 
 impl Line {
@@ -18,11 +19,13 @@ impl Line {
         let address = listener.local_addr().unwrap();
         let hold = Hold::default();
         let held = hold.clone();
+        let to = Arc::new(Mutex::new(server));
+        let target = to.clone();
         // Ends with the process of the test: nobody is told, and it holds nothing but a port.
         std::thread::spawn(move || {
             for client in listener.incoming() {
                 let (client, held) = (client.unwrap(), held.clone());
-                let Ok(server) = TcpStream::connect(server) else {
+                let Ok(server) = TcpStream::connect(*target.lock().unwrap()) else {
                     continue;
                 };
                 let (back, there) = (server.try_clone().unwrap(), client.try_clone().unwrap());
@@ -31,7 +34,12 @@ impl Line {
                 std::thread::spawn(move || pump(back, there, &held));
             }
         });
-        Self { address, hold }
+        Self { address, hold, to }
+    }
+
+    /// Who connects from now on is led to another server.
+    pub(crate) fn lead_to(&self, server: SocketAddr) {
+        *self.to.lock().unwrap() = server;
     }
 
     pub(crate) fn hold(&self) {

@@ -6,7 +6,7 @@ use std::sync::{Arc, Condvar, Mutex};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-use evenkeel_cluster::checks::{self, Own, Part};
+use evenkeel_cluster::checks::{self, Kept, Own, Part};
 use evenkeel_cluster::member::{self, Leave, Orchestrating};
 use evenkeel_cluster::{Space, Store};
 use model::cluster::{ClusterNews, OrchestratorsStatus};
@@ -14,7 +14,7 @@ use model::config::Name;
 use model::state::{BackendId, Verdict};
 use orchestrator::Gate;
 use reconcile::cluster::member::Settings;
-use reconcile::cluster::roster::Wanted;
+use reconcile::cluster::roster::{Wanted, Wish};
 use store::EtcdSettings;
 use tokio::sync::{mpsc, oneshot, watch};
 
@@ -35,8 +35,9 @@ pub(crate) enum Does {
 pub(crate) struct Node {
     pub(crate) status: watch::Receiver<OrchestratorsStatus>,
     pub(crate) leave: Arc<Leave>,
-    /// Its end would be the end of the program.
-    _wanted: watch::Sender<Arc<Wanted>>,
+    /// Their end would be the end of the program.
+    told: (watch::Sender<Arc<Wanted>>, watch::Sender<Option<Arc<Wanted>>>),
+    unsure: watch::Sender<Arc<Wanted>>,
     /// What the hub would believe.
     beliefs: Arc<Mutex<BTreeMap<BackendId, Verdict>>>,
     news: Arc<Mutex<Vec<ClusterNews>>>,
@@ -57,7 +58,25 @@ struct Begun {
 
 impl Node {
     pub(crate) fn start(endpoints: Vec<String>, name: &str, does: Does, wanted: Arc<Wanted>) -> Self {
-        let (wanted, wanted_in) = watch::channel(wanted);
+        Self::serving(endpoints, name, does, wanted.clone(), Some(wanted))
+    }
+
+    /// One that serves something else than the orchestrators share out, as far as it knows.
+    pub(crate) fn serving(
+        endpoints: Vec<String>,
+        name: &str,
+        does: Does,
+        served: Arc<Wanted>,
+        shared: Option<Arc<Wanted>>,
+    ) -> Self {
+        let (wanted, wanted_in) = watch::channel(served);
+        let (shared, shared_in) = watch::channel(shared);
+        let (unsure, unsure_in) = watch::channel(Arc::default());
+        let hears = Hears {
+            wanted: wanted_in,
+            shared: shared_in,
+            unsure: unsure_in,
+        };
         let leave = Arc::new(Leave::new(Settings::default().slots));
         let (given, name) = (leave.clone(), Name::parse(name).unwrap());
         let (end, ended) = oneshot::channel();
@@ -66,7 +85,8 @@ impl Node {
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
             runtime.unwrap().block_on(async {
                 let space = Space::new(Store::etcd(EtcdSettings::new(endpoints)).unwrap(), PREFIX);
-                let (begun, orchestrating) = begin(space, name, does, &given, wanted_in);
+                let folder = tempfile::TempDir::new().unwrap();
+                let (begun, orchestrating) = begin(space, name, does, (&given, folder.path()), hears);
                 begun_out.send(begun).unwrap();
                 if ended.await.is_ok()
                     && let Some(orchestrating) = orchestrating
@@ -84,7 +104,8 @@ impl Node {
         Self {
             status,
             leave,
-            _wanted: wanted,
+            told: (wanted, shared),
+            unsure,
             beliefs: keep_all(beliefs, |known: &mut BTreeMap<_, _>, verdict: Verdict| {
                 known.insert(verdict.backend.clone(), verdict);
             }),
@@ -103,6 +124,16 @@ impl Node {
 
     pub(crate) fn news(&self) -> Vec<ClusterNews> {
         self.news.lock().unwrap().clone()
+    }
+
+    /// It comes to know what the orchestrators share out.
+    pub(crate) fn learns(&self, shared: Arc<Wanted>) {
+        self.told.1.send_replace(Some(shared));
+    }
+
+    /// Of these it does not know whether the orchestrators know them.
+    pub(crate) fn doubts(&self, these: Arc<Wanted>) {
+        self.unsure.send_replace(these);
     }
 
     pub(crate) fn leads(&self) -> bool {
@@ -163,13 +194,24 @@ impl Drop for Node {
     }
 }
 
+/// What a node is told of backends.
+struct Hears {
+    wanted: watch::Receiver<Arc<Wanted>>,
+    shared: watch::Receiver<Option<Arc<Wanted>>>,
+    unsure: watch::Receiver<Arc<Wanted>>,
+}
+
 /// As the program wires it.
 fn begin(
     space: Space,
     node: Name,
     does: Does,
-    leave: &Arc<Leave>,
-    wanted: watch::Receiver<Arc<Wanted>>,
+    (leave, folder): (&Arc<Leave>, &std::path::Path),
+    Hears {
+        wanted,
+        shared,
+        unsure,
+    }: Hears,
 ) -> (Begun, Option<Orchestrating>) {
     let settings = Settings::default();
     let orchestrating = (does != Does::Balance).then(|| {
@@ -187,7 +229,12 @@ fn begin(
         let (targets, list) = watch::channel(Vec::new());
         let (found_out, found) = mpsc::channel(64);
         tokio::spawn(orchestrator::run(list, gate, found_out));
+        let pool = |lb: &str| (Name::parse(lb).unwrap(), Name::parse("web").unwrap());
+        let named = watch::channel(Arc::new([pool("shop")].into())).1;
         let part = Part {
+            shared,
+            named,
+            patience: AFTER,
             post: orchestrating.post.clone(),
             tell: orchestrating.tell.clone(),
             writes: orchestrating.writes.clone(),
@@ -203,8 +250,11 @@ fn begin(
         tokio::spawn(orchestrator::run(list, Gate::open(), found_out));
         Own {
             after: AFTER,
+            unsure,
             targets,
             found,
+            kept: Kept::within(folder),
+            earlier: Vec::new(),
         }
     });
     let (beliefs_out, beliefs) = mpsc::channel(64);
@@ -219,7 +269,7 @@ fn begin(
         news: news_out,
     });
     let begun = Begun {
-        status: status.unwrap(),
+        status: status.unwrap().status,
         beliefs,
         news,
         runtime: tokio::runtime::Handle::current(),
@@ -244,11 +294,11 @@ fn keep_all<T: Send + 'static, K: Default + Send + 'static>(
 
 /// The same check of each backend for each of these load balancers.
 pub(crate) fn wanted(lbs: &[&str], backends: &[Backend]) -> Arc<Wanted> {
-    let check = Arc::new(check());
+    let wish = Wish::uncounted(Arc::new(check()));
     let ids = lbs
         .iter()
         .flat_map(|lb| backends.iter().map(|backend| backend.id(lb)));
-    Arc::new(ids.map(|id| (id, check.clone())).collect())
+    Arc::new(ids.map(|id| (id, wish.clone())).collect())
 }
 
 /// Whether all these nodes see this many orchestrators that share all slots, with nothing on the way.

@@ -1,13 +1,15 @@
 //! LB servers without orchestrators, and without a store: they hold, then look themselves, then hand back.
 
+use std::sync::Arc;
 use std::time::Instant;
 
 use model::cluster::ClusterNews;
 use model::state::Health::{Down, Up};
 use peers::{Etcd, wait_until};
+use reconcile::cluster::roster::Wanted;
 
 use crate::backend::Backend;
-use crate::node::{AFTER, Does, Node, wanted};
+use crate::node::{AFTER, Does, Node, is_shared_out, may_check, wanted};
 
 fn all_believe(servers: &[Node], backend: &Backend, health: model::state::Health) -> Option<()> {
     let id = backend.id("shop");
@@ -113,4 +115,126 @@ fn without_a_store_servers_look_themselves_and_hand_back() {
     wait_until("what was found meanwhile stands", || {
         all_believe(&nodes, &backends[0], Down)
     });
+}
+
+/// Two LB servers have a member that no orchestrator knows: each looks itself, at that one only. Then the orchestrator
+/// comes to know it too: its verdict counts, and nobody else asks any more.
+#[test]
+fn what_no_orchestrator_knows_is_looked_at_here_until_one_does() {
+    let etcd = Etcd::start(1);
+    let backends = Backend::many(3);
+    let (known, unknown) = backends.split_at(2);
+    let (all, shared) = (wanted(&["shop"], &backends), wanted(&["shop"], known));
+    let orchestrator = Node::serving(
+        etcd.endpoints(),
+        "o",
+        Does::Orchestrate,
+        all.clone(),
+        Some(shared),
+    );
+    let start = |name: &str| Node::start(etcd.endpoints(), name, Does::Balance, all.clone());
+    let servers: Vec<Node> = ["l1", "l2"].map(start).into();
+    for server in &servers {
+        server.doubts(wanted(&["shop"], &backends[1..]));
+    }
+    let began = Instant::now();
+    wait_until("they look themselves", || all_believe(&servers, &unknown[0], Up));
+    assert!(began.elapsed() >= AFTER.mul_f32(0.9), "{:?}", began.elapsed());
+    wait_until("the others are the orchestrator's", || {
+        all_believe(&servers, &known[1], Up)
+    });
+    unknown[0].is_well(false);
+    wait_until("and see what changes", || {
+        all_believe(&servers, &unknown[0], Down)
+    });
+    let alone = |node: &Node| node.status.borrow().plan_b.as_ref().map(|plan_b| plan_b.alone);
+    wait_until("it is the only one", || {
+        servers
+            .iter()
+            .all(|server| alone(server) == Some(1))
+            .then_some(())
+    });
+    wait_until("they follow", || all_in(&servers, "following"));
+
+    orchestrator.learns(all.clone());
+    wait_until("it is the orchestrator's now", || {
+        servers
+            .iter()
+            .all(|server| alone(server) == Some(0))
+            .then_some(())
+    });
+    unknown[0].is_well(true);
+    wait_until("whose verdicts count", || all_believe(&servers, &unknown[0], Up));
+    let since = Instant::now();
+    wait_until("it was asked a few times", || {
+        (unknown[0].asked_since(since).len() >= 6).then_some(())
+    });
+    let asked = unknown[0].asked_since(since);
+    let gaps = asked
+        .windows(2)
+        .filter(|pair| pair[1] - pair[0] < crate::backend::least_interval());
+    assert_eq!(gaps.count(), 0, "one asks, and no other");
+}
+
+/// One orchestrator knows all members, and has given its verdicts. Another comes that does not know some of them, and
+/// takes half of the slots: what stands about those that it got and does not know is taken back, and the LB server looks
+/// itself, at those alone, from what it believed. Then the first loses its own of them as well, and at last the second
+/// comes to know all.
+#[test]
+fn what_the_owner_of_the_slot_does_not_know_is_looked_at_here() {
+    let etcd = Etcd::start(1);
+    let backends = Backend::many(16);
+    let (known, found) = backends.split_at(4);
+    let (all, some) = (wanted(&["shop"], &backends), wanted(&["shop"], known));
+    let start = |name: &str, shared: &Arc<Wanted>| {
+        let shared = Some(shared.clone());
+        Node::serving(etcd.endpoints(), name, Does::Orchestrate, all.clone(), shared)
+    };
+    let first = start("o1", &all);
+    let servers = [Node::start(etcd.endpoints(), "l", Does::Balance, all.clone())];
+    servers[0].doubts(wanted(&["shop"], found));
+    let all_up = |of: &[Backend]| of.iter().all(|one| all_believe(&servers, one, Up).is_some());
+    wait_until("all are up", || all_up(&backends).then_some(()));
+    let alone = || {
+        servers[0]
+            .status
+            .borrow()
+            .plan_b
+            .as_ref()
+            .map(|plan_b| plan_b.alone)
+    };
+    assert_eq!(alone(), Some(0));
+
+    let second = start("o2", &some);
+    let both = [first, second];
+    wait_until("two share the work", || is_shared_out(&both, 2).then_some(()));
+    // More of them may follow while slots move.
+    let its = || found.iter().filter(|one| may_check(&both[1], one.address));
+    let one = wait_until("it has some of them", || its().next());
+    one.is_well(false);
+    let died = Instant::now();
+    wait_until("the server sees it", || all_believe(&servers, one, Down));
+    println!(
+        "{:?} after the owner had the slot and did not know it",
+        died.elapsed()
+    );
+    wait_until("at these alone", || {
+        (alone() == Some(its().count())).then_some(())
+    });
+
+    both[0].learns(some);
+    wait_until("at all of them", || (alone() == Some(found.len())).then_some(()));
+    assert!(
+        servers[0]
+            .news()
+            .iter()
+            .all(|news| !matches!(news, ClusterNews::PlanBBegan { .. }))
+    );
+    both[1].learns(all);
+    wait_until("the owner's verdicts count again", || {
+        (alone() == Some(found.len() - its().count())).then_some(())
+    });
+    one.is_well(true);
+    wait_until("it is up again", || all_believe(&servers, one, Up));
+    assert!(all_up(&backends));
 }

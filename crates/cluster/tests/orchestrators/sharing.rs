@@ -1,5 +1,6 @@
 //! Several share the checks: each backend is asked once, by whomever, and all hear of it.
 
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use model::state::Health::{Down, Up};
@@ -136,4 +137,37 @@ fn who_stops_in_order_keeps_nobody_waiting() {
     );
     // One lease more than it takes, for a slow machine.
     assert!(stopped.elapsed() < Duration::from_secs(5));
+}
+
+/// An orchestrator joins that does not know yet what there is to check: nothing is given to it, and nothing lies idle.
+/// Once it knows it takes its share, although it serves nothing of that itself.
+#[test]
+fn who_does_not_know_what_to_check_takes_no_part() {
+    let etcd = Etcd::start(1);
+    let backends = Backend::many(8);
+    let wanted = wanted(&["shop"], &backends);
+    let knows = Node::start(etcd.endpoints(), "a", Does::Orchestrate, wanted.clone());
+    let joins = Node::serving(etcd.endpoints(), "b", Does::Both, Arc::default(), None);
+    let nodes = [knows, joins];
+    wait_until("one works", || is_shared_out(&nodes[..1], 1).then_some(()));
+    let until = Instant::now() + Duration::from_secs(2);
+    wait_until("two seconds are over", || {
+        assert_eq!(nodes[0].status.borrow().orchestrators.len(), 1);
+        (Instant::now() >= until).then_some(())
+    });
+    nodes[1].learns(wanted);
+    wait_until("two share the work", || is_shared_out(&nodes, 2).then_some(()));
+    let its_own = wait_until("it has some of the backends", || {
+        backends
+            .iter()
+            .find(|backend| may_check(&nodes[1], backend.address))
+    });
+    its_own.is_well(false);
+    wait_until("what it found is in the store", || {
+        let verdicts = nodes[0].belief(&its_own.id("shop"));
+        verdicts
+            .is_some_and(|verdict| verdict.health == Down)
+            .then_some(())
+    });
+    assert_eq!(nodes[1].belief(&its_own.id("shop")), None, "it serves it not");
 }

@@ -57,7 +57,7 @@ fn the_leader_tidies_the_store() {
             frozen: false,
         };
         let (post_out, post_in) = watch::channel(post(Revision(epoch.0 - 1)));
-        let (_keep, wanted_in) = watch::channel(wanted);
+        let (_keep, wanted_in) = watch::channel(Some(wanted));
         let work = tokio::spawn(upkeep::run(space.clone(), post_in, wanted_in, EVERY));
         until("old history is forgotten", async || {
             put(space.key("other")).await;
@@ -75,5 +75,42 @@ fn the_leader_tidies_the_store() {
             .await
             .unwrap()
             .unwrap();
+    });
+}
+
+/// Scenario: a cluster without orchestrators, so that nobody leads. Each of its nodes has old history forgotten. While
+/// somebody leads they leave it alone: the leader knows best what is old. A key without a lease is no leader.
+#[test]
+fn without_a_leader_the_other_nodes_forget_old_history() {
+    let etcd = Etcd::start(1);
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build();
+    runtime.unwrap().block_on(async {
+        let store = Store::etcd(EtcdSettings::new(etcd.endpoints())).unwrap();
+        let space = Space::new(store.clone(), PREFIX);
+        let commit = async |transaction| match store.commit(transaction).await.unwrap() {
+            Committed::Done(revision) => revision,
+            Committed::Conflict => panic!("it compares nothing"),
+        };
+        let put = async |path: &str| commit(Transaction::new().put(space.key(path), "{}")).await;
+        let forgotten = async |from: Revision| {
+            put("other").await;
+            let mut watch = store.watch(&space.key(""), from).await.unwrap();
+            matches!(watch.next().await, Err(error) if error.kind() == ErrorKind::Compacted)
+        };
+        let lease = store.hold(60).await.unwrap();
+        let leads = Transaction::new().put_leased(space.key("leader"), "{}", lease.lease());
+        let first = commit(leads).await;
+        let nodes =
+            [space.clone(), space.clone()].map(|space| tokio::spawn(upkeep::run_for_nobody(space, EVERY)));
+        for _ in 0..25 {
+            assert!(!forgotten(first).await, "that is the leader's");
+            tokio::time::sleep(Duration::from_millis(20)).await; // condition poll
+        }
+        // Somebody's hand leaves one behind that never goes.
+        put("leader").await;
+        until("old history is forgotten", async || forgotten(first).await).await;
+        let later = put("other").await;
+        until("and so is what came later", async || forgotten(later).await).await;
+        nodes.iter().for_each(tokio::task::JoinHandle::abort);
     });
 }

@@ -86,6 +86,51 @@ async fn every_change_is_recorded_before_its_answer() {
     assert_eq!(records(&api), expected);
 }
 
+/// Scenario: names as long as names may be. The record still says which backend it was, and what became of the change.
+#[tokio::test]
+async fn a_record_tells_all_of_what_was_changed() {
+    let api = Api::start_as(None, config_with_roles()).await;
+    let long = "l".repeat(63);
+    let fields = [
+        &format!("Authorization: Bearer {}", token_of(AdminRole::Admin)),
+        "Content-Type: application/json",
+    ];
+    let path = format!(
+        "/api/v1/load-balancers/{long}/backends/[2001:db8:1111:2222:3333:4444:5555:6666]:65535/order"
+    );
+    api.call("POST", &path, &fields, r#"{"action": "drain"}"#).await;
+    let long = "n".repeat(600);
+    for name in ["shop.toml", &long] {
+        let body = json!({ "change": { "apply": { "text": "", "name": name } } }).to_string();
+        api.call("POST", "/api/v1/desired/changes", &fields, &body).await;
+    }
+    let records = records(&api);
+    assert_eq!(records[0]["path"], path);
+    let what = |n: usize| records[n]["what"].as_str().unwrap();
+    assert_eq!(what(1), "apply shop.toml, by the-admin; revision 8");
+    assert!(
+        what(2).ends_with("…; revision 8") && what(2).len() <= 512,
+        "{}",
+        what(2)
+    );
+}
+
+/// Scenario: what an order was passed to broke. It may have changed something, so it is recorded.
+#[tokio::test]
+async fn what_ends_in_a_fault_is_recorded() {
+    let api = Api::start_as(None, config_with_roles()).await;
+    let field = format!("Authorization: Bearer {}", token_of(AdminRole::Admin));
+    let body = json!({ "change": { "rollback": 500 } }).to_string();
+    let fields = [&field, "Content-Type: application/json"];
+    let response = api.call("POST", "/api/v1/desired/changes", &fields, &body).await;
+    assert_eq!(response.problem(), (500, "internal".into()));
+    let records = records(&api);
+    assert_eq!(
+        (&records[0]["what"], &records[0]["status"]),
+        (&json!("rollback to 500, by the-admin"), &json!(500))
+    );
+}
+
 /// Who was not let in, or not let do something, is recorded; who said nothing is not.
 #[tokio::test]
 async fn those_who_were_refused_are_recorded() {

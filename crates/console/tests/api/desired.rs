@@ -86,6 +86,7 @@ pub(crate) fn answer(query: DesiredQuery) -> Result<DesiredAnswer, DesiredProble
                 Change::Rollback(1) => problem(DesiredFault::StoreUnavailable, "nobody answers"),
                 Change::Rollback(2) => problem(DesiredFault::OutcomeUnknown, "lost"),
                 Change::Rollback(3) => problem(DesiredFault::StoreDamaged, "no JSON"),
+                Change::Rollback(500) => panic!("what a test wants"),
                 Change::Rollback(_) => problem(DesiredFault::DeclaredInFile, "`shop`"),
             }
         }

@@ -3,18 +3,20 @@
 //! Long waits run on the runtime's paused clock, which jumps when all wait. It is paused only once every byte has
 //! been exchanged: it would jump over a byte that the kernel is still carrying.
 
+use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 
 use evenkeel_console::limits::{
-    CLOSE_GRACE, HEADER_TIMEOUT, MAX_BODY_BYTES, MAX_CONFIGS_AT_ONCE, MAX_CONNECTION_AGE, MAX_CONNECTIONS,
-    MAX_HEADER_BYTES, REQUEST_TIMEOUT,
+    CLOSE_GRACE, HEADER_TIMEOUT, LAST_CONNECTIONS, LAST_PER_SOURCE, MAX_BODY_BYTES, MAX_CONFIGS_AT_ONCE,
+    MAX_CONNECTION_AGE, MAX_CONNECTIONS, MAX_CONNECTIONS_PER_SOURCE, MAX_HEADER_BYTES, REQUEST_TIMEOUT,
 };
+use model::config::AdminRole;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::TcpStream;
+use tokio::net::{TcpSocket, TcpStream};
 use tokio::sync::mpsc;
 use tokio::time::Instant;
 
-use crate::support::{Api, ORDER, Response};
+use crate::support::{Api, ENDLESS, ORDER, Response, TURNS, config_with_roles, token_of};
 
 async fn rest(stream: &mut TcpStream) -> Vec<u8> {
     let mut bytes = Vec::new();
@@ -95,6 +97,71 @@ async fn few_configs_are_taken_in_at_once() {
     assert_eq!(Response::parse(&rest(&mut over).await).status, 200);
 }
 
+/// The head of a request with a whole config, by somebody with this role, whose body waits to be asked for.
+fn head_of(path: &str, role: AdminRole, body: &str) -> String {
+    format!(
+        "POST {path} HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nAuthorization: Bearer {}\r\n\
+         Content-Length: {}\r\nExpect: 100-continue\r\nConnection: close\r\n\r\n",
+        token_of(role),
+        body.len()
+    )
+}
+
+const CONTINUE: &str = "100 Continue\r\n\r\n";
+
+/// Scenario: viewers have all turns, and send nothing. An administrator applies all the same; another viewer waits.
+#[tokio::test]
+async fn viewers_keep_no_administrator_waiting() {
+    const PLAN: &str = r#"{"text": ""}"#;
+    const CHANGE: &str = r#"{"change": {"apply": {"text": ""}}}"#;
+    let api = Api::start_as(None, config_with_roles()).await;
+    let mut held = Vec::new();
+    for _ in 0..MAX_CONFIGS_AT_ONCE {
+        let mut stream = api.connect().await;
+        let head = head_of("/api/v1/plan", AdminRole::Viewer, PLAN);
+        stream.write_all(head.as_bytes()).await.unwrap();
+        read_until(&mut stream, CONTINUE).await;
+        held.push(stream);
+    }
+    for (path, body) in [("/api/v1/desired/changes", CHANGE), ("/api/v1/plan", PLAN)] {
+        let mut stream = api.connect().await;
+        let head = head_of(path, AdminRole::Admin, body);
+        stream.write_all(head.as_bytes()).await.unwrap();
+        read_until(&mut stream, CONTINUE).await;
+        stream.write_all(body.as_bytes()).await.unwrap();
+        assert_eq!(Response::parse(&rest(&mut stream).await).status, 200, "{path}");
+    }
+    let mut over = api.connect().await;
+    let head = head_of("/api/v1/desired/changes", AdminRole::Viewer, CHANGE);
+    over.write_all(head.as_bytes()).await.unwrap();
+    assert_eq!(api.get("/livez").await.status, 200);
+    assert!(over.try_read(&mut [0]).is_err(), "it is asked for its body");
+}
+
+/// Scenario: somebody sends configs and hangs up, again and again. What is being looked at keeps its turn, so that
+/// there is never more of it than may be.
+#[tokio::test]
+async fn who_hangs_up_gives_no_turn_back() {
+    const BODY: &str = r#"{"text": "endless"}"#;
+    let api = Api::start_as(None, config_with_roles()).await;
+    let head = head_of("/api/v1/plan", AdminRole::Viewer, BODY);
+    for begun in 1..=MAX_CONFIGS_AT_ONCE {
+        let mut stream = api.connect().await;
+        stream.write_all(head.as_bytes()).await.unwrap();
+        read_until(&mut stream, CONTINUE).await;
+        stream.write_all(BODY.as_bytes()).await.unwrap();
+        while ENDLESS.load(Relaxed) < begun {
+            tokio::task::yield_now().await;
+        }
+        stream.shutdown().await.unwrap();
+        rest(&mut stream).await;
+    }
+    let mut over = api.connect().await;
+    over.write_all(head.as_bytes()).await.unwrap();
+    assert_eq!(api.get("/livez").await.status, 200);
+    assert!(over.try_read(&mut [0]).is_err(), "it is asked for its body");
+}
+
 #[tokio::test]
 async fn a_header_over_the_limits_ends_the_connection() {
     let api = Api::start(None).await;
@@ -161,16 +228,37 @@ async fn a_client_that_sends_no_body_is_told_so() {
     assert!(started.elapsed() >= REQUEST_TIMEOUT);
 }
 
+/// A connection that comes from another address of this machine.
+async fn from_elsewhere(api: &Api) -> TcpStream {
+    from_address(api, 2).await
+}
+
+async fn from_address(api: &Api, last: u8) -> TcpStream {
+    let socket = TcpSocket::new_v4().unwrap();
+    socket.bind(([127, 0, 0, last], 0).into()).unwrap();
+    socket.connect(api.address).await.unwrap()
+}
+
 /// Idle connections up to the bound; the next one waits its turn and is then served.
 #[tokio::test]
 async fn connections_beyond_the_bound_wait() {
     let api = Api::start(None).await;
     let started = Instant::now();
     let mut held = Vec::new();
-    for _ in 0..MAX_CONNECTIONS {
+    for _ in 0..MAX_CONNECTIONS_PER_SOURCE {
         held.push(api.connect().await);
     }
-    let mut waits = api.connect().await;
+    // Each address has few of those that are left, but for the first, which comes while there are more.
+    let first = MAX_CONNECTIONS - MAX_CONNECTIONS_PER_SOURCE - LAST_CONNECTIONS;
+    for _ in 0..first {
+        held.push(from_address(&api, 3).await);
+    }
+    for n in 0..LAST_CONNECTIONS {
+        let last = 4 + u8::try_from(n / LAST_PER_SOURCE).unwrap();
+        held.push(from_address(&api, last).await);
+    }
+    assert_eq!(held.len(), MAX_CONNECTIONS);
+    let mut waits = from_elsewhere(&api).await;
     let request = "GET /livez HTTP/1.1\r\nHost: localhost\r\n\r\n";
     waits.write_all(request.as_bytes()).await.unwrap();
     tokio::time::pause();
@@ -179,6 +267,80 @@ async fn connections_beyond_the_bound_wait() {
         started.elapsed() >= HEADER_TIMEOUT,
         "it was served before another one left"
     );
+}
+
+/// Scenario: one address opens all the connections that it can, and says nothing. Others are served at once, and it is
+/// counted what was closed.
+#[tokio::test]
+async fn one_address_leaves_room_for_others() {
+    let api = Api::start(None).await;
+    let mut held = Vec::new();
+    for _ in 0..MAX_CONNECTIONS_PER_SOURCE {
+        held.push(api.connect().await);
+    }
+    for _ in held.len()..MAX_CONNECTIONS {
+        rest(&mut api.connect().await).await;
+    }
+    let mut other = from_elsewhere(&api).await;
+    let request = "GET /livez HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n";
+    other.write_all(request.as_bytes()).await.unwrap();
+    assert_eq!(Response::parse(&rest(&mut other).await).status, 200);
+    let over = MAX_CONNECTIONS - MAX_CONNECTIONS_PER_SOURCE;
+    assert_eq!(api.counters.refused_connections(), over as u64);
+    held.pop();
+    let mut again = Vec::new();
+    while !again.starts_with(b"HTTP/1.1 200") {
+        let mut stream = api.connect().await;
+        let _ = stream.write_all(request.as_bytes()).await;
+        again = rest(&mut stream).await;
+    }
+}
+
+/// Scenario: two addresses open all the connections that they can, and say nothing. A third is served at once.
+#[tokio::test]
+async fn two_addresses_leave_room_for_a_third() {
+    let api = Api::start(None).await;
+    let mut held = Vec::new();
+    for last in [1, 2] {
+        for _ in 0..MAX_CONNECTIONS_PER_SOURCE {
+            held.push(from_address(&api, last).await);
+        }
+    }
+    let mut third = from_address(&api, 3).await;
+    let request = "GET /livez HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n";
+    third.write_all(request.as_bytes()).await.unwrap();
+    assert_eq!(Response::parse(&rest(&mut third).await).status, 200);
+    let had = MAX_CONNECTIONS - LAST_CONNECTIONS;
+    assert_eq!(api.counters.refused_connections(), (held.len() - had) as u64);
+}
+
+/// Scenario: on a runtime with one thread somebody asks for a plan of which the answer has megabytes; beside it runs a
+/// task that wants the thread again and again. Between the plan and the head of the answer it has it: written on that
+/// thread, the answer would leave no turn in between.
+#[tokio::test]
+async fn a_long_plan_is_written_elsewhere() {
+    let api = Api::start(None).await;
+    let spinning = tokio::spawn(async {
+        loop {
+            TURNS.fetch_add(1, Relaxed);
+            tokio::task::yield_now().await;
+        }
+    });
+    let body = r#"{"text": "long"}"#;
+    let mut stream = api.connect().await;
+    let head = format!(
+        "POST /api/v1/plan HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n\
+         Content-Length: {}\r\nConnection: close\r\n\r\n{body}",
+        body.len()
+    );
+    stream.write_all(head.as_bytes()).await.unwrap();
+    let mut first = [0; 12];
+    stream.read_exact(&mut first).await.unwrap();
+    let had = TURNS.load(Relaxed);
+    spinning.abort();
+    assert_eq!(&first, b"HTTP/1.1 200");
+    assert!(rest(&mut stream).await.len() > 10_000_000);
+    assert!(had > 200, "{had} turns while it was written");
 }
 
 /// A client that asks again and again holds its place for a bounded time, and no request of it is cut.

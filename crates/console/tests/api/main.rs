@@ -9,4 +9,5 @@ mod errors;
 mod limits;
 mod members;
 mod paths;
+mod scrape;
 mod support;

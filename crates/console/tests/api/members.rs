@@ -128,3 +128,40 @@ async fn nonsense_is_refused() {
         204
     );
 }
+
+/// Scenario: an instance registers, renews, changes what it says, and leaves: each is in the audit log but for the
+/// renewal, with the pool's token as who said it.
+#[tokio::test]
+async fn what_is_new_of_a_member_is_recorded() {
+    let api = Api::start_as(Some("s3cret"), config()).await;
+    let fields = with(&token('1'));
+    let path = |port| format!("/api/v1/load-balancers/shop/pools/web/members/10.0.0.1:{port}");
+    let zone = r#"{"weight": 2, "zone": "eu-1"}"#;
+    for (method, port, body) in [
+        ("PUT", 9001, zone),
+        ("PUT", 9001, r#"{"load": 40}"#),
+        ("PUT", 9001, r#"{"draining": true}"#),
+        ("DELETE", 2, ""),
+        ("DELETE", 9001, ""),
+    ] {
+        api.call(method, &path(port), &[&fields], body).await;
+    }
+    let text = std::fs::read_to_string(api.dir.path().join("audit.log")).unwrap();
+    let records: Vec<serde_json::Value> = text
+        .lines()
+        .map(|line| serde_json::from_str(line).unwrap())
+        .collect();
+    let told: Vec<_> = records
+        .iter()
+        .map(|record| (record["who"].as_str().unwrap(), record["what"].as_str().unwrap()))
+        .collect();
+    assert_eq!(
+        told,
+        [
+            ("pool token", "registered: weight 2, zone eu-1"),
+            ("pool token", "changed: weight 1, draining"),
+            ("pool token", "left"),
+        ]
+    );
+    assert!(records.iter().all(|record| record.get("role").is_none()));
+}

@@ -24,11 +24,10 @@ async fn metrics_are_openmetrics() {
         response.field("content-type"),
         Some("application/openmetrics-text; version=1.0.0; charset=utf-8")
     );
-    assert_eq!(
-        response.body,
-        "# HELP evenkeel_requests Requests.\n# TYPE evenkeel_requests counter\n\
-         evenkeel_requests_total 7\n# EOF\n"
-    );
+    assert_eq!(response.field("transfer-encoding"), Some("chunked"));
+    let text = "# HELP evenkeel_requests Requests.\n# TYPE evenkeel_requests counter\n\
+                evenkeel_requests_total 7\n# EOF\n";
+    assert_eq!(response.body, format!("{:X}\r\n{text}\r\n0\r\n\r\n", text.len()));
 }
 
 #[tokio::test]

@@ -2,11 +2,11 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use evenkeel_console::{
-    Alerting, AuditLog, Console, Counters, MemberError, MemberRequest, OrderError, OrderRequest,
-    ReloadRequest, WeightsRequest,
+    Alerting, AuditLog, Console, Counters, MemberAnswer, MemberError, MemberNews, MemberRequest, OrderError,
+    OrderRequest, ReloadRequest, WeightsRequest,
 };
 use model::alert::{AlertState, AlertStatus, AlertsStatus, Deliveries, ReceiverStatus, Severity, TestResult};
 use model::cluster::{OrchestratorStatus, OrchestratorsStatus, OwnPart, PlanBStatus};
@@ -15,16 +15,17 @@ use model::config::{
 };
 use model::explain::{Candidate, Chosen, ExplainQuery, Explanation, Refusal, RouteStep};
 use model::geography::{Code, Geography};
-use model::node::{NodeLoad, NodeRecord, NodeStatus};
+use model::node::{NameTaken, NodeLoad, NodeRecord, NodeStatus};
 use model::plan::{Draining, Moved, Plan, PlanQuery};
 use model::record::{AttemptRecord, QueueRecord, RecordQuery, RequestRecord, TlsRecord};
 use model::state::{
     BackendId, Ejection, Health, MemberAction, Mode, OrderAction, Override, RouteOrder, Source, Timestamp,
 };
+use model::status::LookupStatus;
 use model::status::{
-    BackendLive, BackendStatus, CertificateStatus, ConfigStatus, Event, ListenerStatus, LoadBalancerStatus,
-    PoolLive, PoolStatus, QueueStatus, RefusedRevision, ReloadStatus, RouteStatus, SourceStatus,
-    SplitPartStatus, SplitStatus, Status, StoreStatus,
+    BackendLive, BackendStatus, CertificateStatus, CheckedBy, ConfigStatus, Event, ListenerStatus,
+    LoadBalancerStatus, PoolLive, PoolStatus, QueueStatus, RefusedRevision, ReloadStatus, RouteStatus,
+    SourceStatus, SplitPartStatus, SplitStatus, Status, StoreStatus,
 };
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::registry::Registry;
@@ -155,7 +156,18 @@ impl Api {
             status: Arc::new(status),
             ready: Arc::new(move || readiness.load(Ordering::Relaxed)),
             explain: Arc::new(explain),
-            plan: Arc::new(|query| Box::pin(std::future::ready(plan(&query)))),
+            plan: Arc::new(|query, _| match query.text.as_str() {
+                "long" => Box::pin(async {
+                    let plan = long_plan();
+                    TURNS.store(0, Ordering::Relaxed);
+                    Ok(plan)
+                }),
+                "endless" => {
+                    ENDLESS.fetch_add(1, Ordering::Relaxed);
+                    Box::pin(std::future::pending())
+                }
+                _ => Box::pin(std::future::ready(plan(&query))),
+            }),
             desired: Arc::new(|query| Box::pin(std::future::ready(crate::desired::answer(query)))),
             recall: Arc::new(|query| Box::pin(std::future::ready(recall(&query)))),
             orders,
@@ -163,7 +175,9 @@ impl Api {
             members: members(),
             reloads,
             alerts: alerting(),
-            registry: Arc::new(registry),
+            metrics: Arc::new(move |_, mut out| {
+                prometheus_client::encoding::text::encode(&mut out, &registry)
+            }),
             effective: Arc::new(|| "[load_balancers.shop]\n".to_owned()),
         };
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
@@ -221,6 +235,11 @@ impl Api {
     }
 }
 
+/// Turns that others had since the last long plan was made.
+pub(crate) static TURNS: AtomicUsize = AtomicUsize::new(0);
+/// Plans asked for that never end.
+pub(crate) static ENDLESS: AtomicUsize = AtomicUsize::new(0);
+
 /// One alert, and two receivers of which one takes no messages.
 fn alerts() -> AlertsStatus {
     let receiver = |name: &str, error: Option<&str>| ReceiverStatus {
@@ -243,6 +262,7 @@ fn alerts() -> AlertsStatus {
             since: Timestamp(1),
             fingerprint: "7d2af5c4b7581481".to_owned(),
         }],
+        pushed_out: 0,
         left_out: 0,
         receivers: vec![receiver("pager", None), receiver("chat", Some("status 500"))],
     }
@@ -402,6 +422,21 @@ fn explain(query: &ExplainQuery) -> Result<Explanation, String> {
 }
 
 /// A config that is empty changes nothing, one of `bad` has two errors, any other all there is.
+/// As what a change of everything would do.
+fn long_plan() -> Plan {
+    let change = |n: u32| {
+        format!(
+            "shop/default: backend 10.{}.{}.1:9001 added",
+            n >> 8 & 255,
+            n & 255
+        )
+    };
+    Plan {
+        changes: (0..300_000).map(change).collect(),
+        ..Plan::default()
+    }
+}
+
 fn plan(query: &PlanQuery) -> Result<Plan, Vec<String>> {
     let revision = 3;
     match query.text.as_str() {
@@ -525,6 +560,12 @@ fn status() -> Status {
                 revision: 7,
                 reasons: vec!["0.0.0.0:80 is listened on twice".to_owned()],
             }),
+            name_taken: Some(NameTaken {
+                since: Timestamp(2),
+                started: Timestamp(1),
+                zone: Some("a".to_owned()),
+                addresses: vec![([10, 0, 0, 1], 80).into()],
+            }),
         },
         orchestrators: Some(OrchestratorsStatus {
             heard: false,
@@ -548,6 +589,8 @@ fn status() -> Status {
                 since: Timestamp(1),
                 why: Some("store_unreachable".to_owned()),
                 began: 0,
+                alone: 1,
+                alone_with: Default::default(),
             }),
         }),
         nodes: vec![NodeStatus {
@@ -562,6 +605,8 @@ fn status() -> Status {
                 served: 6,
                 refused: Some((7, "0.0.0.0:80 is listened on twice".to_owned())),
                 load: NodeLoad::default(),
+                trial: None,
+                declares: None,
                 leaving: true,
             },
         }],
@@ -597,11 +642,19 @@ fn status() -> Status {
                     circuit: Some("half_open".into()),
                 },
                 sources: vec![SourceStatus {
-                    source: Source::File,
+                    source: Source::Dns,
                     members: 1,
                     left_out: 2,
                     stale: Some("no answer".into()),
                     stale_since: Some(Timestamp(1)),
+                    lookup: Some(LookupStatus {
+                        name: "shop.internal".to_owned(),
+                        kind: "ip".to_owned(),
+                        resolver: Some(([127, 0, 0, 1], 53).into()),
+                        answered: Some(Timestamp(1)),
+                        ttl_ms: 5_000,
+                        failures: 2,
+                    }),
                 }],
                 left_out: 0,
                 backends: vec![backend(true), backend(false)],
@@ -645,9 +698,20 @@ fn members() -> mpsc::Sender<MemberRequest> {
         {
             let answer = match action {
                 MemberAction::Register(..) if backend.address.port() == 1 => Err(MemberError::TooMany(5)),
-                MemberAction::Register(_, ttl) => Ok(Some(ttl.unwrap_or(std::time::Duration::from_secs(15)))),
+                MemberAction::Register(listed, ttl) => Ok(MemberAnswer {
+                    ttl: Some(ttl.unwrap_or(std::time::Duration::from_secs(15))),
+                    news: match (listed.load, listed.draining) {
+                        (Some(_), _) => None,
+                        (None, true) => Some(MemberNews::Changed),
+                        (None, false) => Some(MemberNews::Registered),
+                    },
+                }),
+                MemberAction::Leave if backend.address.port() == 2 => Ok(MemberAnswer {
+                    ttl: None,
+                    news: Some(MemberNews::Left),
+                }),
                 MemberAction::Leave => Err(MemberError::UnknownMember(backend.address)),
-                MemberAction::Beat => Ok(None),
+                MemberAction::Beat => Ok(MemberAnswer::default()),
             };
             let _ = reply.send(answer);
         }
@@ -700,6 +764,7 @@ fn backend(full: bool) -> BackendStatus {
         health: Health::Up,
         health_reason: "status 200".to_owned(),
         health_since: Timestamp(1),
+        checked_by: full.then(|| CheckedBy::Orchestrator(name("edge-2-5be0cd19"))),
         mode: Mode::Ready,
         order: full.then(|| Override {
             mode: Mode::Ready,

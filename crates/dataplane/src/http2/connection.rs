@@ -14,7 +14,7 @@ use std::time::Duration;
 use h2::server::{Builder, Connection, SendResponse};
 use h2::{Reason as Code, RecvStream};
 use http::h2::{Abuse, FrameMeter};
-use http_types::Request;
+use http_types::{HeaderName, HeaderValue, Request};
 use model::config::{Http2, Listener};
 
 use super::ledger::{Ledger, Piece};
@@ -30,6 +30,9 @@ use crate::timers::Timer;
 /// What a client may send of a body before a backend takes it: of one stream, and of all.
 const STREAM_WINDOW: u32 = 128 * 1024;
 const CONNECTION_WINDOW: u32 = 256 * 1024;
+
+/// Between the name and the value of a field, and behind it.
+const FIELD: usize = ": \r\n".len();
 
 /// Greatest window that there is (RFC 9113 section 6.9.1).
 const MAX_WINDOW: u32 = 0x7fff_ffff;
@@ -319,8 +322,10 @@ impl Driver {
             return;
         }
         let running = Running::begin(&self.link);
+        let header = self.link.ledger.enter(header_bytes(&request));
         tasks::begin(Job {
             running,
+            header,
             request,
             respond,
         });
@@ -408,4 +413,13 @@ enum Due {
     No,
     Leave,
     Cut,
+}
+
+/// Bytes of a request's header as HTTP/1 would write it, without the method and the version.
+fn header_bytes(request: &Request<RecvStream>) -> usize {
+    let uri = request.uri();
+    let query = uri.query().map_or(0, str::len);
+    let authority = uri.authority().map_or(0, |authority| authority.as_str().len());
+    let field = |(name, value): (&HeaderName, &HeaderValue)| name.as_str().len() + value.len() + FIELD;
+    uri.path().len() + query + authority + request.headers().iter().map(field).sum::<usize>()
 }

@@ -7,19 +7,17 @@ use std::task::Poll;
 use std::time::Duration;
 
 use h2::ext::Protocol;
-use h2::server::SendResponse;
 use h2::{Reason as Code, RecvStream};
 use http::h2::Refusal;
 use http::{Framing, RequestHead};
-use http_types::Request;
 use http_types::request::Parts;
 use model::config::Listener;
 use tokio::task::spawn_local;
 
 use super::connection::{Link, Running, Tunnelling};
 use super::incoming::Incoming;
-use super::ledger::Piece;
 use super::responder::Responder;
+use super::tasks::Job;
 use crate::attempt::Body;
 use crate::counters::ResetCause;
 use crate::exchange::{self, Client, Work};
@@ -29,7 +27,13 @@ use crate::serving::ListenerServing;
 use crate::tunnel::{End, Frames, Outlet, Side, Tunnel};
 
 /// Serves a stream to its end.
-pub(super) async fn serve(running: Running, request: Request<RecvStream>, respond: SendResponse<Piece>) {
+pub(super) async fn serve(job: Job) {
+    let Job {
+        running,
+        header,
+        request,
+        respond,
+    } = job;
     let link = running.0.clone();
     let responder = Responder::new(respond, link.ledger.clone());
     let (parts, body) = request.into_parts();
@@ -46,7 +50,6 @@ pub(super) async fn serve(running: Running, request: Request<RecvStream>, respon
         buffer,
     );
     drop(parts);
-    let header = link.ledger.enter(buffer.len());
     let switched = match translated {
         Ok(()) => exchange(&link, &serving, &responder, &mut work, body).await,
         Err(refusal) => {

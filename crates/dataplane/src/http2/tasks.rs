@@ -15,7 +15,7 @@ use http_types::Request;
 use tokio::task::spawn_local;
 
 use super::connection::Running;
-use super::ledger::Piece;
+use super::ledger::{Header, Piece};
 use super::stream;
 
 /// Tasks of a shard that wait for a stream at most.
@@ -24,6 +24,8 @@ const MAX_IDLE: usize = 512;
 /// A stream to be served.
 pub(super) struct Job {
     pub(super) running: Running,
+    /// Its header, counted from the moment that it is here: a burst of streams is served only afterwards.
+    pub(super) header: Header,
     pub(super) request: Request<RecvStream>,
     pub(super) respond: SendResponse<Piece>,
 }
@@ -64,7 +66,7 @@ async fn run(mut job: Job) {
     let seat = Rc::new(Seat::default());
     loop {
         let shard = job.running.0.shard.clone();
-        stream::serve(job.running, job.request, job.respond).await;
+        stream::serve(job).await;
         let waits = {
             let mut idle = shard.stream_tasks.idle.borrow_mut();
             let room = idle.len() < MAX_IDLE;

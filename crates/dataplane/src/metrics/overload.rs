@@ -6,8 +6,8 @@ use balance::{Circuit, Shed};
 use prometheus_client::encoding::DescriptorEncoder;
 
 use super::{
-    BACKEND_CONNECTIONS, CIRCUIT, MAX_IN_FLIGHT, QUEUE_DEPTH, QUEUE_SHED, QUEUE_WAIT, backend_labels,
-    counter, family, gauge, histogram, pool_labels,
+    BACKEND_CONNECTIONS, CIRCUIT, MAX_IN_FLIGHT, QUEUE_DEPTH, QUEUE_SHED, QUEUE_WAIT, Row, counter, family,
+    gauge, histogram, pool_labels,
 };
 use crate::counters::{HistogramTotal, SHED};
 use crate::serving::{PoolServing, Serving};
@@ -52,17 +52,19 @@ fn sheds(pool: &PoolServing, why: usize) -> u64 {
     pool.cell.counters.all().map(|c| c.sheds(why)).sum()
 }
 
-pub(super) fn backends(encoder: &mut DescriptorEncoder<'_>, serving: &Serving) -> fmt::Result {
+pub(super) fn backends(encoder: &mut DescriptorEncoder<'_>, rows: &[Row<'_>]) -> fmt::Result {
     let mut metric = family(encoder, MAX_IN_FLIGHT)?;
-    for (pool, index, cell) in serving.backends() {
-        if let Some(cap) = pool.balancer.cap(index) {
-            gauge(&mut metric, &backend_labels(cell), i64::from(cap))?;
+    for row in rows {
+        let places = row.first..row.first + row.cells.len();
+        let mut caps = places.filter_map(|place| row.pool.balancer.cap(place)).peekable();
+        if caps.peek().is_some() {
+            gauge(&mut metric, &row.labels, caps.map(i64::from).sum())?;
         }
     }
     let mut metric = family(encoder, BACKEND_CONNECTIONS)?;
-    for (_, _, cell) in serving.backends() {
-        let open = cell.connections.open();
-        gauge(&mut metric, &backend_labels(cell), i64::from(open))?;
+    for row in rows {
+        let open = row.cells.iter().map(|cell| i64::from(cell.connections.open()));
+        gauge(&mut metric, &row.labels, open.sum())?;
     }
     Ok(())
 }

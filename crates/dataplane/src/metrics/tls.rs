@@ -7,8 +7,8 @@ use tls::FailureKind;
 
 use super::{
     BACKEND_TLS, BACKEND_TLS_DURATION, BACKEND_TLS_FAILURES, CERTIFICATE_EXPIRY, CERTIFICATE_REFUSED,
-    Description, HANDSHAKE_DURATION, HANDSHAKE_FAILURES, HANDSHAKES, Labels, OCSP_EXPIRY, backend_labels,
-    counter, family, gauge, histogram,
+    Description, HANDSHAKE_DURATION, HANDSHAKE_FAILURES, HANDSHAKES, Labels, OCSP_EXPIRY, Row, counter,
+    family, gauge, histogram,
 };
 use crate::counters::HistogramTotal;
 use crate::serving::Serving;
@@ -17,7 +17,11 @@ use crate::tls::{TlsCounters, VERSIONS};
 /// Whose handshakes, and one block of counters for each shard.
 type Side<'a> = (Labels<'a>, Vec<&'a TlsCounters>);
 
-pub(super) fn encode(encoder: &mut DescriptorEncoder<'_>, serving: &Serving) -> fmt::Result {
+pub(super) fn encode(
+    encoder: &mut DescriptorEncoder<'_>,
+    serving: &Serving,
+    rows: &[Row<'_>],
+) -> fmt::Result {
     let listeners = serving.listeners.iter().filter(|l| l.tls.is_some()).map(|l| {
         let labels = vec![
             ("load_balancer", l.lb.cell.name.as_str()),
@@ -30,11 +34,8 @@ pub(super) fn encode(encoder: &mut DescriptorEncoder<'_>, serving: &Serving) -> 
     failures(encoder, HANDSHAKE_FAILURES, &listeners)?;
     durations(encoder, HANDSHAKE_DURATION, &listeners)?;
     certificates(encoder, serving)?;
-    let backends = serving.backends().filter(|(pool, _, _)| pool.tls.is_some());
-    let backends = backends.map(|(_, _, cell)| {
-        let counters = cell.counters.all().map(|c| &c.tls).collect();
-        (backend_labels(cell), counters)
-    });
+    let backends = rows.iter().filter(|row| row.pool.tls.is_some());
+    let backends = backends.map(|row| (row.labels.clone(), row.counters().map(|c| &c.tls).collect()));
     let backends: Vec<Side<'_>> = backends.collect();
     handshakes(encoder, BACKEND_TLS, &backends)?;
     failures(encoder, BACKEND_TLS_FAILURES, &backends)?;

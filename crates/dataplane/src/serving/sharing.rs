@@ -2,9 +2,12 @@
 
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
+use balance::Outcome;
 use model::parse::parse_toml;
 use model::snapshot::Layers;
-use model::state::{Health, HealthState, Observed, Overrides, Timestamp};
+use model::state::{
+    Found, Health, HealthState, Observed, Overrides, PoolMembers, Source, SourceState, Timestamp,
+};
 
 use super::*;
 
@@ -65,6 +68,31 @@ impl World {
         self.serving = serving;
         self.registry.prune_after(left);
         (lbs, listeners)
+    }
+}
+
+impl World {
+    /// One member has registered itself, in the membership of this number.
+    fn register(&mut self, life: u64) {
+        let found = Found {
+            source: Source::Registered,
+            weight: 1,
+            zone: None,
+            draining: None,
+            since: Timestamp(1),
+            proven: true,
+            life,
+        };
+        let state = SourceState {
+            members: Arc::new([(([10, 0, 0, 1], 80).into(), found)].into()),
+            ..SourceState::default()
+        };
+        let members = PoolMembers {
+            sources: [(Source::Registered, state)].into(),
+        };
+        let key = self.snapshot.pools.keys().next().unwrap().clone();
+        self.observed.members.insert(key, Arc::new(members));
+        self.serve();
     }
 }
 
@@ -129,4 +157,41 @@ fn names_of_what_is_gone_are_forgotten() {
     world.serve();
     assert_eq!(count(&world.registry.backends), 0);
     assert_eq!(count(&world.registry.load_balancers), 0);
+}
+
+/// Scenario: a member is ejected while a request is under way there; it leaves, and a new instance registers at its
+/// address. No request has met that one yet, so it is not ejected; what the request to the one before meets counts for
+/// nothing, but it takes its place among those that the address may have. Told anew it is the same.
+#[test]
+fn nothing_is_held_against_a_new_instance_at_an_old_address() {
+    let hash = "9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08";
+    let text = format!(
+        "[load_balancers.shop]\nlisten = \"127.0.0.1:8080\"\nhealth = false\nslow_start = 0\nbackend_servers = [\"10.0.0.9:80\"]\n\
+         registration = {{ token_hash = \"sha256:{hash}\" }}\npassive = {{ consecutive_failures = 2 }}\n"
+    );
+    let mut world = World::new(parse_toml(&text, "test.toml").unwrap());
+    let pool = |world: &World| world.serving.load_balancers.values().next().unwrap().pools[0].clone();
+    let failed = Outcome::Failure { what: "status 503" };
+    world.register(1);
+    let before = pool(&world);
+    assert_eq!(before.balancer.record(1, failed, 1), None);
+    let ejected = before.balancer.record(1, failed, 2).unwrap();
+    assert_eq!(ejected.life, 1);
+    let load = &before.backends[1].load;
+    assert!(load.ejected(3));
+    load.begin();
+    world.register(2);
+    let after = pool(&world);
+    assert!(Arc::ptr_eq(&after.backends[1], &before.backends[1]));
+    assert!(!load.ejected(3));
+    assert_eq!(load.in_flight(), 1);
+    for at in 4..8 {
+        assert_eq!(before.balancer.record(1, failed, at), None);
+    }
+    assert_eq!(after.balancer.record(1, failed, 8), None, "its first failure");
+    world.register(2);
+    let ejected = pool(&world).balancer.record(1, failed, 9).unwrap();
+    assert_eq!(ejected.life, 2);
+    load.end();
+    assert_eq!(load.in_flight(), 0);
 }

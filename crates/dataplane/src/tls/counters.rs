@@ -2,7 +2,7 @@
 
 use tls::FailureKind;
 
-use crate::counters::{Counter, Histogram};
+use crate::counters::{Counter, Histogram, fold};
 
 /// Versions as labels, in the order of [`TlsCounters::completed`].
 pub(crate) const VERSIONS: [&str; 2] = ["1.2", "1.3"];
@@ -30,5 +30,17 @@ impl TlsCounters {
         if let Some(counter) = self.failures.get(kind as usize) {
             counter.add(1);
         }
+    }
+
+    /// Adds what another block counted.
+    pub(crate) fn fold(&self, other: &Self) {
+        let Self {
+            completed,
+            failures,
+            duration,
+        } = other;
+        fold(self.completed.as_flattened(), completed.as_flattened());
+        fold(&self.failures, failures);
+        self.duration.fold(duration);
     }
 }

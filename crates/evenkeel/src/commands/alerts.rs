@@ -210,6 +210,7 @@ mod tests {
                 alert("pool_down", AlertState::Firing, Severity::Critical),
                 alert("pool_unhealthy", AlertState::Pending, Severity::Warning),
             ],
+            pushed_out: 0,
             left_out: 2,
             receivers: vec![receiver("pager", None), receiver("chat", Some("status 500"))],
         }

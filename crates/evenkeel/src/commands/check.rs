@@ -51,7 +51,7 @@ fn exit_code(result: &Result<Checked, Vec<Diagnostic>>) -> ExitCode {
 
 /// The config and what the files say that it names: errors make it invalid, the rest are warnings.
 fn with_files(text: &str, source: &Source) -> Result<Checked, Vec<Diagnostic>> {
-    let (mut checked, mut errors) = source::with_pages(text, source)?;
+    let (mut checked, mut errors) = source::with_pages(text, source, source::read_page)?;
     let now_s = i64::try_from(crate::now().0 / 1000).unwrap_or(i64::MAX);
     let mut warnings = source::Problems::new();
     for problem in tls::check(&checked.config, now_s) {

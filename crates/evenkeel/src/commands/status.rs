@@ -8,8 +8,9 @@ use std::time::Duration;
 use anyhow::Context;
 use model::state::{Health, Override, RouteOrder, Source, Timestamp};
 use model::status::{
-    BackendLive, BackendStatus, CertificateStatus, ConfigStatus, Event, ListenerStatus, LoadBalancerStatus,
-    PoolStatus, QueueStatus, RouteStatus, SourceStatus, SplitPartStatus, SplitStatus, Status,
+    BackendLive, BackendStatus, CertificateStatus, CheckedBy, ConfigStatus, Event, ListenerStatus,
+    LoadBalancerStatus, LookupStatus, PoolStatus, QueueStatus, RouteStatus, SourceStatus, SplitPartStatus,
+    SplitStatus, Status,
 };
 use model::units::format_duration;
 
@@ -248,6 +249,9 @@ fn source_line(source: &SourceStatus, now: Timestamp, paint: Paint) -> String {
         source.source.as_str(),
         counted(source.members, "member")
     );
+    if let Some(lookup) = &source.lookup {
+        text.push_str(&of_the_name(lookup, now));
+    }
     if source.left_out > 0 {
         let left_out = format!(", {} LEFT OUT", source.left_out);
         text.push_str(&paint.text(Tone::Bad, &left_out));
@@ -259,6 +263,29 @@ fn source_line(source: &SourceStatus, now: Timestamp, paint: Paint) -> String {
         text.push_str(&paint.text(Tone::Bad, &format!(", STALE{since}: {why}")));
     }
     text
+}
+
+/// ` of shop.internal (ip), answered 3s ago by 127.0.0.1:53, for 5s`.
+fn of_the_name(lookup: &LookupStatus, now: Timestamp) -> String {
+    let mut text = format!(" of {} ({})", lookup.name, lookup.kind);
+    match (lookup.answered, lookup.resolver) {
+        (Some(at), Some(resolver)) => {
+            let holds = format_duration(Duration::from_millis(lookup.ttl_ms));
+            text.push_str(&format!(
+                ", answered {} ago by {resolver}, for {holds}",
+                ago(now, at)
+            ));
+        }
+        _ => text.push_str(", not answered yet"),
+    }
+    if lookup.failures > 0 {
+        text.push_str(&format!(", {} failed since", counted_looks(lookup.failures)));
+    }
+    text
+}
+
+fn counted_looks(looks: u32) -> String {
+    counted(usize::try_from(looks).unwrap_or(usize::MAX), "look")
 }
 
 /// `3 of at most 1000 wait, up to 1s`.
@@ -282,7 +309,7 @@ fn queue_line(queue: &QueueStatus, paint: Paint) -> String {
 
 /// A table of backends; the demo shows the same one.
 fn backends(backends: &[BackendStatus], now: Timestamp) -> Table {
-    let mut table = Table::new(&[
+    let mut columns = vec![
         "BACKEND",
         "STATE",
         "HEALTH",
@@ -293,9 +320,16 @@ fn backends(backends: &[BackendStatus], now: Timestamp) -> Table {
         "FAILURES>",
         "IDLE>",
         "ORDER",
-    ]);
+    ];
+    // Where others may check, it is told who does.
+    let by_others = |b: &BackendStatus| !matches!(b.checked_by, None | Some(CheckedBy::ThisNode));
+    let shared = backends.iter().any(by_others);
+    if shared {
+        columns.push("CHECKED BY");
+    }
+    let mut table = Table::new(&columns);
     for b in backends {
-        table.row(vec![
+        let mut row = vec![
             Cell::text(address(b)),
             state(b, now),
             health(b),
@@ -308,9 +342,22 @@ fn backends(backends: &[BackendStatus], now: Timestamp) -> Table {
             b.order
                 .as_ref()
                 .map_or_else(Cell::default, |o| Cell::text(order(o, now))),
-        ]);
+        ];
+        if shared {
+            row.push(b.checked_by.as_ref().map_or_else(Cell::default, checked_by));
+        }
+        table.row(row);
     }
     table
+}
+
+fn checked_by(by: &CheckedBy) -> Cell {
+    match by {
+        CheckedBy::ThisNode => Cell::text("this node"),
+        CheckedBy::LbServers => Cell::text("each LB server"),
+        CheckedBy::Orchestrator(name) => Cell::text(name.to_string()),
+        CheckedBy::Nobody => Cell::tone("NOBODY".to_owned(), Tone::Warning),
+    }
 }
 
 /// `10.0.0.1:9001`, and where it was learnt of unless it is declared: `10.0.0.1:9001 (dns, eu-1)`.
@@ -439,6 +486,7 @@ mod tests {
             health: Health::Up,
             health_reason: "status 200".into(),
             health_since: ago_s(3600),
+            checked_by: None,
             mode: Mode::Ready,
             order: None,
             ejection: None,

@@ -83,6 +83,8 @@ mod tests {
                     connections: 7,
                     requests_per_second: 11.6,
                 },
+                trial: None,
+                declares: None,
                 leaving: false,
             },
         };

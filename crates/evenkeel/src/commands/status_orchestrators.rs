@@ -40,6 +40,14 @@ pub(super) fn render(out: &mut String, seen: Option<&OrchestratorsStatus>, now: 
     if let Some(plan_b) = seen.plan_b.as_ref().filter(|plan_b| plan_b.phase != "following") {
         let _ = writeln!(out, "{}", paint.text(Tone::Bad, &without(plan_b, now)));
     }
+    let alone = seen.plan_b.as_ref().map_or(0, |plan_b| plan_b.alone);
+    if alone > 0 {
+        let words = format!(
+            "{} found by name on which no orchestrator says anything: checked by this node",
+            counted(alone, "member")
+        );
+        let _ = writeln!(out, "{}", paint.text(Tone::Warning, &words));
+    }
 }
 
 fn orchestrator(seen: &OrchestratorsStatus, one: &OrchestratorStatus) -> String {
@@ -54,7 +62,7 @@ fn orchestrator(seen: &OrchestratorsStatus, one: &OrchestratorStatus) -> String 
     {
         words.push_str(" (this process)");
         if own.frozen {
-            words.push_str(", FROZEN: more than half of the orchestrators vanished at once");
+            words.push_str(", waits for one lease: whoever had the checks before may still be at work");
         }
     }
     words
@@ -116,6 +124,7 @@ mod tests {
                 verdicts_written: 1,
                 verdicts_refused: 0,
                 verdicts_failed: 0,
+                leases_lost: 0,
             }),
             plan_b: None,
         };
@@ -133,6 +142,8 @@ mod tests {
             since: Timestamp(20_000),
             why: Some("store_unreachable".into()),
             began: 1,
+            alone: 0,
+            alone_with: Default::default(),
         });
         assert_eq!(
             told(&seen),

@@ -4,6 +4,7 @@ use std::fmt::Write;
 
 use model::status::StoreStatus;
 
+use crate::hub;
 use crate::table::{Paint, Tone};
 
 /// Reasons of a refusal that are shown; all are in `--json`.
@@ -18,6 +19,7 @@ pub(super) fn render(out: &mut String, store: &StoreStatus, paint: Paint) {
         head,
         served,
         refused,
+        name_taken,
     } = store;
     if kind == "embedded" && *head == 0 && refused.is_none() && trouble.is_none() {
         return;
@@ -44,11 +46,17 @@ pub(super) fn render(out: &mut String, store: &StoreStatus, paint: Paint) {
             let _ = writeln!(out, "    {}", paint.text(Tone::Plain, reason));
         }
     }
+    if let Some(other) = name_taken {
+        let words = format!("NAME TAKEN: {}", hub::name_taken(other));
+        let _ = writeln!(out, "  {}", paint.text(Tone::Bad, &words));
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use model::node::NameTaken;
+    use model::state::Timestamp;
     use model::status::RefusedRevision;
 
     fn told(store: &StoreStatus) -> String {
@@ -84,6 +92,21 @@ mod tests {
         assert_eq!(
             told(&store),
             "store etcd: serves its revision 6, NOT HEARD: no endpoint can be reached\n"
+        );
+        (store.connected, store.trouble) = (true, None);
+        store.name_taken = Some(NameTaken {
+            since: Timestamp(1),
+            started: Timestamp(0),
+            zone: Some("a".into()),
+            addresses: vec![([10, 0, 0, 1], 80).into(), ([10, 0, 0, 1], 443).into()],
+        });
+        let told = told(&store);
+        assert!(
+            told.contains(
+                "\n  NAME TAKEN: another process has this node's name in the store (it was started at \
+                 1970-01-01 00:00:00Z, takes clients at 10.0.0.1:80, 10.0.0.1:443, zone a): this one serves"
+            ),
+            "{told}"
         );
     }
 }

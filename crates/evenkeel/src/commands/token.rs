@@ -1,4 +1,4 @@
-//! `evenkeel token create`: a token for the admin API, and the lines that make it known.
+//! `evenkeel token create`: a token for the admin API or for the members of a pool, and the lines that make it known.
 //!
 //! A token is never chosen by a person: it is 256 bits from the system, so that one round of SHA-256 is enough to
 //! keep it. It is shown once and stored nowhere.
@@ -25,8 +25,11 @@ pub(crate) fn run(command: &TokenCommand) -> anyhow::Result<ExitCode> {
         Some(path) => write(path, &token)?,
         // Beside standard output, which may go into the config.
         None => eprintln!(
-            "The token of `{}`, shown this once; keep it in a file that only its user can read:\n\n{}\n",
-            args.name,
+            "The token{}, shown this once; keep it in a file that only its user can read:\n\n{}\n",
+            args.name
+                .as_ref()
+                .map(|name| format!(" of `{name}`"))
+                .unwrap_or_default(),
             token.expose()
         ),
     }
@@ -34,14 +37,16 @@ pub(crate) fn run(command: &TokenCommand) -> anyhow::Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-/// What goes into the config.
+/// What goes into the config: of the API, or of a pool's `registration` or `heartbeat`.
 fn entry(args: &TokenCreateArgs, token: &Secret) -> String {
-    format!(
-        "\n[[admin.tokens]]\nname = \"{}\"\nrole = \"{}\"\nhash = \"{}\"\n",
-        args.name,
-        args.role.as_str(),
-        TokenHash::of(token.expose().as_bytes())
-    )
+    let hash = TokenHash::of(token.expose().as_bytes());
+    match (&args.name, args.role) {
+        (Some(name), Some(role)) => format!(
+            "\n[[admin.tokens]]\nname = \"{name}\"\nrole = \"{}\"\nhash = \"{hash}\"\n",
+            role.as_str()
+        ),
+        _ => format!("token_hash = \"{hash}\"\n"),
+    }
 }
 
 /// A file that was there is somebody's: it is left.

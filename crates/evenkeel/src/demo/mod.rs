@@ -76,12 +76,13 @@ pub(crate) fn run(args: &DemoArgs) -> anyhow::Result<ExitCode> {
         }
         children
     });
-    server.run();
+    let result = server.run();
     drop(stop);
     match show.join() {
         Ok(children) => children.stop(),
         Err(_) => bail!("the demo's view failed"),
     }
+    result?;
     commands::print("demo ended\n")?;
     Ok(ExitCode::SUCCESS)
 }

@@ -7,14 +7,15 @@ use std::sync::Arc;
 
 use model::config::{HealthCheck, LoadBalancer, Name, Pool};
 use model::snapshot::PoolState;
-use model::state::{BackendId, Members, Mode};
+use model::state::{BackendId, Life, Members, Mode, Target};
 
 /// What of a pool is checked, and the state of the pool from which that follows.
 #[derive(Debug)]
 pub(super) struct Probed {
     pub(super) pool: Arc<PoolState>,
     pub(super) check: Arc<HealthCheck>,
-    pub(super) addresses: BTreeSet<SocketAddr>,
+    /// Each with the number of its membership; 0 where nobody counts.
+    pub(super) addresses: BTreeMap<SocketAddr, u64>,
 }
 
 /// The backends of a load balancer.
@@ -65,7 +66,7 @@ impl Probed {
         Some(Self {
             pool: pool.clone(),
             check: same.map_or_else(|| Arc::new(check.clone()), |before| before.check.clone()),
-            addresses: members.map(|m| m.id.address).collect(),
+            addresses: members.map(|m| (m.id.address, m.life())).collect(),
         })
     }
 
@@ -77,14 +78,18 @@ impl Probed {
         }
     }
 
-    pub(super) fn targets(&self) -> impl Iterator<Item = (BackendId, Arc<HealthCheck>)> {
-        self.addresses.iter().map(|address| {
+    /// A member that left and came back is checked anew, though it never left the list.
+    pub(super) fn targets(&self) -> impl Iterator<Item = Target> {
+        self.addresses.iter().map(|(address, life)| {
             let id = BackendId {
                 load_balancer: self.pool.load_balancer.clone(),
                 pool: self.pool.config.name.clone(),
                 address: *address,
             };
-            (id, self.check.clone())
+            Target {
+                life: Life::of_member(*life),
+                ..Target::new(id, self.check.clone())
+            }
         })
     }
 }

@@ -1,13 +1,14 @@
 //! Events in words: what changed, about what, and why. Pure functions; [`super::core`] records what they say.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::Arc;
 
 use dataplane::{CertificateChange, CertificateNews};
 use model::cluster::ClusterNews;
 use model::config::{AllDown, Config, Name, Pool};
-use model::node::NodeEvent;
+use model::node::{NameTaken, NodeEvent};
 use model::snapshot::{PoolState, Snapshot};
 use model::state::{
     CircuitMoved, Ejected, Health, HealthState, Mode, Order, OrderAction, Override, OverrideKey, Overrides,
@@ -15,7 +16,7 @@ use model::state::{
 };
 use orchestrator::acme::AcmeEvent;
 
-use crate::text::{duration, whole_seconds};
+use crate::text::{duration, utc, whole_seconds};
 
 /// The subject of what concerns them.
 const ORCHESTRATORS: &str = "orchestrators";
@@ -63,9 +64,13 @@ pub(crate) enum Kind {
     LeaderChanged,
     PlanBBegan,
     PlanBEnded,
+    VerdictsDamaged,
+    OrdersKept,
     NodeJoined,
     NodeLeft,
     NodeLost,
+    NodeNameTaken,
+    NodeNameFree,
 }
 
 impl Kind {
@@ -105,9 +110,13 @@ impl Kind {
             Self::LeaderChanged => "leader_changed",
             Self::PlanBBegan => "plan_b_began",
             Self::PlanBEnded => "plan_b_ended",
+            Self::VerdictsDamaged => "verdicts_damaged",
+            Self::OrdersKept => "orders_kept",
             Self::NodeJoined => "node_joined",
             Self::NodeLeft => "node_left",
             Self::NodeLost => "node_lost",
+            Self::NodeNameTaken => "node_name_taken",
+            Self::NodeNameFree => "node_name_free",
         }
     }
 
@@ -131,7 +140,10 @@ impl Kind {
             Self::MembersStale,
             Self::MembersLeftOut,
             Self::PlanBBegan,
+            Self::VerdictsDamaged,
+            Self::OrdersKept,
             Self::NodeLost,
+            Self::NodeNameTaken,
         ];
         bad.iter().any(|k| k.as_str() == kind)
     }
@@ -341,10 +353,10 @@ fn differing<K: Ord, V: PartialEq>(
     }
 }
 
-/// An order for a split that is no longer in the config.
+/// An order for a split that is no longer in the config: it waits for the split to come back.
 pub(super) fn weights_orphaned(key: &RouteKey, order: &RouteOrder) -> Change {
     let message = format!(
-        "weights {} by {} are forgotten: the config has no such split any more",
+        "weights {} by {} wait: the config has no such split any more; should it within a day, they hold again",
         shares(&order.weights),
         order.by
     );
@@ -366,12 +378,15 @@ pub(super) fn lapsed(key: &OverrideKey, order: &Override) -> Change {
     (Kind::Order, subject(key), message)
 }
 
-/// An order whose backend is no longer in the config.
-pub(super) fn orphaned(key: &OverrideKey, order: &Override) -> Change {
-    let message = format!(
-        "{} is forgotten: the backend is no longer configured",
-        describe(order)
-    );
+/// An order whose backend is no longer in the config: it is forgotten, or waits for the backend to come back.
+pub(super) fn orphaned(key: &OverrideKey, order: &Override, is_forgotten: bool) -> Change {
+    let order = describe(order);
+    let message = match is_forgotten {
+        true => format!("{order} is forgotten: the backend is no longer configured"),
+        false => format!(
+            "{order} waits: the backend is no longer configured; should it be within a day, it holds again"
+        ),
+    };
     (Kind::Order, subject(key), message)
 }
 
@@ -402,10 +417,22 @@ pub(super) fn cluster(news: ClusterNews) -> Change {
         ClusterNews::PlanBBegan { why } => {
             let why = match why.as_str() {
                 "store_unreachable" => "the store is not heard",
+                "unchecked" => "some backends are checked by no orchestrator",
                 _ => "there is no orchestrator",
             };
             let message = format!("{why}: this node checks the store's backends for itself");
             (Kind::PlanBBegan, ORCHESTRATORS.to_owned(), message)
+        }
+        ClusterNews::VerdictsDamaged { why } => {
+            let message = format!("{why}; backends of the store begin unchecked until somebody is heard of");
+            (Kind::VerdictsDamaged, ORCHESTRATORS.to_owned(), message)
+        }
+        ClusterNews::OrdersKept { count } => {
+            let message = format!(
+                "it was emptied, put back or replaced, and lacks {count} orders that are in force: they stay, and are \
+                 written to it again"
+            );
+            (Kind::OrdersKept, STORE.to_owned(), message)
         }
         ClusterNews::PlanBEnded => {
             let message = "they are back and have checked everything: own checks have ended".to_owned();
@@ -476,8 +503,33 @@ pub(super) fn node(event: &NodeEvent) -> Change {
             name,
             "is silent: it died, hangs, or cannot reach the store",
         ),
+        NodeEvent::NameTaken(name, other) => {
+            return (Kind::NodeNameTaken, name.clone(), name_taken(other));
+        }
+        NodeEvent::NameFree(name) => (
+            Kind::NodeNameFree,
+            name,
+            "the other process of this name is gone: this one is registered",
+        ),
     };
     (kind, name.clone(), message.to_owned())
+}
+
+/// Whose this node's name is, what follows, and what to do.
+pub(crate) fn name_taken(other: &NameTaken) -> String {
+    let addresses: Vec<String> = other.addresses.iter().map(SocketAddr::to_string).collect();
+    let takes = match addresses.as_slice() {
+        [] => String::new(),
+        addresses => format!(", takes clients at {}", addresses.join(", ")),
+    };
+    let zone = other.zone.as_deref().map(|zone| format!(", zone {zone}"));
+    format!(
+        "another process has this node's name in the store (it was started at {}{takes}{}): this one serves and checks \
+         as before, but the other nodes do not see it, nor what it has to say of a change on trial. \
+         Give one of the two a `node.name` of its own, or end it; this one takes the name as soon as it is free",
+        utc(other.started),
+        zone.unwrap_or_default()
+    )
 }
 
 /// Load balancers that the store and the file of this node have.

@@ -8,6 +8,7 @@
 //! Two rules it keeps: a config that was refused changes nothing but the record of the refusal, and an order
 //! enters the state only when it is already on disk ([`Core::plan`], then [`Input::Ordered`]).
 
+mod circle;
 mod members;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
@@ -21,21 +22,22 @@ use cluster::orders::{InForce, OrderKey};
 use console::OrderError;
 use dataplane::CertificateNews;
 use model::cluster::ClusterNews;
-use model::config::{Config, HealthCheck, MAX_SPLIT_WEIGHT, MAX_WEIGHT, Name};
+use model::config::{Config, MAX_SPLIT_WEIGHT, MAX_WEIGHT, Name};
 use model::node::NodeEvent;
 use model::snapshot::{Layers, Snapshot};
 use model::state::{
     BackendId, ByLoadBalancer, CircuitMoved, Ejected, Ejection, Health, HealthState, Members, Observed,
     Order, OrderAction, Override, OverrideKey, Overrides, Report, RouteKey, RouteOrder, RouteWeights,
-    Silence, Timestamp, Verdict,
+    Silence, Target, Timestamp, Verdict,
 };
 use model::status::{ConfigStatus, Event, ListenerStatus, MAX_EVENTS, ReloadStatus};
 use orchestrator::acme::AcmeEvent;
 
+use self::circle::Circle;
 use super::backends::{Known, Probed};
 use super::changes::{self, Kind};
 use super::declared::Declared;
-use super::view::{Counts, Reloads, View};
+use super::view::{Counts, Loads, Reloads, View};
 
 /// Lines kept of one reload's result; a file of nonsense must not fill the memory.
 const MAX_RELOAD_MESSAGES: usize = 100;
@@ -116,7 +118,7 @@ pub(crate) enum Effect {
     /// Serve from this snapshot.
     Publish(Arc<Snapshot>),
     /// Check exactly these backends.
-    Probe(Vec<(BackendId, Arc<HealthCheck>)>),
+    Probe(Vec<Target>),
     /// These orders are about what is no longer configured.
     Forget(Vec<(OrderKey, InForce)>),
     /// Keep these members for the next start; failing is logged.
@@ -143,8 +145,13 @@ pub(crate) struct Core {
     failed_listeners: BTreeMap<(Name, Name, SocketAddr), String>,
     listener_retry: Option<Timestamp>,
     counts: Arc<ByLoadBalancer<BackendId, Counts>>,
+    /// How busy members say that they are.
+    loads: Arc<Loads>,
     /// Ordered backends that are not there, since when.
     gone: BTreeMap<OverrideKey, Timestamp>,
+    /// All orders that stand, also about what is not configured now: with a change that is taken back it is again.
+    standing: Overrides,
+    circle: Circle,
     events: VecDeque<Arc<Event>>,
 }
 
@@ -177,6 +184,7 @@ impl Core {
             config_since: now,
             last_reload: None,
             reloads: Reloads::default(),
+            standing: overrides.clone(),
             overrides,
             observed,
             snapshot,
@@ -185,10 +193,13 @@ impl Core {
             failed_listeners: BTreeMap::new(),
             listener_retry: None,
             counts: Arc::default(),
+            loads: Arc::default(),
             gone: BTreeMap::new(),
+            circle: Circle::default(),
             events: VecDeque::new(),
         };
         let mut effects = Vec::new();
+        core.look_at_own_addresses(now, &mut effects);
         core.drop_lapsed_orders(now, &mut effects);
         let all: BTreeSet<Name> = core.overrides.load_balancers().cloned().collect();
         core.forget_unknown_backends(now, &all, &mut effects);
@@ -224,19 +235,18 @@ impl Core {
             Input::Cluster(news) => self.record(now, changes::cluster(news), &mut effects),
             Input::CircuitMoved(moved) => self.record(now, changes::circuit_moved(&moved), &mut effects),
             Input::Ordered { order, overrides } => {
-                self.overrides = self.of_this_config(overrides);
+                self.standing = overrides;
+                self.overrides = self.of_this_config();
                 self.record(now, changes::ordered(&order), &mut effects);
             }
             Input::RouteOrdered { order, overrides } => {
-                self.overrides = self.of_this_config(overrides);
+                self.standing = overrides;
+                self.overrides = self.of_this_config();
                 self.record(now, changes::weighed(&order), &mut effects);
             }
             Input::OrdersSeen(overrides) => {
-                let overrides = self.of_this_config(overrides);
-                for change in changes::of_orders(&self.overrides, &overrides) {
-                    self.record(now, change, &mut effects);
-                }
-                self.overrides = overrides;
+                self.standing = overrides;
+                self.look_at_orders(now, &mut effects);
             }
             Input::Geoip { path, result } => {
                 self.record(now, changes::geoip(&path, result), &mut effects);
@@ -364,6 +374,11 @@ impl Core {
         &self.snapshot
     }
 
+    /// The file and the store, as they are served.
+    pub(crate) fn declared(&self) -> &Declared {
+        &self.declared
+    }
+
     /// What the store has, as far as it is served.
     pub(crate) fn stored(&self) -> Arc<Desired> {
         self.declared.stored.clone()
@@ -386,6 +401,7 @@ impl Core {
             },
             reloads: self.reloads,
             counts: self.counts.clone(),
+            loads: self.loads.clone(),
             events: self.events.clone(),
             declared: self.declared.clone(),
         }
@@ -394,8 +410,8 @@ impl Core {
     fn take_verdicts(&mut self, now: Timestamp, verdicts: Vec<Verdict>, effects: &mut Vec<Effect>) {
         let mut up = Vec::new();
         for verdict in verdicts {
-            // A verdict may cross a reload that removed the backend or its check.
-            if !self.is_probed(&verdict.backend) {
+            // A verdict may cross a reload that removed the backend or its check, or be about a former member.
+            if !self.is_probed(&verdict.backend, verdict.life.member) {
                 continue;
             }
             let old = self.observed.health.get(&verdict.backend);
@@ -424,7 +440,7 @@ impl Core {
     }
 
     fn take_ejection(&mut self, now: Timestamp, ejected: Ejected, effects: &mut Vec<Effect>) {
-        if !self.has_backend(&ejected.backend) {
+        if !self.is_served(&ejected.backend, ejected.life) {
             return;
         }
         self.count(&ejected.backend, |counts| counts.ejections += 1);
@@ -468,6 +484,8 @@ impl Core {
             self.record(now, changes::shadowed(revision, &shadowed), effects);
         }
         self.forget_unknown_backends(now, &touched, effects);
+        self.look_at_orders(now, effects);
+        self.look_at_own_addresses(now, effects);
     }
 
     fn take_config(&mut self, now: Timestamp, declared: Declared, effects: &mut Vec<Effect>) {
@@ -482,6 +500,8 @@ impl Core {
             messages,
         });
         self.forget_unknown_backends(now, &touched, effects);
+        self.look_at_orders(now, effects);
+        self.look_at_own_addresses(now, effects);
     }
 
     fn refuse_config(&mut self, now: Timestamp, mut reasons: Vec<String>, effects: &mut Vec<Effect>) {
@@ -543,11 +563,14 @@ impl Core {
             );
         }
         self.listener_retry = (!failed.is_empty()).then(|| now.plus(LISTENER_RETRY));
+        self.look_at_own_addresses(now, effects);
     }
 
     /// Removes orders whose time is over; says whether there were any.
     fn drop_lapsed_orders(&mut self, now: Timestamp, effects: &mut Vec<Effect>) -> bool {
         let over = |expires: Option<Timestamp>| expires.is_some_and(|at| at <= now);
+        self.standing.backends.take_out(|_, o| over(o.expires));
+        self.standing.routes.take_out(|_, o| over(o.expires));
         let lapsed = self.overrides.backends.take_out(|_, o| over(o.expires));
         for (key, order) in &lapsed {
             self.record(now, changes::lapsed(key, order), effects);
@@ -590,8 +613,9 @@ impl Core {
             self.gone.retain(|key, _| {
                 key.load_balancer != *name || !(gone.contains_key(key) || known.has_anywhere(key.address))
             });
+            let is_forgotten = members::come_and_go(&config, name);
             for (key, order) in &gone {
-                self.record(now, changes::orphaned(key, order), effects);
+                self.record(now, changes::orphaned(key, order, is_forgotten), effects);
             }
             let fits = |key: &RouteKey, order: &RouteOrder| key.split(&config).is_some_and(|s| order.fits(s));
             let of_routes = &mut self.overrides.routes;
@@ -599,19 +623,33 @@ impl Core {
             for (key, order) in &of_routes {
                 self.record(now, changes::weights_orphaned(key, order), effects);
             }
-            let gone = gone.into_iter();
+            // What is declared again has its order again: whoever collects old orders keeps this one for a day.
+            let gone = gone.into_iter().filter(|_| is_forgotten);
             orders.extend(gone.map(|(key, order)| (OrderKey::Backend(key), InForce::Backend(order))));
-            let of_routes = of_routes.into_iter();
-            orders.extend(of_routes.map(|(key, order)| (OrderKey::Route(key), InForce::Route(order))));
+        }
+        for (key, _) in &orders {
+            if let OrderKey::Backend(key) = key {
+                self.standing.backends.remove(key);
+            }
         }
         if !orders.is_empty() {
             effects.push(Effect::Forget(orders));
         }
     }
 
+    /// Takes of all orders those that are about what is configured now.
+    fn look_at_orders(&mut self, now: Timestamp, effects: &mut Vec<Effect>) {
+        let overrides = self.of_this_config();
+        for change in changes::of_orders(&self.overrides, &overrides) {
+            self.record(now, change, effects);
+        }
+        self.overrides = overrides;
+    }
+
     /// Of all orders those about what is configured here. The others may be about what another node knows.
-    fn of_this_config(&self, mut overrides: Overrides) -> Overrides {
+    fn of_this_config(&self) -> Overrides {
         let config = &self.config;
+        let mut overrides = self.standing.clone();
         let names: BTreeSet<Name> = overrides.load_balancers().cloned().collect();
         for name in &names {
             let lb = config.load_balancers.get(name).map(Arc::as_ref);
@@ -681,10 +719,12 @@ impl Core {
         }
     }
 
-    fn is_probed(&self, id: &BackendId) -> bool {
+    /// Whether this backend is checked, in the membership of this number.
+    fn is_probed(&self, id: &BackendId, life: u64) -> bool {
         let key = (id.load_balancer.clone(), id.pool.clone());
         let probed = self.probed.get(&key);
-        probed.is_some_and(|probed| probed.addresses.contains(&id.address))
+        let lives = probed.and_then(|probed| probed.addresses.get(&id.address));
+        lives == Some(&life)
     }
 
     fn count(&mut self, id: &BackendId, count: impl FnOnce(&mut Counts)) {

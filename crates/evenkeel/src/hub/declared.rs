@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use cluster::Desired;
 use model::config::{Config, Name};
-use model::merge::merge;
+use model::merge::{Before, merge_after};
 
 /// Both parts and the whole, which go together.
 #[derive(Clone, Debug)]
@@ -23,7 +23,24 @@ impl Declared {
     /// # Errors
     /// Everything that does not go together.
     pub(crate) fn new(file: Arc<Config>, stored: Arc<Desired>) -> Result<Self, Vec<String>> {
-        let merged = merge(&file, &stored.load_balancers)?;
+        Self::after(file, stored, None)
+    }
+
+    /// The same, which shares what it can with what was declared before.
+    ///
+    /// # Errors
+    /// Everything that does not go together.
+    pub(crate) fn after(
+        file: Arc<Config>,
+        stored: Arc<Desired>,
+        before: Option<&Self>,
+    ) -> Result<Self, Vec<String>> {
+        let before = before.map(|before| Before {
+            file: &before.file,
+            stored: &before.stored.load_balancers,
+            whole: &before.config,
+        });
+        let merged = merge_after(&file, &stored.load_balancers, before)?;
         Ok(Self {
             file,
             stored,

@@ -4,6 +4,7 @@
 //! over bounded channels: orders, configs, verdicts, events of the data plane; and the time, when the core has a
 //! deadline. Nothing that serves requests ever waits for this task.
 
+mod again;
 mod backends;
 mod changes;
 mod core;
@@ -36,11 +37,10 @@ use model::config::Config;
 use model::node::NodeEvent;
 use model::state::{Report, Silence, Verdict};
 use orchestrator::acme::AcmeEvent;
-use orchestrator::discovery;
 use tokio::sync::{mpsc, watch};
 use tokio::time::MissedTickBehavior;
 
-pub(crate) use self::changes::{describe, shares};
+pub(crate) use self::changes::{describe, name_taken, shares};
 pub(crate) use self::core::{Core, Effect, Input};
 pub(crate) use self::declared::Declared;
 pub(crate) use self::orders::{KnownOrders, OrderNews, Orders};
@@ -95,6 +95,8 @@ pub(crate) struct Hub {
     pub(crate) view: watch::Sender<View>,
     /// Whether this node forwards; if not, it only knows.
     pub(crate) forwards: bool,
+    /// A config file that was refused for what the store had.
+    pub(crate) refused: Option<again::Refused>,
 }
 
 /// What the hub listens to.
@@ -130,7 +132,7 @@ impl Hub {
     pub(crate) async fn run(mut self, first: Vec<Effect>, mut inputs: Inputs) {
         self.apply(first).await;
         self.order_certificates(&self.core.snapshot().config);
-        self.look_up(&self.core.snapshot().config);
+        self.members.ask(&self.core.snapshot().config);
         let listeners = Input::Listeners(self.dataplane.listeners());
         self.handle(listeners).await;
         let (mut verdicts, mut reports) = (Vec::new(), Vec::new());
@@ -147,6 +149,7 @@ impl Hub {
                 Some(request) = inputs.weights.recv() => self.weigh(request),
                 Some(back) = inputs.order_news.back.recv() => self.ordered(back).await,
                 Some(seen) = inputs.order_news.seen.recv() => self.saw_orders(seen).await,
+                Some(step) = inputs.order_news.restoring.recv() => self.restore_orders(&step),
                 Some(candidate) = inputs.candidates.recv() => self.candidate(candidate).await,
                 Some(offer) = inputs.offers.recv() => self.offer(offer).await,
                 _ = inputs.verdicts.recv_many(&mut verdicts, VERDICTS_AT_ONCE), if !inputs.verdicts.is_closed() => {
@@ -175,6 +178,7 @@ impl Hub {
                     // It reads a file; the other tasks of this thread must not wait for that.
                     tokio::task::block_in_place(|| self.dataplane.follow_geoip(path));
                 }
+                () = again::due(self.refused.as_ref()) => self.try_again().await,
                 () = tokio::time::sleep(nap) => {
                     if deadline.is_some_and(|at| at <= now()) {
                         self.handle(Input::Time).await;
@@ -185,7 +189,13 @@ impl Hub {
     }
 
     async fn handle(&mut self, input: Input) {
-        let effects = self.core.handle(now(), input);
+        // All load balancers may be new in it; the store's connection lives on these threads too.
+        let effects = match input {
+            Input::Loaded(_) | Input::Applied(_) => {
+                tokio::task::block_in_place(|| self.core.handle(now(), input))
+            }
+            input => self.core.handle(now(), input),
+        };
         self.apply(effects).await;
     }
 
@@ -202,11 +212,11 @@ impl Hub {
                     let same = Arc::ptr_eq(&self.view.borrow().snapshot.config, &snapshot.config);
                     if !same {
                         self.order_certificates(&snapshot.config);
-                        self.look_up(&snapshot.config);
+                        self.members.ask(&snapshot.config);
                     }
                     listeners_may_change |= !same || self.core.misses_listeners();
                 }
-                Effect::Probe(wanted) => self.checking.want(wanted),
+                Effect::Probe(wanted) => self.checking.want(wanted, &self.core.snapshot().found),
                 Effect::Forget(orders) => self.orders.forget(orders),
                 Effect::Remember(members) => {
                     self.members.remembered.send_replace(members);
@@ -245,28 +255,26 @@ impl Hub {
         });
     }
 
-    /// Says which pools' members are to be looked up, when that has changed.
-    fn look_up(&self, config: &Config) {
-        let wanted = discovery::Target::all(config);
-        self.members.lookups.send_if_modified(|known| {
-            let changed = *known != wanted;
-            *known = wanted;
-            changed
-        });
-    }
-
     async fn candidate(&mut self, candidate: Candidate) {
         let input = match candidate.result {
-            Err(reasons) => Input::Refused(reasons),
+            Err(reasons) => {
+                self.keep_refused(None);
+                Input::Refused(reasons)
+            }
             Ok(config) => {
                 // So that only what changed is looked at.
                 let known = self.core.file();
-                match self.declared(Arc::new(config.sharing(&known)), self.core.stored()) {
+                let file = Arc::new(config.sharing(&known));
+                match self.declared(file.clone(), self.core.stored()) {
                     Ok(declared) => {
+                        self.keep_refused(None);
                         warn_of(&declared.file, Some(&known));
                         Input::Loaded(declared)
                     }
-                    Err(reasons) => Input::Refused(reasons),
+                    Err(reasons) => {
+                        self.keep_refused(Some(file));
+                        Input::Refused(reasons)
+                    }
                 }
             }
         };
@@ -297,20 +305,28 @@ impl Hub {
             Err(reasons) => Input::ApplyRefused { revision, reasons },
         })
         .await;
+        let is_taken = result.is_ok();
+        // Who offered may have ended; it is served all the same.
+        let _ = offer.reply.send(result);
+        if is_taken {
+            self.try_anew().await;
+        }
         if self.shares_orders() || had_nothing {
             self.look_at_orders().await;
         }
-        // Who offered may have ended; it is served all the same.
-        let _ = offer.reply.send(result);
     }
 
     /// The whole of file and store, when it can be put in force.
     fn declared(&self, file: Arc<Config>, stored: Arc<Desired>) -> Result<Declared, Vec<String>> {
-        let declared = Declared::new(file, stored)?;
-        let reasons = match self.forwards {
-            true => self.unusable(&declared.config),
-            false => Vec::new(),
-        };
+        // It looks at all of them, opens sockets and reads files; the other tasks of this thread must not wait.
+        let (declared, reasons) = tokio::task::block_in_place(|| {
+            let declared = Declared::after(file, stored, Some(self.core.declared()))?;
+            let reasons = match self.forwards {
+                true => self.unusable(&declared.config),
+                false => Vec::new(),
+            };
+            Ok::<_, Vec<String>>((declared, reasons))
+        })?;
         match reasons.is_empty() {
             true => Ok(declared),
             false => Err(reasons),
@@ -320,10 +336,7 @@ impl Hub {
     /// What of a new config could not be put in force: a reason to take none of it.
     fn unusable(&self, config: &Config) -> Vec<String> {
         let mut reasons = self.unopenable(config);
-        // It reads files; the other tasks of this thread must not wait.
-        reasons.extend(tokio::task::block_in_place(|| {
-            self.dataplane.tls_problems(config)
-        }));
+        reasons.extend(self.dataplane.tls_problems(config));
         reasons
     }
 
@@ -341,8 +354,7 @@ impl Hub {
         let wanted = lbs.flat_map(|lb| lb.listeners.iter().map(move |l| (&lb.name, l)));
         let mut reasons = Vec::new();
         if let Some(path) = &config.node.geoip {
-            let checked = tokio::task::block_in_place(|| dataplane::check_geoip(path));
-            reasons.extend(checked.err());
+            reasons.extend(dataplane::check_geoip(path).err());
         }
         for (lb, listener) in wanted {
             let address: SocketAddr = listener.address;

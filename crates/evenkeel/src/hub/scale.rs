@@ -11,8 +11,11 @@ use std::time::Duration;
 
 use dataplane::Dataplane;
 use model::config::{Config, LoadBalancer, Name};
+use model::scrape::Scope;
 use model::snapshot::{PoolState, Snapshot};
-use model::state::{BackendId, Health, Mode, Order, OrderAction, OverrideKey, Overrides, Timestamp, Verdict};
+use model::state::{
+    BackendId, Health, Life, Mode, Order, OrderAction, OverrideKey, Overrides, Timestamp, Verdict,
+};
 
 use cluster::Standing;
 
@@ -84,7 +87,7 @@ fn verdict(index: usize, backend: usize, health: Health) -> Input {
         backend: id(index, backend),
         health,
         reason: "status 200".into(),
-        life: 0,
+        life: Life::default(),
     }])
 }
 
@@ -293,7 +296,7 @@ impl Measured {
             backend,
             health: Health::Up,
             reason: "status 200".into(),
-            life: 0,
+            life: Life::default(),
         };
         let all: Vec<Verdict> = all.map(up).collect();
         for some in all.chunks(1024) {
@@ -361,7 +364,10 @@ impl Measured {
         let json = steps.time(("status", "as JSON"), || serde_json::to_vec(&status).unwrap());
         println!("status: {} bytes", json.len());
         let mut registry = prometheus_client::registry::Registry::default();
-        registry.register_collector(dataplane.metrics());
+        registry.register_collector(dataplane.metrics(Scope {
+            load_balancer: None,
+            backends: usize::MAX,
+        }));
         let mut text = String::new();
         steps.time(("metrics", "of the data plane"), || {
             prometheus_client::encoding::text::encode(&mut text, &registry).unwrap();

@@ -10,7 +10,7 @@ use cluster::orders::OrderKey;
 use console::OrderError;
 use model::config::Config;
 use model::snapshot::{Eligibility, Snapshot};
-use model::state::{Ejected, Health, Members, Mode, Order, OrderAction, Overrides, Timestamp, Verdict};
+use model::state::{Ejected, Health, Life, Members, Mode, Order, OrderAction, Overrides, Timestamp, Verdict};
 use model::status::{ListenerStatus, MAX_EVENTS};
 
 use super::core::{Core, Effect, Input};
@@ -18,11 +18,13 @@ use super::fixture::{address, config, config_with, id, key, name, started};
 
 /// What stands around the core: it carries out the effects as the shell does.
 pub(super) struct World {
-    core: Core,
+    pub(super) core: Core,
     pub(super) now: Timestamp,
     published: Arc<Snapshot>,
-    publishes: usize,
+    pub(super) publishes: usize,
     pub(super) probed: BTreeSet<u16>,
+    /// The membership that each check is of.
+    pub(super) lives: BTreeMap<u16, u64>,
     pub(super) stored: Overrides,
     pub(super) remembered: Members,
     log: Vec<(String, String)>,
@@ -38,6 +40,7 @@ impl World {
             published,
             publishes: 0,
             probed: BTreeSet::new(),
+            lives: BTreeMap::new(),
             stored,
             remembered: Members::default(),
             log: Vec::new(),
@@ -56,7 +59,11 @@ impl World {
                     self.publishes += 1;
                 }
                 Effect::Probe(targets) => {
-                    self.probed = targets.iter().map(|(id, _)| id.address.port()).collect();
+                    let lives = targets
+                        .iter()
+                        .map(|target| (target.backend.address.port(), target.life.member));
+                    self.lives = lives.collect();
+                    self.probed = self.lives.keys().copied().collect();
                 }
                 Effect::Forget(orders) => orders.iter().for_each(|(key, _)| forget(&mut self.stored, key)),
                 Effect::Remember(members) => self.remembered = members,
@@ -89,17 +96,26 @@ impl World {
     }
 
     pub(super) fn verdict(&mut self, port: u16, health: Health, reason: &str) {
+        self.verdict_of(0, port, health, reason);
+    }
+
+    pub(super) fn verdict_of(&mut self, life: u64, port: u16, health: Health, reason: &str) {
         self.give(Input::Verdicts(vec![Verdict {
             backend: id(port),
             health,
             reason: reason.into(),
-            life: 0,
+            life: Life::of_member(life),
         }]));
     }
 
     fn eject(&mut self, port: u16, lasts: Duration) {
+        self.eject_of(0, port, lasts);
+    }
+
+    pub(super) fn eject_of(&mut self, life: u64, port: u16, lasts: Duration) {
         self.give(Input::Ejected(Ejected {
             backend: id(port),
+            life,
             reason: "5 failures in a row".into(),
             lasts,
         }));
@@ -198,7 +214,11 @@ fn orders_come_back_after_a_restart() {
         world.eligibility(),
         BTreeMap::from([(1, Eligibility::Draining), (2, Eligibility::Eligible)])
     );
-    assert_eq!(world.stored.backends.keys().collect::<Vec<_>>(), [&key(1)]);
+    // That of a backend that is not there waits.
+    assert_eq!(
+        world.stored.backends.keys().collect::<Vec<_>>(),
+        [&key(1), &key(3)]
+    );
 }
 
 #[test]
@@ -278,7 +298,7 @@ fn a_refused_config_changes_nothing_but_the_record() {
     );
 }
 
-/// Health survives a reload for who stays; orders and health of who goes are forgotten, also on disk.
+/// Health survives a reload for who stays; health of who goes is forgotten, an order for him waits.
 #[test]
 fn a_reload_keeps_what_it_does_not_concern() {
     let mut world = World::new(config(&[1, 2]), Overrides::default());
@@ -289,14 +309,39 @@ fn a_reload_keeps_what_it_does_not_concern() {
         world.eligibility(),
         BTreeMap::from([(1, Eligibility::Down), (3, Eligibility::Eligible)])
     );
-    assert!(world.stored.backends.is_empty());
+    assert_eq!(world.core.order(&key(2)), None);
     assert_eq!(world.probed, BTreeSet::from([1, 3]));
     assert_eq!(world.core.view().config.revision, 2);
     assert!(
         world
             .logged("order")
-            .contains(&"drain by alice is forgotten: the backend is no longer configured")
+            .contains(&"drain by alice waits: the backend is no longer configured; should it be within a day, it holds again")
     );
+}
+
+/// Scenario: a backend is in maintenance, another one drains for a minute. A change leaves both out, other orders are
+/// given, the process starts again, the change is taken back. The first is in maintenance in all that is published and is
+/// never checked; the time of the other is over.
+#[test]
+fn who_comes_back_with_a_change_taken_back_has_his_order() {
+    let mut world = World::new(config(&[1, 2, 3]), Overrides::default());
+    let maintenance = OrderAction::Mode(Mode::Maintenance);
+    world.order(2, maintenance, None).unwrap();
+    world
+        .order(3, OrderAction::Mode(Mode::Drain), Some(MINUTE))
+        .unwrap();
+    world.give(Input::Loaded(config(&[1]).into()));
+    world.order(1, OrderAction::Weight(7), None).unwrap();
+    world.pass(2 * MINUTE);
+    let mut world = World::new(config(&[1]), world.stored);
+    let publishes = world.publishes;
+    world.give(Input::Loaded(config(&[1, 2, 3]).into()));
+    assert_eq!(world.publishes, publishes + 1);
+    assert_eq!(world.eligibility()[&2], Eligibility::Maintenance);
+    assert_eq!(world.eligibility()[&3], Eligibility::Eligible);
+    assert_eq!(world.probed, BTreeSet::from([1, 3]));
+    world.order(2, OrderAction::Mode(Mode::Ready), None).unwrap();
+    assert_eq!(world.eligibility()[&2], Eligibility::Eligible);
 }
 
 #[test]
@@ -465,16 +510,10 @@ impl Shadow {
 /// simple model expects, what is stored is what is in force, and who is checked is who should be.
 #[test]
 fn storms_never_make_the_layers_disagree() {
-    for seed in 1..=seeds() {
+    for seed in 1..=sim::seeds(60) {
         let storm = std::panic::catch_unwind(|| storm(seed));
         assert!(storm.is_ok(), "failing seed: {seed}");
     }
-}
-
-/// Seeds to run: more with `cargo xtask test --seeds N`.
-fn seeds() -> u64 {
-    let asked = std::env::var("EVENKEEL_SEEDS").ok().and_then(|n| n.parse().ok());
-    asked.unwrap_or(60)
 }
 
 fn storm(seed: u64) {
@@ -488,6 +527,7 @@ fn storm(seed: u64) {
     };
     let mut world = World::new(closed(&ports), Overrides::default());
     let mut shadows: BTreeMap<u16, Shadow> = ports.iter().map(|p| (*p, Shadow::default())).collect();
+    let mut away: BTreeMap<u16, Shadow> = BTreeMap::new();
     for _ in 0..200 {
         let port = ports[dice.below(ports.len() as u64) as usize];
         let shadow = shadows.get_mut(&port).unwrap();
@@ -526,24 +566,38 @@ fn storm(seed: u64) {
                     ports.push(1);
                 }
                 world.give(Input::Loaded(closed(&ports).into()));
-                shadows.retain(|p, _| ports.contains(p));
+                for (p, shadow) in std::mem::take(&mut shadows) {
+                    // Its order waits; what was found of it is forgotten.
+                    let order = Shadow {
+                        down: false,
+                        ejected_until: None,
+                        ..shadow.clone()
+                    };
+                    match ports.contains(&p) {
+                        true => shadows.insert(p, shadow),
+                        false => away.insert(p, order),
+                    };
+                }
                 for p in &ports {
-                    shadows.entry(*p).or_default();
+                    let waits = away.remove(p).unwrap_or_default();
+                    shadows.entry(*p).or_insert(waits);
                 }
             }
             _ => world.pass(Duration::from_millis(dice.below(15_000))),
         }
-        agree(&mut world, &mut shadows);
+        agree(&mut world, &mut shadows, &mut away);
     }
 }
 
-fn agree(world: &mut World, shadows: &mut BTreeMap<u16, Shadow>) {
+fn agree(world: &mut World, shadows: &mut BTreeMap<u16, Shadow>, away: &mut BTreeMap<u16, Shadow>) {
     let now = world.now;
-    shadows.values_mut().for_each(|s| s.settle(now));
+    let all = shadows.values_mut().chain(away.values_mut());
+    all.for_each(|s| s.settle(now));
     let expected: BTreeMap<u16, Eligibility> = shadows.iter().map(|(p, s)| (*p, s.expected())).collect();
     assert_eq!(world.eligibility(), expected);
     let ordered: BTreeSet<u16> = shadows
         .iter()
+        .chain(away.iter())
         .filter(|(_, s)| s.mode != Mode::Ready || s.weight.is_some())
         .map(|(p, _)| *p)
         .collect();

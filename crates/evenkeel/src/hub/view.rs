@@ -2,6 +2,7 @@
 //! (API, metrics, the demo's table) ever makes the hub wait.
 
 use std::collections::{BTreeMap, VecDeque};
+use std::net::SocketAddr;
 use std::sync::Arc;
 
 use cluster::Standing;
@@ -9,7 +10,7 @@ use model::alert::AlertsStatus;
 use model::cluster::OrchestratorsStatus;
 use model::config::{LoadBalancer, Name, Pool, RouteTarget, SplitPart, StoreConfig};
 use model::snapshot::{Member, PoolState, Snapshot, WEIGHT_SCALE};
-use model::state::{BackendId, ByLoadBalancer, RouteOrder, Timestamp};
+use model::state::{BackendId, ByLoadBalancer, PoolKey, RouteOrder, Source, Timestamp};
 use model::status::{
     BackendLive, BackendStatus, ConfigStatus, Event, ListenerStatus, LoadBalancerStatus, MAX_ROUTES_SHOWN,
     PoolLive, PoolStatus, RefusedRevision, RouteStatus, SourceStatus, SplitPartStatus, SplitStatus, Status,
@@ -17,6 +18,10 @@ use model::status::{
 };
 
 use super::declared::Declared;
+
+/// How busy registered members say that they are, in percent, where they say so. Beside the snapshot, and not in it: it
+/// changes all the time, and no request goes elsewhere for it.
+pub(crate) type Loads = BTreeMap<PoolKey, Arc<BTreeMap<SocketAddr, u8>>>;
 
 /// State of the hub at one moment; cheap to clone.
 #[derive(Clone, Debug)]
@@ -29,6 +34,8 @@ pub(crate) struct View {
     pub(crate) reloads: Reloads,
     /// What was counted about each backend.
     pub(crate) counts: Arc<ByLoadBalancer<BackendId, Counts>>,
+    /// How busy members say that they are.
+    pub(crate) loads: Arc<Loads>,
     /// The last events, oldest first.
     pub(crate) events: VecDeque<Arc<Event>>,
     /// What is declared, where.
@@ -132,6 +139,7 @@ impl View {
             head: standing.head,
             served: standing.served,
             refused,
+            name_taken: None,
         }
     }
 
@@ -166,6 +174,11 @@ impl View {
         live: &impl Fn(&BackendId) -> BackendLive,
     ) -> Option<PoolStatus> {
         let state: &PoolState = self.snapshot.pool(lb, &pool.name)?;
+        let loads = self.loads.get(&(lb.clone(), pool.name.clone()));
+        let load = |member: &Member| match member.source() {
+            Source::Registered => loads?.get(&member.id.address).copied(),
+            _ => None,
+        };
         Some(PoolStatus {
             name: pool.name.clone(),
             algorithm: pool.algorithm.as_str().to_owned(),
@@ -179,7 +192,7 @@ impl View {
             backends: state
                 .members
                 .iter()
-                .map(|m| backend_status(m, live(&m.id)))
+                .map(|m| backend_status(m, load(m), live(&m.id)))
                 .collect(),
         })
     }
@@ -197,6 +210,7 @@ impl View {
                 left_out: state.left_out,
                 stale: state.stale.as_ref().map(|(why, _)| why.clone()),
                 stale_since: state.stale.as_ref().map(|(_, since)| *since),
+                lookup: None,
             })
             .collect()
     }
@@ -214,16 +228,18 @@ fn routes(lb: &LoadBalancer) -> Vec<RouteStatus> {
         .collect()
 }
 
-fn backend_status(member: &Member, live: BackendLive) -> BackendStatus {
+fn backend_status(member: &Member, load: Option<u8>, live: BackendLive) -> BackendStatus {
     BackendStatus {
         address: member.id.address,
         source: member.source(),
         zone: member.found.as_ref().and_then(|found| found.zone.clone()),
-        load: member.found.as_ref().and_then(|found| found.load),
+        load,
         eligibility: member.eligibility.as_str().to_owned(),
         health: member.health.health,
         health_reason: member.health.reason.clone(),
         health_since: member.health.since,
+        // Told by who knows the others.
+        checked_by: None,
         mode: member.mode(),
         order: member.order.clone(),
         ejection: member.ejection.clone(),

@@ -2,10 +2,11 @@
 //! curl and OpenSSL are the peers.
 
 use std::io::Read;
-use std::net::TcpStream;
+use std::net::{SocketAddr, TcpStream};
 use std::process::{Command, Output};
 
 use serde_json::Value;
+use socket2::{Domain, Socket, Type};
 
 use crate::support::{
     Authority, Backend, DEADLINE, Evenkeel, Place, QUIET, TlsClient, Wish, openssl, program, shop, wait_for,
@@ -140,6 +141,47 @@ fn text(bytes: &[u8]) -> String {
     String::from_utf8_lossy(bytes).into_owned()
 }
 
+/// Scenario: somebody makes a certificate with the command of `docs/admin.md`, and asks the API with it as `--ca`, as that
+/// page says. With one that OpenSSL makes when nothing is said of it, an authority's, the command says what to do.
+#[test]
+fn a_certificate_made_as_the_docs_say_is_taken() {
+    let page = include_str!("../../../../docs/admin.md");
+    let made = page.split("```sh\nopenssl req").nth(1).unwrap();
+    let made = format!("openssl req{}", made.split("```").next().unwrap());
+    let of_authority = made.replace("-addext basicConstraints=critical,CA:FALSE", "");
+    assert_ne!(made, of_authority);
+    for (script, taken) in [(made, true), (of_authority, false)] {
+        let place = Place::new("");
+        let mut bash = Command::new("bash");
+        bash.args(["-euc", &script.replace("lb.internal", "localhost")]);
+        let output = bash.current_dir(place.path()).output().unwrap();
+        assert!(output.status.success(), "{output:?}");
+        let file = |name: &str| place.path().join(name).display().to_string();
+        place.write(&format!(
+            "[store]\n[admin.tls]\ncertificate = \"{}\"\nkey = \"{}\"\n{}",
+            file("admin.pem"),
+            file("admin.key"),
+            token(&place, "eva", "viewer")
+        ));
+        let mut command = program();
+        command
+            .args(["run", "--admin", "127.0.0.1:0", "--config"])
+            .arg(place.config());
+        let evenkeel = Evenkeel::spawn(command.arg("--data-dir").arg(place.data()));
+        let url = format!("https://localhost:{}", evenkeel.admin.port());
+        let asked = program()
+            .args(["status", "--admin", &url, "--ca", &file("admin.pem")])
+            .args(["--token-file", &file("eva.token")])
+            .output()
+            .unwrap();
+        assert_eq!(asked.status.success(), taken, "{asked:?}");
+        let advice = text(&asked.stderr).contains("-addext basicConstraints=critical,CA:FALSE");
+        assert_eq!(advice, !taken, "{asked:?}");
+        let check = program().arg("check").arg(place.config()).output().unwrap();
+        assert_eq!(text(&check.stderr).contains("CA:TRUE"), !taken, "{check:?}");
+    }
+}
+
 /// Scenario: a viewer, an operator and an admin, with tokens that `evenkeel token create` made. Each may do what his
 /// role says, over TLS on an address that everybody can reach; nobody else may do anything but probe.
 #[test]
@@ -198,7 +240,7 @@ fn a_token_is_taken_back_by_a_reload() {
     assert_eq!(office.curl_as("admin", "/api/v1/status", &[]).0, 200);
 }
 
-fn local(office: &Office) -> std::net::SocketAddr {
+fn local(office: &Office) -> SocketAddr {
     ([127, 0, 0, 1], office.port()).into()
 }
 
@@ -375,13 +417,19 @@ fn openssl_agrees_on_the_versions() {
     assert_eq!(reason(&text(&output.stdout)), "plain_http");
 }
 
-/// Scenario: as many connections as are served at once, which say nothing, or half a handshake. Each is closed at the
-/// deadline of the handshake, and whoever came after them is served then.
+/// Scenario: as many connections as are served at once, from many addresses, which say nothing, or half a handshake. Each
+/// is closed at the deadline of the handshake, and whoever came after them is served then.
 #[test]
 fn silent_connections_are_closed_and_others_served() {
     let office = Office::open();
-    let connect = || TcpStream::connect(local(&office)).unwrap();
-    let mut silent: Vec<TcpStream> = (0..128).map(|_| connect()).collect();
+    let connect = |n: u8| {
+        let socket = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
+        let from = SocketAddr::from(([127, 0, 0, 2 + n / 4], 0));
+        socket.bind(&from.into()).unwrap();
+        socket.connect(&local(&office).into()).unwrap();
+        TcpStream::from(socket)
+    };
+    let mut silent: Vec<TcpStream> = (0..128).map(connect).collect();
     for half in silent.iter_mut().step_by(2) {
         std::io::Write::write_all(half, b"\x16\x03\x01\x02\x00\x01").unwrap();
     }
@@ -447,6 +495,34 @@ fn the_audit_log_tells_the_day() {
     let json: Value = serde_json::from_str(&evenkeel.cli_ok(&["audit", "--json"])).unwrap();
     assert_eq!(json["records"].as_array().unwrap().len(), 1, "{json}");
     assert_eq!(evenkeel.metric("evenkeel_audit_records_total", &[]), 0.0);
+}
+
+/// Scenario: a viewer and an operator ask what a config would do that names a page which is there, and one that is not.
+/// They are told the same. An admin is told which cannot be read.
+#[test]
+fn a_plan_tells_nobody_but_an_admin_which_files_there_are() {
+    let office = Office::open();
+    let whole = std::fs::read_to_string(office.place.config()).unwrap();
+    let asked = |role: &str, page: &std::path::Path| {
+        let text = format!(
+            "[[load_balancers.shop.routes]]\npool = \"default\"\nerror_pages = {{ \"5xx\" = \"{}\" }}\n",
+            page.display()
+        );
+        let text = format!("{whole}\n{text}");
+        let body = serde_json::json!({ "text": text }).to_string();
+        office.curl_as(role, "/api/v1/plan", &["--json", &body])
+    };
+    let there = office.place.config();
+    let missing = there.with_file_name("missing.t");
+    for role in ["viewer", "operator"] {
+        let (status, plan) = asked(role, &missing);
+        assert_eq!(status, 200, "{plan}");
+        assert_eq!(asked(role, &there), (status, plan));
+    }
+    assert_eq!(asked("admin", &there).0, 200);
+    let (status, told) = asked("admin", &missing);
+    assert_eq!(status, 422, "{told}");
+    assert!(told.contains("missing.t"), "{told}");
 }
 
 /// Scenario: the disk of the audit log is full. A backend can be drained all the same; the record is in the log of the

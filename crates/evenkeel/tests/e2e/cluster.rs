@@ -9,24 +9,27 @@ use nix::unistd::Pid;
 use peers::{Etcd, Redis};
 use serde_json::Value;
 
-use crate::support::{Backend, Evenkeel, Load, Place, free_ip, wait_for};
+use crate::support::{Backend, Client, Evenkeel, Load, Place, free_ip, wait_for};
 
 /// The longest that the cluster may take to come to terms with a failure: far above what ADR 0022 promises.
 const PATIENCE: Duration = Duration::from_secs(60);
 /// Clients of the load, per LB server.
 const CLIENTS: usize = 2;
 
-struct Cluster {
-    etcd: Etcd,
-    redis: Redis,
-    orchestrators: Vec<Node>,
-    lbs: Vec<Node>,
+/// A way in which a process ends.
+type End = fn(&mut Node);
+
+pub(crate) struct Cluster {
+    pub(crate) etcd: Etcd,
+    pub(crate) redis: Redis,
+    pub(crate) orchestrators: Vec<Node>,
+    pub(crate) lbs: Vec<Node>,
     backends: Vec<Backend>,
     port: u16,
 }
 
 /// A process with its place, so that it can die and start again.
-struct Node {
+pub(crate) struct Node {
     place: Place,
     ip: Ipv4Addr,
     process: Option<Evenkeel>,
@@ -50,32 +53,40 @@ impl Node {
         node
     }
 
-    fn run(&mut self) {
+    pub(crate) fn run(&mut self) {
         self.process = Some(self.place.start());
     }
 
-    fn evenkeel(&self) -> &Evenkeel {
+    pub(crate) fn evenkeel(&self) -> &Evenkeel {
         self.process.as_ref().expect("it runs")
     }
 
     /// Dies as a machine does: nothing is said to anybody.
-    fn crash(&mut self) {
+    pub(crate) fn crash(&mut self) {
         self.signal(Signal::SIGKILL);
         self.process = None;
     }
 
-    fn signal(&self, signal: Signal) {
+    /// Stops as an operator stops it, and has ended.
+    fn stop(&mut self) {
+        self.signal(Signal::SIGTERM);
+        let mut process = self.process.take().expect("it runs");
+        let status = process.wait_for_end();
+        assert!(status.success(), "{status}");
+    }
+
+    pub(crate) fn signal(&self, signal: Signal) {
         let pid = i32::try_from(self.evenkeel().pid()).unwrap();
         kill(Pid::from_raw(pid), signal).unwrap();
     }
 
-    fn status(&self) -> Value {
+    pub(crate) fn status(&self) -> Value {
         self.evenkeel().status()
     }
 }
 
 impl Cluster {
-    fn start() -> Self {
+    pub(crate) fn start() -> Self {
         let (etcd, redis) = (Etcd::start(3), Redis::start());
         let orchestrator = |n: usize| {
             Node::start(
@@ -108,7 +119,7 @@ impl Cluster {
     }
 
     /// The load balancer with the first `backends` of the backends.
-    fn balancer(&self, backends: usize) -> String {
+    pub(crate) fn balancer(&self, backends: usize) -> String {
         let addresses: Vec<String> = self.backends[..backends]
             .iter()
             .map(|b| format!("\"{}\"", b.address))
@@ -123,28 +134,35 @@ impl Cluster {
 
     /// Applies a text through the API of an orchestrator; its new revision.
     fn apply(&self, through: usize, text: &str) -> u64 {
+        self.try_apply(through, text).unwrap()
+    }
+
+    /// The same; what was said instead, when it is refused or cannot be done.
+    pub(crate) fn try_apply(&self, through: usize, text: &str) -> Result<u64, String> {
         let node = &self.orchestrators[through];
         let path = node.place.path().join("shop.toml");
         std::fs::write(&path, text).unwrap();
         let path = path.display().to_string();
         let output = node.evenkeel().cli(&["apply", "--json", "--by", "eva", &path]);
-        assert!(output.status.success(), "{output:?}");
+        if !output.status.success() {
+            return Err(String::from_utf8_lossy(&output.stderr).into_owned());
+        }
         let answer: Value = serde_json::from_slice(&output.stdout).unwrap();
-        answer["revision"].as_u64().unwrap()
+        Ok(answer["revision"].as_u64().unwrap())
     }
 
     fn address(&self, lb: usize) -> SocketAddr {
         SocketAddr::from((self.lbs[lb].ip, self.port))
     }
 
-    fn load(&self) -> Vec<Load> {
+    pub(crate) fn load(&self) -> Vec<Load> {
         (0..self.lbs.len())
             .map(|lb| Load::start(self.address(lb), CLIENTS))
             .collect()
     }
 
     /// Waits until something holds; the time that it took.
-    fn until(&self, what: &str, condition: impl Fn(&Self) -> bool) -> Duration {
+    pub(crate) fn until(&self, what: &str, condition: impl Fn(&Self) -> bool) -> Duration {
         let began = Instant::now();
         while !condition(self) {
             assert!(began.elapsed() < PATIENCE, "in vain: {what}\n{}", self.told());
@@ -155,7 +173,7 @@ impl Cluster {
     }
 
     /// Waits until somebody leads and every slot is checked.
-    fn until_settled(&self) -> Duration {
+    pub(crate) fn until_settled(&self) -> Duration {
         self.until("every backend is checked by somebody", |cluster| {
             let alive = cluster.orchestrators.iter().filter(|node| node.process.is_some());
             alive.map(Node::status).any(|status| {
@@ -197,7 +215,7 @@ impl Cluster {
 }
 
 /// Backends that an LB server takes for up.
-fn up(status: &Value) -> usize {
+pub(crate) fn up(status: &Value) -> usize {
     let lbs = status["load_balancers"].as_array().unwrap();
     let pools = lbs.iter().flat_map(|lb| lb["pools"].as_array().unwrap());
     let backends = pools.flat_map(|pool| pool["backends"].as_array().unwrap());
@@ -205,11 +223,11 @@ fn up(status: &Value) -> usize {
 }
 
 /// The revision of the store that a node serves.
-fn served(status: &Value) -> u64 {
+pub(crate) fn served(status: &Value) -> u64 {
     status["store"]["served"].as_u64().unwrap()
 }
 
-fn assert_nothing_failed(loads: Vec<Load>) {
+pub(crate) fn assert_nothing_failed(loads: Vec<Load>) {
     for load in loads {
         load.stop().assert_nothing_failed();
     }
@@ -344,6 +362,96 @@ fn etcd_dies_and_traffic_goes_on() {
     assert_nothing_failed(loads);
 }
 
+/// Scenario: an LB server is restarted while etcd is there, once in order and once by `kill -9`, and each time a change
+/// is applied while it is away. Through the other one nothing fails all the while; through it nothing fails from the
+/// moment on at which it answers that it is ready, and it serves what was applied in its absence.
+#[test]
+fn an_lb_server_is_restarted_and_nothing_fails() {
+    let mut cluster = Cluster::start();
+    let other = Load::start(cluster.address(0), CLIENTS);
+    let in_order: End = Node::stop;
+    for (how, end, backends) in [("SIGTERM", in_order, 2), ("kill -9", Node::crash, 3)] {
+        let before = Load::start(cluster.address(1), CLIENTS);
+        before.wait_for_more(50);
+        before.stop().assert_nothing_failed();
+        end(&mut cluster.lbs[1]);
+        assert!(Client::refused(cluster.address(1)), "it is away after {how}");
+        let revision = cluster.apply(0, &cluster.balancer(backends));
+        let began = Instant::now();
+        cluster.lbs[1].run();
+        println!("ready again after {how}: after {:?}", began.elapsed());
+        let after = Load::start(cluster.address(1), CLIENTS);
+        let caught_up = format!("it serves what was applied in its absence ({how})");
+        cluster.until(&caught_up, |cluster| served(&cluster.lbs[1].status()) == revision);
+        let verdicts = format!("it has heard of every backend ({how})");
+        cluster.until(&verdicts, |cluster| up(&cluster.lbs[1].status()) == backends);
+        let registered = format!("the others see it in its new life ({how})");
+        cluster.until(&registered, |cluster| {
+            let nodes = cluster.orchestrators[0].status()["nodes"].clone();
+            let mut found = nodes.as_array().unwrap().iter();
+            found.any(|node| node["name"] == "lb-2" && node["served"] == revision)
+        });
+        println!("recovered after {how}: after {:?}", began.elapsed());
+        after.wait_for_more(50);
+        after.stop().assert_nothing_failed();
+    }
+    other.wait_for_more(50);
+    assert_nothing_failed(vec![other]);
+}
+
+/// Scenario: a change on trial breaks a route that has too few requests on each of two LB servers to say anything. What
+/// they tell together is enough: an orchestrator takes the change back, and says how many nodes have seen it fail.
+#[test]
+fn what_fails_on_all_lb_servers_together_is_taken_back() {
+    const REQUESTS: usize = 12;
+    let cluster = Cluster::start();
+    let loads = cluster.load();
+    let bad = Backend::answering(|_| b"HTTP/1.1 500 Oops\r\nContent-Length: 0\r\n\r\n".to_vec());
+    let text = |quiet: SocketAddr| {
+        format!(
+            "[load_balancers.shop]\nlisten = \"0.0.0.0:{}\"\n\
+             [[load_balancers.shop.routes]]\nname = \"quiet\"\nmatch.path = \"/quiet\"\npool = \"quiet\"\n\
+             [[load_balancers.shop.routes]]\nname = \"busy\"\npool = \"busy\"\n\
+             [load_balancers.shop.pools.quiet]\nbackend_servers = [\"{quiet}\"]\nhealth = false\n\
+             [load_balancers.shop.pools.busy]\nbackend_servers = [\"{}\"]\nhealth = false\n",
+            cluster.port, cluster.backends[0].address
+        )
+    };
+    let ask = |expected: u16| {
+        for lb in 0..2 {
+            let mut client = Client::connect(cluster.address(lb));
+            (0..REQUESTS).for_each(|_| assert_eq!(client.get("/quiet").status(), expected));
+        }
+    };
+    let revision = cluster.apply(0, &text(cluster.backends[1].address));
+    cluster.until("both serve the routes", |cluster| {
+        cluster.lbs.iter().all(|lb| served(&lb.status()) == revision)
+    });
+    ask(200);
+    let node = &cluster.orchestrators[0];
+    let path = node.place.path().join("trial.toml");
+    std::fs::write(&path, text(bad.address)).unwrap();
+    node.evenkeel()
+        .cli_ok(&["apply", "--confirm", "1h", &path.display().to_string()]);
+    cluster.until("both serve what is on trial", |cluster| {
+        cluster.lbs.iter().all(|lb| served(&lb.status()) > revision)
+    });
+    ask(500);
+    let history = || node.evenkeel().cli_ok(&["history"]);
+    cluster.until("it is taken back", |_| history().contains("revert of"));
+    let told = history();
+    assert!(
+        told.contains("route quiet of shop failed more than before: 100.0 % of 24 requests, before 0.0 % of 24, on 2 nodes")
+            && told.contains("evenkeel on orch-"),
+        "{told}"
+    );
+    cluster.until("both serve what was before", |cluster| {
+        let good = |lb| Client::connect(cluster.address(lb)).get("/quiet").status() == 200;
+        good(0) && good(1)
+    });
+    assert_nothing_failed(loads);
+}
+
 /// Scenario: Redis is killed, a change is applied and served all the same; it comes back, and the next change is hinted
 /// at again.
 #[test]
@@ -411,46 +519,6 @@ fn a_console_dies_in_the_middle_of_apply() {
     assert_nothing_failed(loads);
 }
 
-/// A measurement: twenty LB servers and etcd on one machine, a hundred changes, each waited for; how long a change took
-/// from its writing to its being served, over all of them.
-#[test]
-#[ignore = "a measurement of time, on a machine that does nothing else: run it with --run-ignored only --no-capture"]
-fn measured_push_to_twenty_nodes() {
-    const CHANGES: usize = 100;
-    let (etcd, redis) = (Etcd::start(1), Redis::start());
-    let orchestrators = vec![Node::start(
-        "orch-1",
-        r#"["orchestrator", "console"]"#,
-        &etcd,
-        &redis,
-    )];
-    let lb = |n: usize| Node::start(&format!("lb-{n}"), r#"["lb"]"#, &etcd, &redis);
-    let cluster = Cluster {
-        lbs: (1..=20).map(lb).collect(),
-        backends: ["one", "two", "three"].map(Backend::named).into(),
-        port: peers::free_ports(1)[0],
-        etcd,
-        redis,
-        orchestrators,
-    };
-    let served_everywhere = |revision| cluster.lbs.iter().all(|lb| served(&lb.status()) == revision);
-    for change in 0..CHANGES {
-        let revision = cluster.apply(0, &cluster.balancer(1 + change % 3));
-        cluster.until("a change is served by all", |_| served_everywhere(revision));
-    }
-    let bounds = [
-        "0.01", "0.025", "0.05", "0.1", "0.25", "0.5", "1.0", "5.0", "36.0", "+Inf",
-    ];
-    for bound in bounds {
-        let within = |lb: &Node| {
-            lb.evenkeel()
-                .metric("evenkeel_store_apply_seconds_bucket", &[("le", bound)])
-        };
-        let share: f64 = cluster.lbs.iter().map(within).sum();
-        println!("within {bound} s: {share} of {} times", 20 * CHANGES);
-    }
-}
-
 /// Scenario: the walk-through of `docs/cluster.md`, typed by somebody who has the program, etcd and Redis installed.
 #[test]
 fn the_walk_through_works_as_it_is_written() {
@@ -495,11 +563,14 @@ fn the_walk_through_works_as_it_is_written() {
     println!("the walk-through took {:?}", began.elapsed());
 }
 
-/// The first of thirty ports of which none is taken now.
+/// The first of thirty ports of which none is taken now. They lie below the range from which the system gives out ports
+/// (it begins at 32768): there, tests that run beside this one leave no thirty of them free in a row.
 fn first_of_free_ports() -> u16 {
     let taken = |port: u16| std::net::TcpListener::bind(("127.0.0.1", port)).is_err();
-    let mut candidates = peers::free_ports(50).into_iter().filter(|port| *port < 65_000);
-    candidates
-        .find(|first| !(*first..first + 30).any(taken))
+    let blocks: Vec<u16> = (18_000..32_000).step_by(30).collect();
+    let begin = std::process::id() as usize % blocks.len();
+    let mut candidates = blocks[begin..].iter().chain(&blocks[..begin]);
+    *candidates
+        .find(|first| !(**first..**first + 30).any(taken))
         .expect("thirty free ports")
 }

@@ -2,6 +2,7 @@
 
 use std::process::Output;
 
+use model::config::TokenHash;
 use serde_json::Value;
 
 use crate::support::{
@@ -456,4 +457,24 @@ fn version_and_help() {
     }
     assert_eq!(run(&["nonsense"]).status.code(), Some(2));
     assert_eq!(run(&[]).status.code(), Some(2));
+}
+
+/// Scenario: a token for the members of a pool, as `docs/members.md` makes it: the token is in the file, and what the
+/// command prints is the line for the pool. Half of what the API's own tokens need is refused.
+#[test]
+fn a_token_for_members_is_made() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("shop.token");
+    let create = |more: &[&str]| {
+        let mut command = program();
+        command.args(["token", "create", "--write"]).arg(&file).args(more);
+        command.output().unwrap()
+    };
+    assert!(!create(&["--name", "shop"]).status.success());
+    let output = create(&[]);
+    assert!(output.status.success(), "{output:?}");
+    let token = std::fs::read_to_string(&file).unwrap();
+    let hash = TokenHash::of(token.trim().as_bytes());
+    let told = String::from_utf8_lossy(&output.stdout).into_owned();
+    assert_eq!(told, format!("token_hash = \"{hash}\"\n"));
 }

@@ -6,11 +6,12 @@ use std::process::{Child, Stdio};
 
 use nix::sys::signal::{self, Signal};
 use nix::unistd::Pid;
+use tempfile::TempDir;
 
 use crate::support::{Client, Load, free_ip, program, wait_for, wait_until};
 
-/// A running demo; killed when dropped.
-struct Demo(Child);
+/// A running demo, and where it keeps what it keeps; killed when dropped.
+struct Demo(Child, TempDir);
 
 impl Demo {
     fn pid(&self) -> Pid {
@@ -26,7 +27,7 @@ impl Drop for Demo {
 }
 
 fn start() -> (Demo, BufReader<std::process::ChildStdout>) {
-    let ip = free_ip();
+    let (ip, directory) = (free_ip(), TempDir::new().unwrap());
     let mut command = program();
     command.args([
         "demo",
@@ -36,13 +37,14 @@ fn start() -> (Demo, BufReader<std::process::ChildStdout>) {
         &format!("{ip}:0"),
     ]);
     let mut child = command
+        .env("TMPDIR", directory.path())
         .stdin(Stdio::null())
         .stdout(Stdio::piped())
         .stderr(Stdio::null())
         .spawn()
         .unwrap();
     let output = BufReader::new(child.stdout.take().unwrap());
-    (Demo(child), output)
+    (Demo(child, directory), output)
 }
 
 /// Reads lines until one has what is looked for; the word after `before` in it.
@@ -101,6 +103,7 @@ fn the_demo_survives_what_it_proposes() {
     output.read_to_string(&mut rest).unwrap();
     assert_eq!(demo.0.wait().unwrap().code(), Some(0));
     assert!(rest.ends_with("demo ended\n"), "{rest}");
+    assert_eq!(std::fs::read_dir(demo.1.path()).unwrap().count(), 0);
     for backend in backends {
         assert!(
             signal::kill(backend, None).is_err(),

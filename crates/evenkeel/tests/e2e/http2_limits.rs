@@ -147,6 +147,29 @@ fn section_10_5_a_connection_holds_no_more_than_its_memory() {
     wait_until("it is at the backend", || backend.count() == 6);
 }
 
+/// Section 10.5: streams that all come at once count one after the other, before the first of them is served.
+#[test]
+fn section_10_5_a_burst_holds_no_more_than_the_memory_of_its_connection() {
+    const STREAMS: u32 = 60;
+    const HEADER: usize = 2_000;
+    let backend = holding();
+    let listener = "http2 = { connection_memory = \"64KiB\" }";
+    let evenkeel = Evenkeel::start(&shop_with_listener(&[&backend], listener, QUIET));
+    let mut client = Frames::connect(evenkeel.address(), &[]);
+    let block = [GET, &field("x", &[b'v'; HEADER])].concat();
+    let burst = (0..STREAMS).flat_map(|i| encode(HEADERS, END_STREAM | END_HEADERS, odd(i), &block));
+    client.raw(&burst.collect::<Vec<u8>>());
+    let refused = || evenkeel.metric("evenkeel_http2_refused_total", &[("limit", "memory")]);
+    wait_until("each is refused or at the backend", || {
+        backend.count() as f64 + refused() == f64::from(STREAMS)
+    });
+    assert!(
+        backend.count() * HEADER <= 64 * 1024 + HEADER,
+        "{}",
+        backend.count()
+    );
+}
+
 /// Takes data until this much of it is here, of whatever streams.
 #[track_caller]
 fn take(client: &mut Frames, bytes: usize) {

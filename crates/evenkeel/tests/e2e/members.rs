@@ -1,8 +1,10 @@
 //! Members that register themselves and say that they live, with curl as the client.
 
-use std::process::{Command, Stdio};
+use std::process::{Child, Command, Stdio};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
 
-use crate::support::{Backend, Evenkeel, Load, Place, free_ip, wait_until};
+use crate::support::{Backend, Evenkeel, Gate, Load, Place, free_ip, wait_until};
 
 /// The token of the tests, and its hash as `sha256sum` has it.
 pub(crate) const TOKEN: &str = "ek_1111111111111111111111111111111111111111111111111111111111111111";
@@ -105,6 +107,53 @@ fn the_life_of_a_member_under_load() {
     assert_eq!((asked(&evenkeel, "new"), asked(&evenkeel, "left")), (2.0, 1.0));
 }
 
+/// Requests to an instance fail, and it is ejected for an hour. It deregisters while one request is still under way there,
+/// and a new instance registers at its address: that one serves after its first check.
+#[test]
+fn a_new_instance_is_not_ejected_for_the_one_before() {
+    let (gate, is_broken) = (Gate::default(), Arc::new(AtomicBool::new(true)));
+    let (held, breaks) = (gate.clone(), is_broken.clone());
+    let one = Backend::named("one");
+    let two = Backend::answering(move |request| {
+        if request.target() == "/held" {
+            held.pass();
+        }
+        let status = match breaks.load(SeqCst) {
+            true => "503 Service Unavailable",
+            false => "200 OK",
+        };
+        format!("HTTP/1.1 {status}\r\nContent-Length: 3\r\n\r\ntwo").into()
+    });
+    let ejecting = "passive = { consecutive_failures = 2, ejection_time = \"1h\" }\n";
+    let evenkeel = Evenkeel::start(&registering("", &format!("{FAST}{ejecting}")));
+    for backend in [&one, &two] {
+        assert_eq!(register(&evenkeel, backend, "{}").0, 200);
+        evenkeel.wait_for_state(backend.address, "eligible");
+    }
+    let (mut holding, mut client) = (evenkeel.client(), evenkeel.client());
+    while gate.came() == 0 {
+        holding.send("GET /held HTTP/1.1\r\nHost: shop\r\n\r\n");
+        wait_until("it is under way, or answered by the other one", || {
+            gate.came() > 0 || holding.has_answer()
+        });
+        if gate.came() == 0 {
+            assert_eq!(holding.response().text(), "one");
+        }
+    }
+    wait_until("it is ejected", || {
+        client.get("/");
+        evenkeel.backend(two.address)["eligibility"] == "ejected"
+    });
+    let path = format!("members/{}", two.address);
+    assert_eq!(curl(&evenkeel, "DELETE", &path, "").0, 204);
+    is_broken.store(false, SeqCst);
+    assert_eq!(register(&evenkeel, &two, "{}").0, 200);
+    evenkeel.wait_for_state(two.address, "eligible");
+    wait_until("it serves", || client.get("/").text() == "two");
+    gate.open();
+    assert_eq!(holding.response().status(), 200);
+}
+
 /// The client of the documentation: registers while its server runs, keeps at it, and leaves when it is told to stop.
 #[test]
 fn the_shell_client_of_the_documentation() {
@@ -114,24 +163,39 @@ fn the_shell_client_of_the_documentation() {
     let script = script.split("```").next().unwrap();
     let one = Backend::named("one");
     let evenkeel = Evenkeel::start(&registering("ttl = \"2s\"", FAST));
-    let mut client = Command::new("bash")
-        .args(["-c", script])
-        .env("EVENKEEL", format!("http://{}", evenkeel.admin))
-        .env("TOKEN", TOKEN)
-        .env("POOL", "shop/pools/default")
-        .env("ADDRESS", one.address.to_string())
-        .env("EVERY", "0.5")
-        .spawn()
-        .unwrap();
+    let client = |every: &str| {
+        let mut bash = Command::new("bash");
+        bash.args(["-c", script])
+            .env("EVENKEEL", format!("http://{}", evenkeel.admin))
+            .env("TOKEN", TOKEN)
+            .env("POOL", "shop/pools/default")
+            .env("ADDRESS", one.address.to_string())
+            .env("EVERY", every)
+            .stdout(Stdio::piped());
+        bash.spawn().unwrap()
+    };
+    let stop = |client: &Child| {
+        let pid = nix::unistd::Pid::from_raw(i32::try_from(client.id()).unwrap());
+        nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGTERM).unwrap();
+    };
+    let often = client("0.5");
     evenkeel.wait_for_state(one.address, "eligible");
     wait_until("it has kept itself alive beyond its lease", || {
         asked(&evenkeel, "renewed") > 6.0
     });
     assert_eq!(evenkeel.backend(one.address)["eligibility"], "eligible");
-    let pid = nix::unistd::Pid::from_raw(i32::try_from(client.id()).unwrap());
-    nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGTERM).unwrap();
-    client.wait().unwrap();
+    stop(&often);
+    often.wait_with_output().unwrap();
     wait_until("it has left", || asked(&evenkeel, "left") == 1.0);
+
+    // Stopped in the middle of a long pause, it leaves nothing behind that would hold its output open.
+    let seldom = client("600");
+    wait_until("it is there again", || asked(&evenkeel, "new") == 2.0);
+    stop(&seldom);
+    let (ended, end) = std::sync::mpsc::channel();
+    std::thread::spawn(move || ended.send(seldom.wait_with_output().unwrap()));
+    end.recv_timeout(crate::support::DEADLINE)
+        .expect("its output ends");
 }
 
 /// Who says nothing for its time is gone. When all fall silent at once, all stay.

@@ -284,6 +284,24 @@ fn blue_green_in_one_command() {
     evenkeel.cli_ok(&["route", "weight", "shop", "all", "green=1"]);
     let said = evenkeel.cli_ok(&["route", "reset", "shop", "all"]);
     assert!(said.contains("as configured"), "{said}");
+
+    // What stands can be ended when its subject is gone, too: it does not hold again when that is back.
+    evenkeel.cli_ok(&["route", "weight", "shop", "all", "green=1", "blue=0"]);
+    let drained = blue.address.to_string();
+    evenkeel.cli_ok(&["backend", "drain", "shop", &drained]);
+    let reload = |config: &str| {
+        place.write(config);
+        assert_eq!(evenkeel.post("/api/v1/reload", "").status(), 200);
+    };
+    let unsplit = format!("{}{REST_TO_BLUE}", to_green("api", "path_prefix = \"/api\""));
+    reload(&two_pools(&green, &green, "", &unsplit));
+    let reset = ["route", "reset", "shop", "all"];
+    evenkeel.cli_ok(&reset);
+    assert!(!evenkeel.cli(&reset).status.success(), "none stands any more");
+    evenkeel.cli_ok(&["backend", "ready", "shop", &drained]);
+    reload(&two_pools(&blue, &green, "", SPLIT));
+    let mut answers = (0..60).map(|_| evenkeel.client().get("/").text() == "blue");
+    assert!(answers.any(|blue| blue), "the weights of the config");
 }
 
 /// A route that nothing reaches is a warning with its line; the config is valid all the same.

@@ -48,7 +48,7 @@ ocsp = "{}"
 fn the_scrape_is_what_the_reference_says() {
     let (one, two) = (Backend::named("one"), Backend::named("two"));
     two.kill();
-    let more = "sticky = { client_address = true }\nroutes = [{ pool = \"default\", rate_limit = { requests = 1000 }, buffer_requests = {} }]\npassive = { consecutive_failures = 1 }\nmax_requests = 100\ncircuit_breaker.window = \"10s\"\nhealth = { interval = \"100ms\", fast_interval = \"50ms\" }\ndiscovery = { file = \"/nonexistent/members\" }\nheartbeat = { token_hash = \"HASH\", timeout = \"1h\" }\n[[alerts.webhooks]]\nurl = \"http://127.0.0.1:1/\"\n";
+    let more = "sticky = { client_address = true }\nroutes = [{ pool = \"default\", rate_limit = { requests = 1000 }, buffer_requests = {} }]\npassive = { consecutive_failures = 1 }\nmax_requests = 100\ncircuit_breaker.window = \"10s\"\nhealth = { interval = \"100ms\", fast_interval = \"50ms\" }\ndiscovery = { file = \"/nonexistent/members\" }\nheartbeat = { token_hash = \"HASH\", timeout = \"1h\" }\n[load_balancers.named.discovery.dns]\nname = \"shop.test\"\nport = 1\nresolvers = \"127.0.0.1:1\"\n[[alerts.webhooks]]\nurl = \"http://127.0.0.1:1/\"\n";
     let authority = Authority::new();
     let evenkeel =
         Evenkeel::start(&(shop(&[&one, &two], &more.replace("HASH", &hash())) + &secure(&one, &authority)));
@@ -274,4 +274,84 @@ fn what_is_refused_unread_is_counted_like_everything_else() {
     ] {
         assert_eq!(evenkeel.metric(name, &[labels]), value as f64, "{name}");
     }
+}
+
+/// Scenario: a pool of two backends on a node that has room for the series of one. The pool's requests are counted
+/// together, none is lost, and the states are told by number; with room for two, after a reload, each has its own.
+#[test]
+fn backends_without_room_are_summed_by_pool() {
+    let (one, two) = (Backend::named("one"), Backend::named("two"));
+    let text = |room: usize| {
+        format!(
+            "[admin]\nmetrics_backends = {room}\n{}",
+            shop(&[&one, &two], QUIET)
+        )
+    };
+    let evenkeel = Evenkeel::start(&text(1));
+    assert!((0..10).all(|_| evenkeel.client().get("/").status() == 200));
+    let requests = "evenkeel_backend_requests_total";
+    evenkeel.wait_for_metric(requests, &[("backend", "all"), ("class", "2xx")], 10.0);
+    let address = one.address.to_string();
+    let metrics = evenkeel.metrics();
+    assert!(!metrics.text().contains(&address), "{}", metrics.text());
+    assert_eq!(
+        metrics.sum("evenkeel_backend_request_seconds_count", &[("backend", "all")]),
+        10.0
+    );
+    assert_eq!(metrics.sum("evenkeel_metrics_summed_backends", &[]), 2.0);
+    let eligible = [("pool", "default"), ("state", "eligible")];
+    assert_eq!(metrics.sum("evenkeel_pool_backends", &eligible), 2.0);
+    let alone = evenkeel.get("/metrics?load_balancer=shop");
+    assert!(
+        alone.text().contains("evenkeel_listener_open"),
+        "{}",
+        alone.text()
+    );
+    assert_eq!(evenkeel.get("/metrics?load_balancer=blog").status(), 404);
+    evenkeel.reload(&text(2));
+    evenkeel.wait_for_metric(requests, &[("class", "2xx")], 10.0);
+    assert_eq!(evenkeel.metric(requests, &[("backend", "all")]), 0.0);
+    assert!(evenkeel.metric(requests, &[("backend", &address)]) > 0.0);
+}
+
+/// Scenario: one of three backends of a pool without room leaves it. No counter and no histogram of all falls.
+#[test]
+fn a_sum_does_not_fall_when_a_backend_leaves() {
+    let backends = ["one", "two", "three"].map(Backend::named);
+    let [one, two, three] = &backends;
+    let text = |backends: &[&Backend]| format!("[admin]\nmetrics_backends = 1\n{}", shop(backends, QUIET));
+    let evenkeel = Evenkeel::start(&text(&[one, two, three]));
+    assert!((0..12).all(|_| evenkeel.client().get("/").status() == 200));
+    let all = [("backend", "all")];
+    evenkeel.wait_for_metric("evenkeel_backend_request_seconds_count", &all, 12.0);
+    let series = || -> Vec<(String, f64)> {
+        let metrics = evenkeel.metrics();
+        let lines = metrics
+            .text()
+            .lines()
+            .filter(|line| line.contains("backend=\"all\""));
+        let counts = lines.filter(|line| {
+            let name = line.split('{').next().unwrap();
+            ["_total", "_bucket", "_sum", "_count"]
+                .iter()
+                .any(|end| name.ends_with(end))
+        });
+        let parts = counts.map(|line| line.rsplit_once(' ').unwrap());
+        parts
+            .map(|(series, value)| (series.to_owned(), value.parse().unwrap()))
+            .collect()
+    };
+    let before = series();
+    assert!(
+        before.iter().filter(|(_, value)| *value > 0.0).count() > 10,
+        "{before:?}"
+    );
+    evenkeel.reload(&text(&[one, two]));
+    evenkeel.wait_for_metric("evenkeel_metrics_summed_backends", &[], 2.0);
+    let after: std::collections::HashMap<String, f64> = series().into_iter().collect();
+    let fallen = before
+        .iter()
+        .filter(|(series, value)| after.get(series).is_none_or(|now| now < value));
+    let fallen: Vec<_> = fallen.collect();
+    assert!(fallen.is_empty(), "{fallen:?}");
 }

@@ -29,6 +29,8 @@ pub struct Admin {
     pub certificates: Vec<AdminCertificate>,
     /// Whether `/metrics` is open to everyone who can reach the address.
     pub open_metrics: bool,
+    /// Backends that have series of their own in `/metrics`.
+    pub metrics_backends: u32,
     /// Where is written who did what.
     pub audit_log: AuditTo,
 }
@@ -55,6 +57,7 @@ impl Default for Admin {
             tokens: Vec::new(),
             certificates: Vec::new(),
             open_metrics: false,
+            metrics_backends: DEFAULT_METRICS_BACKENDS,
             audit_log: AuditTo::default(),
         }
     }
@@ -85,6 +88,8 @@ impl Admin {
 
 /// Default of the port of `admin.listen`, on 127.0.0.1.
 const DEFAULT_ADMIN_PORT: u16 = 7700;
+/// Some 20 MB a scrape.
+const DEFAULT_METRICS_BACKENDS: u32 = 2000;
 /// Default of `admin.listen`.
 pub const DEFAULT_ADMIN_LISTEN: &str = "127.0.0.1:7700";
 /// Most entries of `tokens`, and of `certificates`: each request is compared with all of them.

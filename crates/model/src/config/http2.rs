@@ -48,7 +48,7 @@ impl Default for Http2 {
             max_pings: 20,
             max_settings: 10,
             max_empty_frames: 100,
-            max_continuations: 8,
+            max_continuations: 4,
             max_priorities: 100,
             max_window_updates: 1000,
         }

@@ -1,5 +1,6 @@
 //! Members of a pool beside those that are declared, and who says that they live.
 
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -29,6 +30,7 @@ impl Membership {
             Source::Declared => true,
             Source::Registered => self.registration.is_some(),
             Source::File => matches!(self.discovery, Some(Discovery::File(_))),
+            Source::Dns => matches!(self.discovery, Some(Discovery::Dns(_))),
         }
     }
 }
@@ -38,7 +40,91 @@ impl Membership {
 pub enum Discovery {
     /// In a file, one member a line or as JSON.
     File(PathBuf),
+    /// Under a name of the DNS.
+    Dns(DnsLookup),
 }
+
+/// A name whose records are members, and how it is looked up.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct DnsLookup {
+    /// The whole name, in lower case, without the dot at its end.
+    pub name: String,
+    /// What it has.
+    pub records: DnsRecords,
+    /// Whom to ask; empty: the name servers of `/etc/resolv.conf`.
+    pub resolvers: Vec<SocketAddr>,
+    /// Least time that an answer holds, whatever it says.
+    pub min_ttl: Duration,
+    /// Longest time that an answer holds, whatever it says.
+    pub max_ttl: Duration,
+    /// How long one server may take to answer.
+    pub timeout: Duration,
+    /// Times that a question is asked, by all servers together.
+    pub attempts: u32,
+}
+
+impl DnsLookup {
+    /// How the records are called in the config.
+    pub fn type_name(&self) -> &'static str {
+        match self.records {
+            DnsRecords::Addresses(AddressFamily::Both, _) => "ip",
+            DnsRecords::Addresses(AddressFamily::V4, _) => "a",
+            DnsRecords::Addresses(AddressFamily::V6, _) => "aaaa",
+            DnsRecords::Srv => "srv",
+        }
+    }
+
+    /// The port of members, where their records have none.
+    pub fn port(&self) -> Option<u16> {
+        match self.records {
+            DnsRecords::Addresses(_, port) => Some(port),
+            DnsRecords::Srv => None,
+        }
+    }
+
+    /// The same whatever port the members listen on: pools that differ in nothing else share a lookup.
+    pub fn without_port(&self) -> Self {
+        let records = match self.records {
+            DnsRecords::Addresses(family, _) => DnsRecords::Addresses(family, 0),
+            DnsRecords::Srv => DnsRecords::Srv,
+        };
+        Self {
+            records,
+            ..self.clone()
+        }
+    }
+}
+
+/// Records that name members.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum DnsRecords {
+    /// A and AAAA: addresses, all with this port.
+    Addresses(AddressFamily, u16),
+    /// SRV: names of servers, with ports and weights.
+    Srv,
+}
+
+/// Which addresses of a name.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum AddressFamily {
+    /// A and AAAA.
+    Both,
+    /// A.
+    V4,
+    /// AAAA.
+    V6,
+}
+
+/// Default of `discovery.dns.min_ttl`.
+pub const DEFAULT_MIN_TTL: Duration = Duration::from_secs(5);
+/// Default of `discovery.dns.max_ttl`.
+pub const DEFAULT_MAX_TTL: Duration = Duration::from_secs(300);
+/// Default of `discovery.dns.timeout`.
+pub const DEFAULT_DNS_TIMEOUT: Duration = Duration::from_secs(2);
+/// Default of `discovery.dns.attempts`.
+pub const DEFAULT_DNS_ATTEMPTS: u32 = 3;
+/// Most `discovery.dns.resolvers`.
+pub const MAX_RESOLVERS: usize = 8;
 
 /// How members register themselves.
 #[derive(Clone, Debug, PartialEq, Eq)]

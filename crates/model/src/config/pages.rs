@@ -2,11 +2,11 @@
 //!
 //! Reading them is the caller's; here is which they are, and where their content goes.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use super::{Config, Content, ErrorPages, LoadBalancer, MAX_PAGE_BYTES, RouteTarget};
+use super::{Config, Content, ErrorPages, LoadBalancer, MAX_PAGE_BYTES, Route, RouteTarget};
 
 /// What was read of a file so far: the same file is read once, however many routes name it.
 type Known = BTreeMap<PathBuf, Result<Arc<[u8]>, String>>;
@@ -46,6 +46,24 @@ impl Config {
             }
         }
         problems
+    }
+
+    /// Every such file that is named.
+    #[must_use]
+    pub fn files(&self) -> BTreeSet<PathBuf> {
+        let of_route = |route: &Route| {
+            let body = match &route.target {
+                RouteTarget::Respond(respond) => respond.body.file.clone(),
+                _ => None,
+            };
+            let pages = route.actions.error_pages.pages.iter();
+            let pages = pages.filter_map(|(_, page)| page.file.clone());
+            body.into_iter().chain(pages).collect::<Vec<_>>()
+        };
+        let balancers = self.load_balancers.values();
+        balancers
+            .flat_map(|balancer| balancer.routes.iter().flat_map(of_route))
+            .collect()
     }
 }
 
@@ -94,6 +112,7 @@ mod tests {
             Ok(path.display().to_string().into_bytes())
         });
         assert_eq!((problems, reads), (Vec::new(), 2));
+        assert_eq!(config.files(), ["a.html", "b.html"].map(PathBuf::from).into());
         let routes = &config.load_balancers.values().next().unwrap().routes;
         let page = |status| {
             let pages = &routes[1].actions.error_pages;

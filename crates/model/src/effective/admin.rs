@@ -13,6 +13,7 @@ pub(super) fn write(w: &mut Writer, admin: &Admin) {
         tokens,
         certificates,
         open_metrics,
+        metrics_backends,
         audit_log,
     } = admin;
     w.header("[admin]");
@@ -37,6 +38,7 @@ pub(super) fn write(w: &mut Writer, admin: &Admin) {
         w.raw("certificates", list(entries));
     }
     w.raw("open_metrics", open_metrics);
+    w.raw("metrics_backends", metrics_backends);
     match audit_log {
         AuditTo::DataDir => w.raw("audit_log", true),
         AuditTo::Off => w.raw("audit_log", false),

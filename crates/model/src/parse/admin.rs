@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
-use super::section::{Findings, Section, cut};
+use super::section::{Findings, Section, cut, narrow};
 use super::text;
 use super::tree::Value;
 use crate::config::{
@@ -25,6 +25,9 @@ pub(super) fn admin(f: &mut Findings<'_>, s: &Section<'_>) -> Admin {
         tokens: tokens(f, s, &mut names),
         certificates: certificates(f, s, &mut names),
         open_metrics: s.boolean(f, "open_metrics").unwrap_or(defaults.open_metrics),
+        metrics_backends: s
+            .integer(f, "metrics_backends")
+            .map_or(defaults.metrics_backends, narrow),
         audit_log: audit_log(f, s),
     };
     if let Some((entry, address)) = s.entry("listen").zip(listen) {

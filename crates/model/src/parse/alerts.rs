@@ -137,18 +137,18 @@ fn label_name(text: &str) -> Result<(), Fault> {
 
 /// `http://` or `https://`, a host, perhaps a port and a path. A user or a query may be secrets.
 fn receiver_url(text: &str) -> Result<String, Fault> {
+    if text.contains(['?', '@', '#']) {
+        return Err(
+            Fault::new("a URL with a user, a query or a fragment may hold a secret")
+                .suggest("write it into a file of its own and name that as `url_file`"),
+        );
+    }
     let Some(rest) = ["http://", "https://"].iter().find_map(|s| text.strip_prefix(s)) else {
         return Err(Fault::new(format!(
             "`{}` is not an `http://` or `https://` URL",
             cut(text)
         )));
     };
-    if rest.contains(['?', '@', '#']) {
-        return Err(
-            Fault::new("a URL with a user, a query or a fragment may hold a secret")
-                .suggest("write it into a file of its own and name that as `url_file`"),
-        );
-    }
     let (authority, path) = rest.split_at(rest.find('/').unwrap_or(rest.len()));
     let fits = text.len() <= 1024
         && text::host_field(authority).is_ok()

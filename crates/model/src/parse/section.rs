@@ -1,6 +1,7 @@
 //! A table of the tree read by its declaration: every key is known, of its type and within its range, or there
 //! is a diagnostic. What has one reads as absent, so that reading goes on and finds the rest.
 
+use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 use std::ops::Range;
@@ -511,7 +512,7 @@ impl Section<'_> {
         let example = self.table.key(key).and_then(Key::example);
         let fault = fault.suggest(match example {
             Some(example) => format!("add for example `{example}`"),
-            None => format!("add one of them: docs/config.md shows what is in {key}"),
+            None => format!("add one of them: docs/config.md shows what is in `{key}` and in `{other}`"),
         });
         f.report_missing(self.span.clone(), &self.path_of(key), fault);
     }
@@ -735,9 +736,19 @@ pub(super) fn closest<'k>(wrong: &str, known: impl Iterator<Item = &'k str>) -> 
 /// A text short enough for a message.
 pub(super) fn cut(text: &str) -> String {
     const SHOWN: usize = 80;
+    let text = without_credentials(text);
     let mut shown: String = text.chars().take(SHOWN).flat_map(char::escape_debug).collect();
     if text.chars().nth(SHOWN).is_some() {
         shown.push('…');
     }
     shown
+}
+
+/// A URL without its user and password, which are nobody's business.
+fn without_credentials(text: &str) -> Cow<'_, str> {
+    let parts = text.split_once("://").and_then(|(scheme, rest)| {
+        let (_, host) = rest.rsplit_once('@')?;
+        Some(format!("{scheme}://<secret>@{host}"))
+    });
+    parts.map_or(Cow::Borrowed(text), Cow::Owned)
 }

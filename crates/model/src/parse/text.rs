@@ -98,9 +98,12 @@ pub(super) fn listen_address(text: &str) -> Result<SocketAddr, Fault> {
     text.parse().map_err(|_| address_fault(text, "0.0.0.0"))
 }
 
+/// Stands for a backend in what is said of addresses.
+const BACKEND: &str = "10.0.0.1";
+
 /// The address of a backend.
 pub(super) fn backend_address(text: &str) -> Result<SocketAddr, Fault> {
-    let address: SocketAddr = text.parse().map_err(|_| address_fault(text, "10.0.0.1"))?;
+    let address: SocketAddr = text.parse().map_err(|_| address_fault(text, BACKEND))?;
     if address.port() == 0 {
         return Err(Fault::new(format!(
             "`{text}` has port 0, on which nothing can be reached"
@@ -153,11 +156,15 @@ fn address_fault(text: &str, stand_in: &str) -> Fault {
     }
     let is_host = host_characters(host) && host.bytes().any(|b| b.is_ascii_alphabetic());
     if is_host {
+        let more = match stand_in {
+            BACKEND => "; members that have a name stand in `discovery.dns` of the pool",
+            _ => "",
+        };
         return Fault::new(format!(
             "`{shown}` names a host, but an IP address and port is needed"
         ))
         .suggest(format!(
-            "names are not looked up: write the address itself, as in `{stand_in}:{port}`"
+            "names are not looked up here: write the address itself, as in `{stand_in}:{port}`{more}"
         ));
     }
     fault.suggest(format!("write it as `{stand_in}:{port}`"))

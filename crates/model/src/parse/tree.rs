@@ -6,6 +6,7 @@ use jsonc_parser::common::Ranged;
 use toml::de::{DeTable, DeValue};
 
 use super::MAX_DIAGNOSTICS;
+use super::depth::{MAX_DEPTH, too_deep};
 use crate::diagnostic::{Diagnostic, Fault, Source};
 
 /// A value and where it stands.
@@ -58,6 +59,10 @@ impl Value {
 /// Reads TOML; what can be read in spite of errors is returned beside them. `None` when one of them tears the text:
 /// that one is then the last, for what follows it would be told in places where it does not stand.
 pub(super) fn read_toml(source: &Source<'_>, text: &str) -> (Option<Node>, Vec<Diagnostic>) {
+    if let Some(at) = too_deep(text) {
+        let fault = Fault::new(format!("nested deeper than {MAX_DEPTH} tables and lists"));
+        return (None, vec![source.diagnose(at..at + 1, "", fault)]);
+    }
     let (root, errors) = DeTable::parse_recoverable(text);
     let tree = Node {
         span: 0..0,

@@ -1,14 +1,14 @@
 //! The keys of the admin API.
 
 use super::Default::{Is, Means, Required};
-use super::Kind::{Bool, List, OneOf, Text};
+use super::Kind::{Bool, Integer, List, OneOf, Text};
 use super::keys::key;
 use super::{Form, Kind, Rule, Table};
 
 pub(crate) static ADMIN: Table = Table {
     id: "admin",
     heading: "[admin]",
-    about: "The admin API: status, metrics, orders. Off loopback it needs `tls`, and a token or client certificates. `tokens`, `certificates` and `open_metrics` change with a reload, the others need a restart.",
+    about: "The admin API: status, metrics, orders. Off loopback it needs `tls`, and a token or client certificates. `tokens`, `certificates`, `open_metrics` and `metrics_backends` change with a reload, the others need a restart.",
     keys: &[&[
         key(
             "listen",
@@ -57,6 +57,15 @@ pub(crate) static ADMIN: Table = Table {
             Bool,
             Is("false"),
             "Whether `/metrics` is open to everyone who can reach the address. Otherwise it wants a login like everything else.",
+        ),
+        key(
+            "metrics_backends",
+            Integer {
+                min: 0,
+                max: 1_000_000,
+            },
+            Is("2000"),
+            "Backends that have series of their own in `/metrics`, about 9 kB each. Pools that find no room have one series for all of their backends, labelled `backend=\"all\"`.",
         ),
         key(
             "audit_log",

@@ -86,8 +86,8 @@ pub(crate) static HTTP2: Table = Table {
         key(
             "max_continuations",
             Integer { min: 0, max: 1000 },
-            Is("8"),
-            "CONTINUATION frames of one header (CVE-2024-27316); together with HEADERS they hold at most `limits.header_bytes`.",
+            Is("4"),
+            "CONTINUATION frames of one header (CVE-2024-27316); together with HEADERS they hold at most `limits.header_bytes`. More than 5, and than a quarter more than `limits.header_bytes` needs, are refused in any case.",
         ),
         key(
             "max_priorities",

@@ -1,9 +1,9 @@
 //! The keys of members that are not declared, and of those that say that they live.
 
 use super::Default::{Is, Means, Required};
-use super::Kind::{Duration, Integer, OneOrList, Text};
+use super::Kind::{Duration, Integer, OneOf, OneOrList, Text};
 use super::keys::{HOUR, SECOND, key};
-use super::{Form, Key, Kind, Table};
+use super::{Form, Key, Kind, Rule, Table};
 
 pub(super) static MEMBERSHIP_KEYS: &[Key] = &[
     key(
@@ -30,13 +30,94 @@ pub(crate) static DISCOVERY: Table = Table {
     id: "discovery",
     heading: "discovery of a pool",
     about: "Members that are looked up; a new one takes requests after its first successful check. See [discovery](discovery.md).",
-    keys: &[&[key(
-        "file",
-        Text(Form::File),
-        Required,
-        "A file with one member a line, or a JSON list; looked at each second.",
-    )]],
-    rules: &[],
+    keys: &[&[
+        key(
+            "file",
+            Text(Form::File),
+            Means("none"),
+            "A file with one member a line, or a JSON list; looked at each second.",
+        ),
+        key(
+            "dns",
+            Kind::Table(&DNS),
+            Means("none"),
+            "A name of the DNS; looked up again whenever its answer ends.",
+        ),
+    ]],
+    rules: &[&[Rule::ExactlyOne(&["file", "dns"])]],
+};
+
+pub(crate) static DNS: Table = Table {
+    id: "dns",
+    heading: "discovery.dns of a pool",
+    about: "Members are what the records of a name say. An address leaves with the second answer in a row that does not have it; while nobody answers all stay. See [discovery](discovery.md#a-name).",
+    keys: &[&[
+        key(
+            "name",
+            Text(Form::RecordName),
+            Required,
+            "The whole name: what `search` in `/etc/resolv.conf` says is not added.",
+        ),
+        key(
+            "type",
+            OneOf(&["ip", "a", "aaaa", "srv"]),
+            Is("\"ip\""),
+            "Its records: `ip` is A and AAAA together. SRV records have ports and weights of their own; those of the first priority are members.",
+        ),
+        key(
+            "port",
+            Integer { min: 1, max: 65_535 },
+            Means("none; needed unless the records have ports"),
+            "Where the members listen; not with SRV.",
+        ),
+        key(
+            "resolvers",
+            OneOrList(&Text(Form::BackendAddress)),
+            Means("the name servers of `/etc/resolv.conf`"),
+            "Whom to ask, at most 8; who answered last is asked first.",
+        ),
+        key(
+            "min_ttl",
+            Duration {
+                min: SECOND,
+                max: HOUR,
+                or_zero: false,
+            },
+            Is("\"5s\""),
+            "Least time between two looks, whatever TTL an answer has.",
+        ),
+        key(
+            "max_ttl",
+            Duration {
+                min: SECOND,
+                max: HOUR,
+                or_zero: false,
+            },
+            Is("\"5m\""),
+            "Longest time between two looks, whatever TTL an answer has.",
+        ),
+        key(
+            "timeout",
+            Duration {
+                min: 100,
+                max: 30 * SECOND,
+                or_zero: false,
+            },
+            Is("\"2s\""),
+            "How long one resolver may take to answer.",
+        ),
+        key(
+            "attempts",
+            Integer { min: 1, max: 10 },
+            Is("3"),
+            "How often a question is asked, by turns of all resolvers, before the look has failed.",
+        ),
+    ]],
+    rules: &[&[Rule::NoneWith {
+        keys: &["port"],
+        other: "type",
+        value: "srv",
+    }]],
 };
 
 pub(crate) static REGISTRATION: Table = Table {

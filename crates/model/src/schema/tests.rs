@@ -227,6 +227,12 @@ fn document(table: &Table, key: &str, line: &str) -> String {
             format!("{balancer}circuit_breaker.{present}\ncircuit_breaker.{line}\n")
         }
         "sticky" => format!("{balancer}sticky.cookie = \"evk\"\nsticky.{line}\n"),
+        "discovery" if key == "file" => format!("{balancer}discovery.{line}\n"),
+        "dns" => {
+            let needed = without("name", "discovery.dns.name = \"shop.internal\"")
+                + without("port", "discovery.dns.port = 8080").as_str();
+            format!("{balancer}{needed}discovery.dns.{line}\n")
+        }
         "registration" | "heartbeat" => {
             let hash = TokenHash::of(b"x");
             let needed = without("token_hash", &format!("{}.token_hash = \"{hash}\"", table.id));
@@ -272,6 +278,7 @@ fn every_key_is_read_and_names_what_it_takes() {
         assert!(about.key.ends_with(key.name), "{about}");
         let shown = if ["token", "tokens", "secret", "key_pem"].contains(&key.name)
             || (table.id, key.name) == ("admin_token", "hash")
+            || (key.name == "url" && about.key.starts_with("alerts."))
         {
             "<secret>"
         } else {
@@ -511,6 +518,7 @@ fn only_the_parser_knows(form: Form, text: &str) -> bool {
         Form::RoutePath => ["/a/../b", "/a/./b"].contains(&text),
         Form::StatusRange => text == "299-200",
         Form::Protocol => ["h2", "h2c", "http"].contains(&text),
+        Form::RecordName => text.parse::<std::net::IpAddr>().is_ok(),
         Form::HostField => ["[:::]:80", "10.0.0.1:65536"].contains(&text),
         _ => false,
     }

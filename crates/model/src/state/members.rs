@@ -21,11 +21,13 @@ pub enum Source {
     Registered,
     /// A file of members.
     File,
+    /// A name of the DNS.
+    Dns,
 }
 
 impl Source {
     /// All of them.
-    pub const ALL: &[Self] = &[Self::Declared, Self::Registered, Self::File];
+    pub const ALL: &[Self] = &[Self::Declared, Self::Registered, Self::File, Self::Dns];
 
     /// The name in API, metrics and `status`.
     pub fn as_str(self) -> &'static str {
@@ -33,6 +35,7 @@ impl Source {
             Self::Declared => "declared",
             Self::Registered => "registered",
             Self::File => "file",
+            Self::Dns => "dns",
         }
     }
 }
@@ -46,8 +49,11 @@ pub struct Listed {
     pub zone: Option<Name>,
     /// It wants no new requests.
     pub draining: bool,
-    /// How busy it says it is, in percent.
+    /// How busy it says it is, in percent. Shown, and part of nothing that is served: it changes all the time.
     pub load: Option<u8>,
+    /// The number of its membership, where its source counts them: one that left and came back has another, and proves
+    /// itself anew.
+    pub life: u64,
 }
 
 impl Default for Listed {
@@ -58,6 +64,7 @@ impl Default for Listed {
             zone: None,
             draining: false,
             load: None,
+            life: 0,
         }
     }
 }
@@ -75,26 +82,33 @@ pub struct Found {
     /// Since when it wants no new requests.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub draining: Option<Timestamp>,
-    /// How busy it says it is, in percent. Shown; no request goes elsewhere for it.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub load: Option<u8>,
     /// Since when it is a member.
     pub since: Timestamp,
     /// Seen to work as a member of this pool: a check has succeeded, now or before a restart. Until then it takes no
     /// requests where there are checks.
     #[serde(default)]
     pub proven: bool,
+    /// The number of its membership: [`Listed::life`].
+    #[serde(default)]
+    pub life: u64,
 }
 
 impl Found {
-    /// The same as its source names it.
+    /// The same as its source names it, but for how busy it is.
     pub fn listed(&self) -> Listed {
         Listed {
             weight: self.weight,
             zone: self.zone.clone(),
             draining: self.draining.is_some(),
-            load: self.load,
+            load: None,
+            life: self.life,
         }
+    }
+
+    /// Whether `after`, found at the same address, is another member, of which nothing is known that was found of this
+    /// one. Where another source names the address now, it may well be the same.
+    pub fn is_followed_by(&self, after: &Self) -> bool {
+        self.source == after.source && self.life != after.life
     }
 }
 

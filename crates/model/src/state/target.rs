@@ -16,7 +16,7 @@ pub struct Target {
     /// How.
     pub check: Arc<HealthCheck>,
     /// A check of another life begins anew: what was known of it is forgotten.
-    pub life: u64,
+    pub life: Life,
     /// The verdict that stands when the check begins; it goes on from that. `None`: the first result decides.
     pub standing: Option<Standing>,
 }
@@ -27,9 +27,26 @@ impl Target {
         Self {
             backend,
             check,
-            life: 0,
+            life: Life::default(),
             standing: None,
         }
+    }
+}
+
+/// Which life of a check it is.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub struct Life {
+    /// The number of the backend's membership ([`super::Listed::life`]): what was found of another membership says
+    /// nothing of this one. 0 where nobody counts.
+    pub member: u64,
+    /// Which beginning of the check, as counted by who has it made.
+    pub run: u64,
+}
+
+impl Life {
+    /// Of this membership, in the only run.
+    pub fn of_member(member: u64) -> Self {
+        Self { member, run: 0 }
     }
 }
 

@@ -121,7 +121,7 @@ fn admin() -> impl Strategy<Value = Admin> {
         file(),
         (file(), file()),
         clients,
-        (any::<bool>(), audit_log),
+        (any::<bool>(), 0..=1_000_000_u32, audit_log),
     )
         .prop_map(
             |(
@@ -129,7 +129,7 @@ fn admin() -> impl Strategy<Value = Admin> {
                 token_file,
                 (certificate, key),
                 (client_ca, certificates),
-                (open_metrics, audit_log),
+                (open_metrics, metrics_backends, audit_log),
             )| Admin {
                 listen,
                 token: None,
@@ -142,6 +142,7 @@ fn admin() -> impl Strategy<Value = Admin> {
                 tokens: Vec::new(),
                 certificates: certificates.unwrap_or_default(),
                 open_metrics,
+                metrics_backends,
                 audit_log,
             },
         )

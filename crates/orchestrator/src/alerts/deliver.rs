@@ -259,6 +259,10 @@ pub fn check_files(alerts: &Alerts) -> Result<(), Vec<(String, String)>> {
 
 /// A file with one line of visible ASCII characters; the white space around it does not count.
 fn read_line(path: &Path) -> Result<String, String> {
+    // A pipe would be waited for without end, and the receiver would hear nothing any more.
+    if std::fs::metadata(path).is_ok_and(|about| !about.is_file()) {
+        return Err(format!("{} is not a regular file", path.display()));
+    }
     let mut text = String::new();
     let opened =
         std::fs::File::open(path).and_then(|file| file.take(MAX_FILE_BYTES).read_to_string(&mut text));
@@ -286,6 +290,19 @@ mod tests {
             signature("secret", 1_700_000_000, "{\"a\":1}"),
             "t=1700000000,v1=49f24e537407743fa4a0242bb63b94b9a47ee99cbbe071ccd8a22550ae411686"
         );
+    }
+
+    /// Scenario: what a receiver's secret is to be read from is a pipe that nobody writes to. It is refused at once.
+    #[test]
+    fn a_secret_is_in_a_regular_file() {
+        let dir = tempfile::tempdir().unwrap();
+        let pipe = dir.path().join("pipe");
+        let made = std::process::Command::new("mkfifo").arg(&pipe).status().unwrap();
+        assert!(made.success());
+        let (told, telling) = std::sync::mpsc::channel();
+        std::thread::spawn(move || told.send(read_line(&pipe)));
+        let answer = telling.recv_timeout(Duration::from_secs(20)).unwrap();
+        assert!(answer.unwrap_err().contains("is not a regular file"));
     }
 
     #[test]

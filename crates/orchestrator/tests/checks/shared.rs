@@ -48,7 +48,7 @@ async fn a_check_goes_on_from_the_verdict_that_stands() {
     let mut runner = Runner::start(vec![going_on.clone()]);
     assert_eq!(runner.next().await.health, Down);
     assert!(backend.count() >= 3, "fall = 3 failures were needed");
-    going_on.life += 1;
+    going_on.life.run += 1;
     going_on.standing = None;
     let before = backend.count();
     runner.targets.send(vec![going_on]).unwrap();

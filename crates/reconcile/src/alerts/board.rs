@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use model::alert::{About, Alert, AlertId, AlertKind, MAX_SUMMARY_CHARS};
+use model::alert::{About, Alert, AlertId, AlertKind, MAX_SUMMARY_CHARS, Severity};
 use model::config::Alerts;
 
 use super::conditions::{Condition, holds_for};
@@ -13,7 +13,10 @@ use super::{MAX_ALERTS, Moment};
 #[derive(Clone, Debug, Default)]
 pub struct Board {
     held: BTreeMap<AlertId, Held>,
+    /// Those that fire and had to make room: at most [`MAX_ALERTS`].
+    pushed: BTreeMap<AlertId, Held>,
     left_out: usize,
+    pushed_out: u64,
     generation: u64,
 }
 
@@ -25,9 +28,20 @@ struct Held {
     firing: bool,
 }
 
+/// How important an alert is, the least number first: what wakes people before what waits.
+type Rank = (Severity, AlertId);
+
+/// What is new, the most important [`MAX_ALERTS`] of it.
+#[derive(Default)]
+struct Fresh<'a> {
+    kept: BTreeMap<Rank, Condition<'a>>,
+    left_out: usize,
+}
+
 impl Board {
     /// Takes all that holds now. What was held and does not hold any more is gone; what has held for long enough
-    /// fires. With no room left, what comes first of `found` is kept, and an alert about `node` says how many are not.
+    /// fires. With no room left, what is more important takes the place of what is less, and an alert about `node` says
+    /// how many are not told. One that fires and is pushed out has not ended: see [`Board::is_pushed_out`].
     pub fn observe<'a>(
         &mut self,
         now: Moment,
@@ -36,36 +50,62 @@ impl Board {
         rules: &Alerts,
     ) {
         let mut holding = BTreeSet::new();
-        let mut fresh = Vec::new();
-        let mut left_out = 0;
+        let mut fresh = Fresh::default();
         for condition in found {
-            match self.held.get_mut(&condition.id) {
-                Some(held) => {
-                    if holding.insert(condition.id.clone()) {
-                        self.generation += u64::from(held.renew(&condition));
-                    }
+            if let Some(held) = self.held.get_mut(&condition.id) {
+                if holding.insert(condition.id.clone()) {
+                    self.generation += u64::from(held.renew(&condition));
                 }
-                None if fresh.len() < MAX_ALERTS => fresh.push(condition),
-                None => left_out += 1,
+                continue;
             }
+            if self.pushed.contains_key(&condition.id) {
+                holding.insert(condition.id.clone());
+            }
+            fresh.offer(condition);
         }
-        let before = self.held.len();
         let note = AlertId {
             kind: AlertKind::TooManyAlerts,
             about: About::Node(node.clone()),
         };
+        let before = self.held.len() + self.pushed.len();
         self.held.retain(|id, _| holding.contains(id) || *id == note);
-        self.generation += u64::from(self.held.len() != before);
-        for condition in fresh {
-            if self.held.len() - usize::from(self.held.contains_key(&note)) < MAX_ALERTS {
-                self.hold(now, &condition);
-            } else {
-                left_out += 1;
-            }
-        }
-        self.left_out = left_out;
+        self.pushed.retain(|id, _| holding.contains(id));
+        self.generation += u64::from(self.held.len() + self.pushed.len() != before);
+        self.left_out = fresh.left_out + self.make_room(now, fresh.kept, &note);
         self.note_left_out(now, note);
         self.advance(now, rules);
+    }
+
+    /// Holds what is new, if need be in the place of what is less important; how many are left out.
+    fn make_room(&mut self, now: Moment, fresh: BTreeMap<Rank, Condition<'_>>, note: &AlertId) -> usize {
+        let mut room = MAX_ALERTS.saturating_sub(self.held.keys().filter(|id| *id != note).count());
+        let mut least: Vec<Rank> = Vec::new();
+        if fresh.len() > room {
+            least = self.held.keys().filter(|id| *id != note).map(rank).collect();
+            least.sort();
+        }
+        let mut left_out = 0;
+        for ((severity, id), condition) in fresh {
+            if room == 0 {
+                left_out += 1;
+                let other = least.pop_if(|(least, other)| (*least, other.kind) > (severity, id.kind));
+                let Some((_, other)) = other else { continue };
+                self.push_out(other);
+                room += 1;
+            }
+            room -= 1;
+            self.hold(now, &condition);
+        }
+        left_out
+    }
+
+    fn push_out(&mut self, id: AlertId) {
+        let Some(held) = self.held.remove(&id) else { return };
+        self.pushed_out += 1;
+        self.generation += 1;
+        if held.firing && self.pushed.len() < MAX_ALERTS {
+            self.pushed.insert(id, held);
+        }
     }
 
     /// Lets fire what has held for long enough.
@@ -102,6 +142,16 @@ impl Board {
         self.left_out
     }
 
+    /// Whether an alert fires without being told of, because more important ones took its place.
+    pub fn is_pushed_out(&self, id: &AlertId) -> bool {
+        self.pushed.contains_key(id)
+    }
+
+    /// Alerts that made room for more important ones, in all.
+    pub fn pushed_out(&self) -> u64 {
+        self.pushed_out
+    }
+
     /// Another number whenever other alerts fire than before, or the same in other words.
     pub fn generation(&self) -> u64 {
         self.generation
@@ -129,6 +179,12 @@ impl Board {
     }
 
     fn hold(&mut self, now: Moment, condition: &Condition<'_>) {
+        if let Some(mut held) = self.pushed.remove(&condition.id) {
+            held.renew(condition);
+            self.generation += 1;
+            self.held.insert(condition.id.clone(), held);
+            return;
+        }
         let held = Held {
             alert: Arc::new(Alert {
                 id: condition.id.clone(),
@@ -141,6 +197,27 @@ impl Board {
         };
         self.held.entry(condition.id.clone()).or_insert(held);
     }
+}
+
+impl<'a> Fresh<'a> {
+    fn offer(&mut self, condition: Condition<'a>) {
+        let rank = rank(&condition.id);
+        if self.kept.contains_key(&rank) {
+            return;
+        }
+        if self.kept.len() == MAX_ALERTS {
+            self.left_out += 1;
+            if self.kept.last_key_value().is_none_or(|(last, _)| *last < rank) {
+                return;
+            }
+            self.kept.pop_last();
+        }
+        self.kept.insert(rank, condition);
+    }
+}
+
+fn rank(id: &AlertId) -> Rank {
+    (id.kind.severity(), id.clone())
 }
 
 impl Held {

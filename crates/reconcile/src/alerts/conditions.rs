@@ -13,6 +13,11 @@ use model::status::{CertificateStatus, ListenerStatus};
 
 /// A store that is away for less than this is no alert: leaders of etcd change.
 const STORE_SILENT_FOR: Duration = Duration::from_secs(10);
+/// Nor is a node that is back within this: one that was killed and started again takes its name anew as soon as its
+/// former life has run out.
+const NODE_SILENT_FOR: Duration = Duration::from_secs(5);
+/// How long a node that does not come back is told.
+pub const NODE_TOLD: Duration = Duration::from_secs(24 * 3600);
 
 /// Something that holds now and is worth an alert.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -33,7 +38,7 @@ pub fn conditions(facts: &Facts, now: Timestamp) -> impl Iterator<Item = Conditi
     let pools = || facts.snapshot.pools.values();
     let share = facts.snapshot.config.alerts.healthy_share;
     let down = pools().flat_map(|pool| pool.members.iter().filter_map(backend));
-    config_refused(facts)
+    let found = config_refused(facts)
         .into_iter()
         .chain(of_cluster(facts))
         .chain(of_listeners)
@@ -45,7 +50,8 @@ pub fn conditions(facts: &Facts, now: Timestamp) -> impl Iterator<Item = Conditi
         .map(|condition| Condition {
             own: is_own(facts, &condition.id),
             ..condition
-        })
+        });
+    lost(facts, now).chain(found)
 }
 
 /// What is about this node, and what is about a load balancer that the others do not have from the store.
@@ -82,6 +88,21 @@ fn of_cluster(facts: &Facts) -> impl Iterator<Item = Condition<'_>> {
     found.into_iter().flatten().flatten()
 }
 
+/// Nodes that are silent.
+fn lost(facts: &Facts, now: Timestamp) -> impl Iterator<Item = Condition<'_>> {
+    let lost = facts.cluster.iter().flat_map(|cluster| cluster.lost.iter());
+    let lost = lost.filter(move |(_, at)| now.since(**at) < NODE_TOLD);
+    lost.map(|(name, at)| Condition {
+        id: AlertId {
+            kind: AlertKind::NodeLost,
+            about: About::Node(name.as_str().into()),
+        },
+        why: Cow::Borrowed("is silent: it died, hangs, or cannot reach the store"),
+        since: Some(*at),
+        own: false,
+    })
+}
+
 /// How long a condition of this kind must hold before it is told.
 pub fn holds_for(kind: AlertKind, alerts: &model::config::Alerts) -> Duration {
     match kind {
@@ -90,12 +111,12 @@ pub fn holds_for(kind: AlertKind, alerts: &model::config::Alerts) -> Duration {
         AlertKind::TooManyAlerts => alerts.backend_down_for,
         AlertKind::PoolDown | AlertKind::PoolUnhealthy => alerts.pool_unhealthy_for,
         AlertKind::StoreUnreachable => STORE_SILENT_FOR,
+        AlertKind::NodeLost => NODE_SILENT_FOR,
         AlertKind::ConfigRefused
         | AlertKind::ListenerClosed
         | AlertKind::CertificateExpires
         | AlertKind::CertificateRefused
         | AlertKind::PlanB
-        | AlertKind::NodeLost
         | AlertKind::LeaderChanged
         | AlertKind::CircuitOpen => Duration::ZERO,
     }

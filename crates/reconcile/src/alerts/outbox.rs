@@ -1,6 +1,6 @@
 //! What one receiver is told next.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use model::alert::{Alert, AlertId, AlertKind};
@@ -103,6 +103,8 @@ pub struct Outbox {
     not_before_ms: u64,
     /// Whether alerts that several nodes see are told from here.
     sends_shared: bool,
+    /// What another node tells of, while it does: at most [`MAX_TOLD`].
+    elsewhere: BTreeMap<AlertId, Elsewhere>,
     forgotten: u64,
 }
 
@@ -113,6 +115,8 @@ struct Group {
     earliest_ms: u64,
     /// When it is told again though nothing has changed; `None`: it was not told yet.
     repeat_ms: Option<u64>,
+    /// Since when nothing of it fires, nor is to be told.
+    empty_ms: Option<u64>,
 }
 
 /// An alert that a message said to fire.
@@ -123,6 +127,18 @@ struct Told {
     ended: Option<Timestamp>,
     /// Whether the receiver confirmed that message.
     sure: bool,
+}
+
+/// An alert that several nodes see and another one tells of.
+#[derive(Clone, Debug)]
+struct Elsewhere {
+    alert: Arc<Alert>,
+    /// Since when it fires here.
+    seen_ms: u64,
+    /// The receiver is taken to know of it.
+    told: bool,
+    /// When it was seen to fire no more, by both clocks.
+    ended: Option<Moment>,
 }
 
 impl Outbox {
@@ -136,6 +152,7 @@ impl Outbox {
             failures: 0,
             not_before_ms: 0,
             sends_shared: false,
+            elsewhere: BTreeMap::new(),
             forgotten: 0,
         }
     }
@@ -145,35 +162,27 @@ impl Outbox {
         self.timing = timing;
     }
 
-    /// Takes what fires now. `sends_shared`: whether alerts that several nodes see are told from here; those that
-    /// are not are forgotten, so that they are told anew when they are.
+    /// Takes what fires now. `sends_shared`: whether alerts that several nodes see are told from here. Those that are
+    /// not are watched: when it is for this node to tell, it tells them anew, and the end of those that ended lately,
+    /// since nobody knows whether the other one came to it.
     pub fn sync(&mut self, now: Moment, board: &Board, sends_shared: bool) {
         self.sends_shared = sends_shared;
+        match sends_shared {
+            true => self.take_over(now),
+            false => self.watch(now, board),
+        }
+        self.forget_groups(now);
         for group in self.groups.values_mut() {
             group.firing.clear();
-            group.told.retain(|_, told| sends_shared || told.alert.own);
         }
-        let wait_ms = self.timing.wait_ms;
         for alert in board.firing().filter(|a| sends_shared || a.own) {
-            let group = self
-                .groups
-                .entry(group_of(self.kind, &alert.id))
-                .or_insert_with(|| Group {
-                    firing: BTreeMap::new(),
-                    told: BTreeMap::new(),
-                    earliest_ms: now.ms.saturating_add(wait_ms),
-                    repeat_ms: None,
-                });
+            let group = self.group(now, &alert.id);
             group.firing.insert(alert.id.clone(), alert.clone());
         }
         for group in self.groups.values_mut() {
-            group.note_ends(now.wall);
+            group.note_ends(now.wall, board);
         }
-        let under_way = self.in_flight.as_deref().map_or(&[][..], |sent| &sent.groups);
-        self.groups.retain(|key, group| {
-            // What is under way may arrive: then its end must be told.
-            !group.is_empty() || group.earliest_ms > now.ms || under_way.iter().any(|news| news.key == *key)
-        });
+        self.forget_groups(now);
         self.forget_surplus();
     }
 
@@ -221,6 +230,7 @@ impl Outbox {
             }
             Outcome::Refused => self.pause(now, LONGEST_PAUSE_MS, rand),
         }
+        self.forget_groups(now);
         self.forget_surplus();
     }
 
@@ -240,10 +250,109 @@ impl Outbox {
         self.groups
             .values()
             .map(|group| group.told.len() + group.firing.len())
-            .sum()
+            .sum::<usize>()
+            + self.elsewhere.len()
+    }
+
+    /// The group that an alert is in.
+    fn group(&mut self, now: Moment, id: &AlertId) -> &mut Group {
+        let earliest_ms = now.ms.saturating_add(self.timing.wait_ms);
+        self.groups
+            .entry(group_of(self.kind, id))
+            .or_insert_with(|| Group {
+                firing: BTreeMap::new(),
+                told: BTreeMap::new(),
+                earliest_ms,
+                repeat_ms: None,
+                empty_ms: None,
+            })
+    }
+
+    /// Groups of which nothing is left begin anew with their next alert, once their interval is over and for the time of
+    /// a wait: an alert that flaps is told at last. What has been empty for hours goes before something new comes in, too:
+    /// nobody had a reason to come here in between.
+    fn forget_groups(&mut self, now: Moment) {
+        let under_way = self.in_flight.as_deref().map_or(&[][..], |sent| &sent.groups);
+        let wait_ms = self.timing.wait_ms;
+        self.groups.retain(|key, group| {
+            if !group.is_empty() {
+                group.empty_ms = None;
+                return true;
+            }
+            let since = *group.empty_ms.get_or_insert(now.ms);
+            let over = group.earliest_ms.max(since).saturating_add(wait_ms) <= now.ms;
+            // What is under way may arrive: then its end must be told.
+            !over || under_way.iter().any(|news| news.key == *key)
+        });
+    }
+
+    /// Another node tells of what several see: what was told from here is its business, and is looked after.
+    fn watch(&mut self, now: Moment, board: &Board) {
+        for group in self.groups.values_mut() {
+            let told = std::mem::take(&mut group.told).into_iter();
+            let (own, shared): (Vec<_>, Vec<_>) = told.partition(|(_, told)| told.alert.own);
+            group.told = own.into_iter().collect();
+            self.elsewhere.extend(shared.into_iter().map(|(id, told)| {
+                let ended = told.ended.map(|wall| Moment { wall, ..now });
+                (id, Elsewhere::told(told.alert, ended))
+            }));
+        }
+        let mut firing = BTreeSet::new();
+        for alert in board.firing().filter(|alert| !alert.own) {
+            firing.insert(&alert.id);
+            let new = || Elsewhere {
+                seen_ms: now.ms,
+                told: false,
+                ..Elsewhere::told(alert.clone(), None)
+            };
+            let known = self.elsewhere.entry(alert.id.clone()).or_insert_with(new);
+            (known.alert, known.ended) = (alert.clone(), None);
+        }
+        let (wait_ms, kept_ms) = (self.timing.wait_ms, self.kept_ms());
+        self.elsewhere.retain(|id, known| {
+            if firing.contains(id) || board.is_pushed_out(id) {
+                return true;
+            }
+            known.told |= now.ms.saturating_sub(known.seen_ms) >= wait_ms;
+            let ended = *known.ended.get_or_insert(now);
+            known.told && now.ms.saturating_sub(ended.ms) < kept_ms
+        });
+        while self.elsewhere.len() > MAX_TOLD {
+            // What fires has no end yet, and there is less of it.
+            let oldest = self.elsewhere.iter();
+            let oldest = oldest.min_by_key(|(_, known)| known.ended.map_or(u64::MAX, |at| at.ms));
+            let Some(id) = oldest.map(|(id, _)| id.clone()) else {
+                return;
+            };
+            self.elsewhere.remove(&id);
+        }
+    }
+
+    /// This node tells of what several see: what the receiver may know of is told anew, or that it has ended.
+    fn take_over(&mut self, now: Moment) {
+        let kept_ms = self.kept_ms();
+        for (id, known) in std::mem::take(&mut self.elsewhere) {
+            let waited = now.ms.saturating_sub(known.seen_ms) >= self.timing.wait_ms;
+            let is_old = |at: &Moment| now.ms.saturating_sub(at.ms) >= kept_ms;
+            if !(known.told || waited) || known.ended.as_ref().is_some_and(is_old) {
+                continue;
+            }
+            let told = Told {
+                alert: known.alert,
+                ended: known.ended.map(|at| at.wall),
+                sure: false,
+            };
+            self.group(now, &id).told.entry(id).or_insert(told);
+        }
+    }
+
+    /// How long an end is remembered that another node ought to tell: until that one has surely done so, had it lived.
+    fn kept_ms(&self) -> u64 {
+        self.timing.interval_ms.saturating_add(2 * LONGEST_PAUSE_MS)
     }
 
     fn told(&mut self, now: Moment, news: &GroupNews) {
+        self.told_for_others(news);
         let Some(group) = self.groups.get_mut(&news.key) else {
             return;
         };
@@ -257,10 +366,22 @@ impl Outbox {
         group.repeat_ms = Some(now.ms.saturating_add(self.timing.repeat_ms));
     }
 
+    /// What arrived though it is another node's business by now.
+    fn told_for_others(&mut self, news: &GroupNews) {
+        if self.sends_shared {
+            return;
+        }
+        for alert in news.firing.iter().filter(|alert| !alert.own) {
+            let known = self.elsewhere.entry(alert.id.clone());
+            known.or_insert_with(|| Elsewhere::told(alert.clone(), None)).told = true;
+        }
+    }
+
     /// Nobody knows whether the message arrived: what it said to fire may be believed, and what
     /// it said to have ended too.
     fn perhaps_told(&mut self, now: Moment, sent: &Notification) {
         for news in &sent.groups {
+            self.told_for_others(news);
             let Some(group) = self.groups.get_mut(&news.key) else {
                 continue;
             };
@@ -307,14 +428,25 @@ impl Outbox {
     }
 }
 
+impl Elsewhere {
+    fn told(alert: Arc<Alert>, ended: Option<Moment>) -> Self {
+        Self {
+            alert,
+            seen_ms: 0,
+            told: true,
+            ended,
+        }
+    }
+}
+
 impl Group {
     fn is_empty(&self) -> bool {
         self.firing.is_empty() && self.told.is_empty()
     }
 
-    fn note_ends(&mut self, wall: Timestamp) {
+    fn note_ends(&mut self, wall: Timestamp, board: &Board) {
         for (id, told) in &mut self.told {
-            told.ended = match self.firing.contains_key(id) {
+            told.ended = match self.firing.contains_key(id) || board.is_pushed_out(id) {
                 true => None,
                 false => told.ended.or(Some(wall)),
             };

@@ -1,84 +1,48 @@
-//! What happened and still counts: events are forgotten by those who keep them, alerts last.
+//! What happened and still counts: a change of the leader is told for a while, and ends by itself.
 
-use std::collections::BTreeMap;
-use std::sync::Arc;
 use std::time::Duration;
 
-use model::alert::{About, AlertId, AlertKind};
+use model::alert::{About, AlertId, AlertKind, ClusterFacts};
 use model::state::Timestamp;
-use model::status::Event;
 
 use super::conditions::Condition;
 
 /// How long a change of the leader is told.
 pub const LEADER_TOLD: Duration = Duration::from_secs(600);
-/// How long a node that does not come back is told.
-pub const NODE_TOLD: Duration = Duration::from_secs(24 * 3600);
-/// Lost nodes that are remembered; beyond it the one that was lost first is forgotten.
-pub const MAX_LOST: usize = 100;
 
-/// Nodes that were lost, and the last change of the leader.
+/// The last change of the leader.
 #[derive(Clone, Debug, Default)]
 pub struct Recent {
-    /// The newest event that was noted.
-    noted: Timestamp,
-    lost: BTreeMap<String, (Timestamp, String)>,
-    leader: Option<(Timestamp, String)>,
-    /// The first leader that a process hears of is no change.
-    knows_leader: bool,
+    /// The term of the leader that is known. The first one that a process hears of is no change.
+    epoch: Option<u64>,
+    changed: Option<(Timestamp, String)>,
 }
 
 impl Recent {
-    /// Takes the events that are new, of the last ones in their order.
-    pub fn note(&mut self, events: &[Arc<Event>]) {
-        let noted = self.noted;
-        for event in events.iter().filter(|event| event.at > noted) {
-            self.noted = self.noted.max(event.at);
-            match event.kind.as_str() {
-                "node_lost" => self.lose(event),
-                "node_joined" | "node_left" => {
-                    self.lost.remove(&event.subject);
-                }
-                "leader_changed" if self.knows_leader => {
-                    self.leader = Some((event.at, event.message.clone()));
-                }
-                "leader_changed" => self.knows_leader = true,
-                _ => {}
-            }
+    /// Looks who leads.
+    pub fn note(&mut self, now: Timestamp, cluster: Option<&ClusterFacts>) {
+        let Some((name, epoch)) = cluster.and_then(|cluster| cluster.leader.as_ref()) else {
+            return;
+        };
+        if self.epoch.is_some_and(|known| known != *epoch) {
+            let told = format!("{name} leads the orchestrators (epoch {epoch})");
+            self.changed = Some((now, told));
         }
+        self.epoch = Some(*epoch);
     }
 
     /// What of it still counts.
     pub fn conditions(&self, now: Timestamp) -> impl Iterator<Item = Condition<'_>> {
-        let condition = |kind, about, (at, why): &(Timestamp, String)| Condition {
-            id: AlertId { kind, about },
+        let changed = self.changed.iter();
+        let changed = changed.filter(move |(at, _)| now.since(*at) < LEADER_TOLD);
+        changed.map(|(at, why)| Condition {
+            id: AlertId {
+                kind: AlertKind::LeaderChanged,
+                about: About::Cluster,
+            },
             why: why.clone().into(),
             since: Some(*at),
             own: false,
-        };
-        let lost = self
-            .lost
-            .iter()
-            .filter(move |(_, (at, _))| now.since(*at) < NODE_TOLD);
-        let lost = lost
-            .map(move |(name, told)| condition(AlertKind::NodeLost, About::Node(name.as_str().into()), told));
-        let leader = self
-            .leader
-            .iter()
-            .filter(move |(at, _)| now.since(*at) < LEADER_TOLD);
-        leader
-            .map(move |told| condition(AlertKind::LeaderChanged, About::Cluster, told))
-            .chain(lost)
-    }
-
-    fn lose(&mut self, event: &Event) {
-        let told = (event.at, event.message.clone());
-        self.lost.insert(event.subject.clone(), told);
-        if self.lost.len() > MAX_LOST {
-            let first = self.lost.iter().min_by_key(|(_, (at, _))| *at);
-            if let Some(name) = first.map(|(name, _)| name.clone()) {
-                self.lost.remove(&name);
-            }
-        }
+        })
     }
 }

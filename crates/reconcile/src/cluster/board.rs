@@ -4,6 +4,10 @@
 //! that is older than what is known, or of an earlier epoch, is refused. Both kinds are kept side by side, and
 //! [`PlanB`](crate::plan_b::PlanB) says which counts.
 //!
+//! A backend that registered itself may leave and come back as another one, and its verdicts say of which membership
+//! they are. Who asks names the one that is meant, and is told nothing of others: whoever wrote a verdict may not
+//! have heard yet that the backend is another one by now, or may have heard it before we did.
+//!
 //! At most one entry of each kind per backend; [`Board::keep`] forgets what is neither wanted nor in the store.
 
 use std::collections::BTreeMap;
@@ -99,6 +103,11 @@ impl Board {
         self.own.clear();
     }
 
+    /// Forgets the own verdict on one: its check here has ended.
+    pub fn forget_own_of(&mut self, backend: &BackendId) {
+        self.own.remove(backend);
+    }
+
     /// Takes all that stands in the store at `revision` in place of what was known, also when the store went back;
     /// the backends of which something else stands now.
     pub fn list(
@@ -118,36 +127,41 @@ impl Board {
         self.stored.keys().filter(differs).cloned().collect()
     }
 
-    /// What stands in the store.
-    pub fn stored(&self, backend: &BackendId) -> Option<&VerdictRecord> {
-        self.stored.get(backend)?.1.as_ref()
+    /// What stands in the store of the membership with this number.
+    pub fn stored(&self, backend: &BackendId, life: u64) -> Option<&VerdictRecord> {
+        verdict(&self.stored, backend).filter(|verdict| verdict.life == life)
     }
 
-    /// Forgets what is known of others than these, but for what stands in the store: that may be of backends that
-    /// are wanted soon.
-    pub fn keep(&mut self, wanted: impl Fn(&BackendId) -> bool) {
-        self.own.retain(|backend, _| wanted(backend));
+    /// All that stands in the store, each with the revision of its last change.
+    pub fn standing(&self) -> impl Iterator<Item = (&BackendId, Revision)> {
+        let stored = self.stored.iter();
+        stored.filter_map(|(backend, (revision, verdict))| verdict.is_some().then_some((backend, *revision)))
+    }
+
+    /// Forgets own verdicts on others than the `served`, and what is known of others than the `wanted`, but for what
+    /// stands in the store: that may be of backends that are wanted soon.
+    pub fn keep(&mut self, served: impl Fn(&BackendId) -> bool, wanted: impl Fn(&BackendId) -> bool) {
+        self.own.retain(|backend, _| served(backend));
         self.stored
             .retain(|backend, (_, verdict)| verdict.is_some() || wanted(backend));
         let stored = &self.stored;
         self.epochs.retain(|backend, _| stored.contains_key(backend));
     }
 
-    /// What is believed of a backend, when `preferred` counts first. Until an own check has had its first result the
-    /// last verdict of the store stands: silence is no news.
-    pub fn belief(&self, backend: &BackendId, preferred: Source) -> Option<Belief<'_>> {
+    /// What is believed of a backend in the membership with this number, when `preferred` counts first. Until an own
+    /// check has had its first result the last verdict of the store stands: silence is no news.
+    pub fn belief(&self, backend: &BackendId, life: u64, preferred: Source) -> Option<Belief<'_>> {
         let own = self
             .own
             .get(backend)
-            .filter(|_| preferred == Source::Own)
+            .filter(|verdict| preferred == Source::Own && verdict.life.member == life)
             .map(|verdict| Belief {
                 health: verdict.health,
                 reason: &verdict.reason,
                 source: Source::Own,
             });
         own.or_else(|| {
-            let (_, verdict) = self.stored.get(backend)?;
-            verdict.as_ref().map(|verdict| Belief {
+            self.stored(backend, life).map(|verdict| Belief {
                 health: verdict.health,
                 reason: &verdict.reason,
                 source: Source::Orchestrator,

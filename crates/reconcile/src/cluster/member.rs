@@ -26,6 +26,7 @@ use model::config::Name;
 use model::state::{BackendId, Health, Timestamp};
 
 use super::records::{Key, LeaseId, Revision, Transaction, Value};
+use super::roster::Wanted;
 use super::view::{Changes, Listing, View};
 use super::{SLOTS, Slot};
 
@@ -111,6 +112,8 @@ pub struct Finding {
     pub reason: String,
     /// When, for people.
     pub at: Timestamp,
+    /// The number of the membership that it is about; 0 where nobody counts.
+    pub life: u64,
 }
 
 /// What a member is told.
@@ -130,8 +133,12 @@ pub enum Event {
     Hearing,
     /// What each slot weighs: [`super::spread::weights`] of the config, one per slot.
     Weights(Arc<[u64]>),
+    /// All backends that somebody wants checked.
+    Wanted(Arc<Wanted>),
     /// A check that runs brought a verdict.
     Found(Finding),
+    /// This backend's verdict, as it stands since this revision, is to be deleted: nobody here knows the backend.
+    Unknown(BackendId, Revision),
     /// Stop for good: everything is given back, so that nobody has to wait for the lease to end.
     Stop,
 }
@@ -188,6 +195,8 @@ enum Purpose {
     ReadOwn,
     Farewell,
     Campaign,
+    Clear,
+    TakeBack,
     Round,
     ReadVerdict(BackendId),
     WriteVerdict(BackendId),
@@ -235,7 +244,9 @@ impl Member {
                 self.weights = weights;
                 self.office.look(now);
             }
+            Event::Wanted(wanted) => self.findings.keep_wanted(&wanted),
             Event::Found(finding) => self.found(finding),
+            Event::Unknown(backend, revision) => self.take_back(&backend, revision, now),
             Event::Stop => self.stop(now),
         }
         if !self.stopped {
@@ -295,6 +306,12 @@ impl Member {
         self.office.is_frozen()
     }
 
+    /// Backends of whose verdicts it remembers where they stand: those that it checks and has found something of, and
+    /// for a while those that were.
+    pub fn remembers(&self) -> usize {
+        self.findings.len()
+    }
+
     /// What it has seen of the store.
     pub fn view(&self) -> &View {
         &self.view
@@ -313,7 +330,8 @@ impl Member {
             Purpose::Acknowledge(revision) => self.acknowledged(&answer, revision, now),
             Purpose::ReadOwn => self.read_own(answer, now),
             Purpose::Campaign => self.campaigned(&answer, now),
-            Purpose::Farewell => {}
+            Purpose::Clear => self.cleared(now),
+            Purpose::Farewell | Purpose::TakeBack => {}
             Purpose::Round => self.office.round_ended(&answer, now),
             Purpose::ReadVerdict(backend) => self.findings.read(&backend, id, answer, now),
             Purpose::WriteVerdict(backend) => self.findings.written(&backend, id, &answer, now),

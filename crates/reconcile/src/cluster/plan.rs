@@ -1,8 +1,8 @@
 //! What a leader does: from what stands in the store to the next round of assignments.
 //!
 //! The store is all that a round depends on, so a new leader goes on where the last one was. One thing a leader
-//! knows besides, by its own clock: since when more than half of the workers have been missing. It may forget
-//! that without harm.
+//! knows besides, by its own clock: since when more than half of the workers have been missing, or there has been no
+//! round. It may forget that without harm.
 //!
 //! **Mass loss**: a round notes who was there and under which lease. When more than half have lost that lease since,
 //! and some are not back, nothing is given anew for one lease: it is more likely the store that lost the leases
@@ -11,9 +11,18 @@
 //! leading before. The price is one lease more without checks when more than half do die; a worker that stops in
 //! order takes itself out of its assignment, and is not missed.
 //!
+//! **No round yet**: the store is new, or has lost all that it had, and then those who had something may still be
+//! checking it. The first round waits for one lease, too.
+//!
+//! **What cannot be read** ([`View::unread`]) was written by a hand or by another version. A round that cannot be read is
+//! none. An assignment that cannot be read may have said anything, and who has it may not have noticed that yet: for
+//! one lease nothing is given anew, then it is written over, or deleted with the dead. A worker whose key cannot be
+//! read is neither dead nor given anything: alive it registers anew, and a key with a lease goes with that. Without a
+//! lease, and still the same after one, it is of nobody who lives.
+//!
 //! A round is one transaction: it compares the leader's key (nobody else leads), the round before (nothing has
 //! been given since the view was taken, and no earlier call can land later), and the key of every worker: those it
-//! takes for dead have none, and the others are as seen. So a round that takes effect was planned from what was
+//! takes for dead have none, or still the one that cannot be read, and the others are as seen. So a round that takes effect was planned from what was
 //! true. It deletes the assignments of the dead and rewrites those that change.
 //!
 //! A *live* move takes two rounds: the slot goes from the old worker's `slots` to its `leaving`, and to the new
@@ -24,7 +33,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use model::config::Name;
 
 use super::Slot;
-use super::records::{Assignment, Condition, Key, Revision, Round, Transaction, Value, Write};
+use super::records::{Assignment, Condition, Key, LeaseId, Revision, Round, Transaction, Value, Write};
 use super::spread::spread;
 use super::view::View;
 
@@ -41,9 +50,13 @@ pub struct Planner {
     lease_ms: u64,
     max_moves: usize,
     missing: Missing,
+    /// Since when a key has had this value that cannot be read.
+    unread: BTreeMap<(Key, Revision), u64>,
+    /// An assignment has had one for less than a lease.
+    waits: bool,
 }
 
-/// Whether more than half of the workers are gone.
+/// Whether more than half of the workers are gone, or nothing is known of who was there.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Missing {
     No,
@@ -60,12 +73,15 @@ impl Planner {
             lease_ms,
             max_moves: max_moves.max(1),
             missing: Missing::No,
+            unread: BTreeMap::new(),
+            waits: false,
         }
     }
 
-    /// Whether nothing is given out now, because so many vanished at once that the store is more likely at fault.
+    /// Whether nothing is given out now, because so many vanished at once that the store is more likely at fault, or
+    /// because the store has no round, or an assignment that cannot be read.
     pub fn is_frozen(&self) -> bool {
-        matches!(self.missing, Missing::Since(_))
+        self.waits || matches!(self.missing, Missing::Since(_))
     }
 
     /// The round to make now; `None` when all is as it should be, or frozen, or nobody is there to work.
@@ -80,11 +96,8 @@ impl Planner {
         epoch: Revision,
         now: u64,
     ) -> Option<Transaction> {
-        let dead: Vec<&Name> = view
-            .assignments
-            .keys()
-            .filter(|name| !view.workers.contains_key(*name))
-            .collect();
+        self.look_at_unread(view, now);
+        let dead = self.dead(view, now);
         self.count(view, !dead.is_empty(), now);
         if self.is_frozen() || view.workers.is_empty() {
             return None;
@@ -108,22 +121,53 @@ impl Planner {
         Some(transaction(view, dead, given, round))
     }
 
-    /// Freezes, once for a lease, while somebody is missing and more than half have lost their lease.
+    fn look_at_unread(&mut self, view: &View, now: u64) {
+        let there = view.unread.iter();
+        let since = there.map(|(key, there)| {
+            let which = (key.clone(), there.revision);
+            let since = self.unread.get(&which).copied().unwrap_or(now);
+            (which, since)
+        });
+        self.unread = since.collect();
+        self.waits = self.unread.iter().any(|((key, _), since)| {
+            matches!(key, Key::Assignment(_)) && now.saturating_sub(*since) < self.lease_ms
+        });
+    }
+
+    /// Those that have an assignment and live no more.
+    fn dead<'a>(&self, view: &'a View, now: u64) -> Vec<&'a Name> {
+        let unread = view.unread.keys().filter_map(|key| match key {
+            Key::Assignment(name) => Some(name),
+            _ => None,
+        });
+        let names: BTreeSet<&Name> = view.assignments.keys().chain(unread).collect();
+        let is_dead = |name: &&Name| !view.workers.contains_key(*name) && !self.may_live(view, name, now);
+        names.into_iter().filter(is_dead).collect()
+    }
+
+    /// Whether a key that cannot be read may be that of a worker that lives.
+    fn may_live(&self, view: &View, name: &Name, now: u64) -> bool {
+        let key = Key::Worker(name.clone());
+        let Some(there) = view.unread.get(&key) else {
+            return false;
+        };
+        let since = self.unread.get(&(key, there.revision)).copied();
+        there.leased || now.saturating_sub(since.unwrap_or(now)) < self.lease_ms
+    }
+
+    /// Freezes, once for a lease, while somebody is missing and more than half have lost their lease; and while
+    /// nobody knows who was there.
     fn count(&mut self, view: &View, somebody_is_dead: bool, now: u64) {
-        let known = view.round.as_ref().map(|round| &round.value.workers);
-        let all = known.map_or(0, BTreeMap::len);
-        let vanished = known
-            .into_iter()
-            .flatten()
-            .filter(|(name, lease)| {
-                view.workers
-                    .get(*name)
-                    .is_none_or(|worker| worker.value.lease != **lease)
-            })
-            .count();
-        let mass_loss = somebody_is_dead && vanished * 2 > all;
+        let lost = view.round.as_ref().is_none_or(|round| {
+            let known = &round.value.workers;
+            let gone = |(name, lease): &(&Name, &LeaseId)| {
+                let worker = view.workers.get(*name);
+                worker.is_none_or(|worker| worker.value.lease != **lease)
+            };
+            somebody_is_dead && known.iter().filter(gone).count() * 2 > known.len()
+        });
         self.missing = match self.missing {
-            _ if !mass_loss => Missing::No,
+            _ if !lost => Missing::No,
             Missing::No => Missing::Since(now),
             Missing::Since(then) if now.saturating_sub(then) >= self.lease_ms => Missing::Gone,
             as_before => as_before,
@@ -291,15 +335,17 @@ impl Next {
 }
 
 fn transaction(view: &View, dead: &[&Name], given: BTreeMap<Name, Assignment>, round: Round) -> Transaction {
+    let unread = |key: &Key| view.unread.get(key).map(|there| there.revision);
     let before = view.round.as_ref().map(|round| round.revision);
     let mut conditions = vec![
         Condition::Unchanged(Key::Leader, round.epoch),
-        Condition::still(Key::Round, before),
+        Condition::still(Key::Round, before.or_else(|| unread(&Key::Round))),
     ];
-    conditions.extend(
-        dead.iter()
-            .map(|name| Condition::Absent(Key::Worker((*name).clone()))),
-    );
+    conditions.extend(dead.iter().map(|name| {
+        let key = Key::Worker((*name).clone());
+        let there = unread(&key);
+        Condition::still(key, there)
+    }));
     conditions.extend(round.workers.keys().filter_map(|name| {
         let seen = view.workers.get(name)?.revision;
         Some(Condition::Unchanged(Key::Worker(name.clone()), seen))

@@ -98,8 +98,11 @@ pub enum Value {
     Round(Round),
     /// Under [`Key::Worker`].
     Worker(WorkerRecord),
-    /// Under any key: what this version cannot read. It counts for nothing, and is only ever replaced.
-    Foreign,
+    /// Under any key: what this version cannot read. It counts for nothing, and is replaced.
+    Foreign {
+        /// Whether the key goes with a lease. Then whoever holds that is alive, and of another version.
+        leased: bool,
+    },
 }
 
 /// Who leads.
@@ -157,6 +160,14 @@ pub struct VerdictRecord {
     pub by: Name,
     /// Epoch of the assignment under which it was looked at.
     pub epoch: Revision,
+    /// The number of the membership that it is about; 0 where nobody counts, and in records of before there were
+    /// numbers.
+    #[serde(default, skip_serializing_if = "is_uncounted")]
+    pub life: u64,
+}
+
+fn is_uncounted(life: &u64) -> bool {
+    *life == 0
 }
 
 /// Writes that happen all together, if all conditions hold, or not at all.

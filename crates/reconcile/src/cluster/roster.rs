@@ -5,22 +5,41 @@
 //! verdict may be seen late: the old owner wrote it before it let go, but watches are not in step. So what is heard
 //! afterwards of a backend of which nothing was found here yet replaces what its check went on from; and once
 //! something was found here, whatever stands in the store and says otherwise is written over: it is older, or the
-//! store went back.
+//! store went back. When nothing stands there any more, because it was tidied away or the store was emptied, what is
+//! known here is written again, whether it was found here or only gone on from.
 //!
 //! A check that is new or was changed while its slot is here, or whose backend was not checked for a while, goes on
-//! from nothing: its first result decides.
+//! from nothing: its first result decides. So does that of a backend that registered itself, left, and is back as
+//! another one: what was found of the membership before, here or by another owner, is as if it were not there. A
+//! membership has checks of its own, even where the same address is a backend of somebody else.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 use std::sync::Arc;
 
 use model::config::HealthCheck;
-use model::state::{BackendId, Standing, Target, Verdict};
+use model::state::{BackendId, Life, Standing, Target, Verdict};
 
 use super::Slot;
 
 /// All checks that somebody wants.
-pub type Wanted = BTreeMap<BackendId, Arc<HealthCheck>>;
+pub type Wanted = BTreeMap<BackendId, Wish>;
+
+/// A check that somebody wants.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Wish {
+    /// How.
+    pub check: Arc<HealthCheck>,
+    /// The number of the backend's membership ([`Life::member`]).
+    pub life: u64,
+}
+
+impl Wish {
+    /// Of a backend whose memberships nobody counts.
+    pub fn uncounted(check: Arc<HealthCheck>) -> Self {
+        Self { check, life: 0 }
+    }
+}
 
 /// The slots that run here, each with the number of its stay: one that left and came back has another.
 pub type Stays = BTreeMap<Slot, u64>;
@@ -33,14 +52,14 @@ pub struct Roster {
     wanted: Option<Arc<Wanted>>,
     running: Arc<Stays>,
     checked: BTreeMap<BackendId, Checked>,
-    /// Whose check began anew within a stay; as many as there are addresses in `checked`.
-    lives: BTreeMap<SocketAddr, u64>,
-    next_life: u64,
+    /// Whose check began anew within a stay; at most as many as in `checked`.
+    runs: BTreeMap<(SocketAddr, u64), u64>,
+    next_run: u64,
 }
 
 #[derive(Debug)]
 struct Checked {
-    check: Arc<HealthCheck>,
+    wish: Wish,
     stay: u64,
     /// What the check went on from.
     standing: Option<Standing>,
@@ -61,7 +80,7 @@ pub enum Heard {
     Nothing,
     /// Its check begins anew from that verdict: [`Roster::targets`] changed.
     GoOn,
-    /// What was found here is to be written again.
+    /// What is known here is to be written again.
     Write(Verdict),
 }
 
@@ -73,13 +92,13 @@ impl Roster {
             wanted: None,
             running: Arc::default(),
             checked: BTreeMap::new(),
-            lives: BTreeMap::new(),
-            next_life: 1,
+            runs: BTreeMap::new(),
+            next_run: 1,
         }
     }
 
-    /// These checks are wanted; `standing` tells what stands in the store.
-    pub fn want(&mut self, wanted: Arc<Wanted>, standing: impl Fn(&BackendId) -> Option<Standing>) {
+    /// These checks are wanted; `standing` tells what stands in the store of a backend in the membership with that number.
+    pub fn want(&mut self, wanted: Arc<Wanted>, standing: impl Fn(&BackendId, u64) -> Option<Standing>) {
         let first = self.wanted.is_none();
         let before = if first {
             Arc::default()
@@ -91,30 +110,30 @@ impl Roster {
     }
 
     /// These slots run here.
-    pub fn run(&mut self, running: Arc<Stays>, standing: impl Fn(&BackendId) -> Option<Standing>) {
+    pub fn run(&mut self, running: Arc<Stays>, standing: impl Fn(&BackendId, u64) -> Option<Standing>) {
         let before = std::mem::replace(&mut self.running, running);
         self.update(&before, standing);
     }
 
     /// `before`: the stays under which everything wanted was looked at already.
-    fn update(&mut self, before: &Stays, standing: impl Fn(&BackendId) -> Option<Standing>) {
+    fn update(&mut self, before: &Stays, standing: impl Fn(&BackendId, u64) -> Option<Standing>) {
         let Some(wanted) = self.wanted.clone() else {
             return;
         };
         let mut old = std::mem::take(&mut self.checked);
-        for (backend, check) in wanted.iter() {
+        for (backend, wish) in wanted.iter() {
             let slot = Slot::of(backend.address, self.slots);
             let Some(stay) = self.running.get(&slot).copied() else {
                 continue;
             };
             let known = old.remove(backend).filter(|known| known.stay == stay);
             let checked = match known {
-                Some(known) if known.check == *check => known,
+                Some(known) if known.wish == *wish => known,
                 known => Checked {
-                    check: check.clone(),
+                    wish: wish.clone(),
                     stay,
                     standing: match known.is_none() && before.get(&slot) != Some(&stay) {
-                        true => standing(backend),
+                        true => standing(backend, wish.life),
                         false => None,
                     },
                     found: None,
@@ -122,37 +141,51 @@ impl Roster {
             };
             self.checked.insert(backend.clone(), checked);
         }
-        let addresses: BTreeSet<SocketAddr> = self.checked.keys().map(|backend| backend.address).collect();
-        self.lives.retain(|address, _| addresses.contains(address));
+        let checked = self.checked.iter();
+        let here: BTreeSet<_> = checked
+            .map(|(backend, checked)| (backend.address, checked.wish.life))
+            .collect();
+        self.runs.retain(|run, _| here.contains(run));
     }
 
     /// Whom to check.
     pub fn targets(&self) -> Vec<Target> {
         let target = |(backend, checked): (&BackendId, &Checked)| Target {
             backend: backend.clone(),
-            check: checked.check.clone(),
-            life: life(&self.lives, backend.address, checked.stay),
+            check: checked.wish.check.clone(),
+            life: life(&self.runs, backend.address, checked),
             standing: checked.knows().cloned(),
         };
         self.checked.iter().map(target).collect()
     }
 
-    /// A check brought a verdict; whether it is one of these, in its present life.
-    pub fn found(&mut self, verdict: &Verdict) -> bool {
-        let lives = &self.lives;
+    /// A check brought a verdict; what is to be written, if it is one of these in its present life.
+    pub fn found(&mut self, verdict: Verdict) -> Option<Verdict> {
+        let runs = &self.runs;
         let of_this_life =
-            |checked: &&mut Checked| verdict.life == life(lives, verdict.backend.address, checked.stay);
-        let Some(checked) = self.checked.get_mut(&verdict.backend).filter(of_this_life) else {
-            return false;
-        };
+            |checked: &&mut Checked| verdict.life == life(runs, verdict.backend.address, checked);
+        let checked = self.checked.get_mut(&verdict.backend).filter(of_this_life)?;
         checked.found = Some(Standing {
             health: verdict.health,
             reason: verdict.reason.clone(),
         });
-        true
+        Some(verdict)
     }
 
-    /// This stands in the store now, and is not of what this process wrote last; `None`: nothing does.
+    /// In which membership a backend is checked here; `None`: it is not.
+    pub fn life(&self, backend: &BackendId) -> Option<u64> {
+        Some(self.checked.get(backend)?.wish.life)
+    }
+
+    /// Whether something was found of a backend since its slot is here. Then what this process wrote itself is no news,
+    /// however late it is heard: what it found last is that, or follows it into the store.
+    pub fn has_found(&self, backend: &BackendId) -> bool {
+        self.checked
+            .get(backend)
+            .is_some_and(|checked| checked.found.is_some())
+    }
+
+    /// This stands in the store now of the membership that is checked here, and is news; `None`: nothing does.
     pub fn heard(&mut self, backend: &BackendId, stored: Option<Standing>) -> Heard {
         let Some(checked) = self.checked.get_mut(backend) else {
             return Heard::Nothing;
@@ -165,25 +198,36 @@ impl Roster {
         if same {
             return Heard::Nothing;
         }
-        match (&checked.found, stored) {
-            (Some(Standing { health, reason }), _) => Heard::Write(Verdict {
-                backend: backend.clone(),
-                health: *health,
-                reason: reason.clone(),
-                life: life(&self.lives, backend.address, checked.stay),
-            }),
-            (None, None) => Heard::Nothing,
-            (None, Some(stored)) => {
+        match stored {
+            Some(stored) if checked.found.is_none() => {
                 checked.standing = Some(stored);
-                self.lives.insert(backend.address, self.next_life);
-                self.next_life += 1;
+                self.runs
+                    .insert((backend.address, checked.wish.life), self.next_run);
+                self.next_run += 1;
                 Heard::GoOn
+            }
+            _ => {
+                let life = life(&self.runs, backend.address, checked);
+                let known = checked.knows().cloned();
+                known.map_or(Heard::Nothing, |Standing { health, reason }| {
+                    Heard::Write(Verdict {
+                        backend: backend.clone(),
+                        health,
+                        reason,
+                        life,
+                    })
+                })
             }
         }
     }
 }
 
 /// Stays count in the upper half, what began anew within one in the lower: none ever comes twice.
-fn life(lives: &BTreeMap<SocketAddr, u64>, address: SocketAddr, stay: u64) -> u64 {
-    (stay << 32) | (lives.get(&address).copied().unwrap_or(0) & 0xFFFF_FFFF)
+fn life(runs: &BTreeMap<(SocketAddr, u64), u64>, address: SocketAddr, checked: &Checked) -> Life {
+    let member = checked.wish.life;
+    let run = runs.get(&(address, member)).copied().unwrap_or(0);
+    Life {
+        member,
+        run: (checked.stay << 32) | (run & 0xFFFF_FFFF),
+    }
 }

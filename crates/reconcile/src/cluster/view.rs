@@ -26,6 +26,16 @@ pub enum Prefix {
 impl Prefix {
     /// All of them.
     pub const ALL: [Self; 3] = [Self::Leader, Self::Workers, Self::Assignments];
+
+    /// By which watch changes of a key come; `None`: by that of the verdicts, which is not one of these.
+    pub fn of(key: &Key) -> Option<Self> {
+        match key {
+            Key::Leader => Some(Self::Leader),
+            Key::Worker(_) => Some(Self::Workers),
+            Key::Round | Key::Assignment(_) => Some(Self::Assignments),
+            Key::Verdict(_) => None,
+        }
+    }
 }
 
 /// All changes of one revision under one prefix.
@@ -46,6 +56,8 @@ pub struct Listing {
     pub prefix: Prefix,
     /// The moment.
     pub revision: Revision,
+    /// It is of another store than what was seen before: their revisions cannot be compared.
+    pub another: bool,
     /// Each key with the revision of its last change.
     pub entries: Vec<(Key, Revision, Value)>,
 }
@@ -59,6 +71,15 @@ pub struct Entry<T> {
     pub value: T,
 }
 
+/// Something that this version cannot read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Unread {
+    /// Last change.
+    pub revision: Revision,
+    /// Whether it goes with a lease ([`Value::Foreign`]).
+    pub leased: bool,
+}
+
 /// What was seen of the store so far.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct View {
@@ -70,6 +91,9 @@ pub struct View {
     pub workers: BTreeMap<Name, Entry<WorkerRecord>>,
     /// Assignments, of workers and of those that are no more.
     pub assignments: BTreeMap<Name, Entry<Assignment>>,
+    /// Keys whose values cannot be read. They are in none of the others, and are no less there: who writes such a key
+    /// compares this revision.
+    pub unread: BTreeMap<Key, Unread>,
     seen: BTreeMap<Prefix, Revision>,
 }
 
@@ -87,10 +111,12 @@ impl View {
 
     /// Takes everything under a prefix in place of what was known; an older listing than seen is passed over.
     pub fn list(&mut self, listing: Listing) {
-        if listing.revision < self.seen(listing.prefix) {
+        if listing.revision < self.seen(listing.prefix) && !listing.another {
             return;
         }
         self.seen.insert(listing.prefix, listing.revision);
+        self.unread
+            .retain(|key, _| Prefix::of(key) != Some(listing.prefix));
         match listing.prefix {
             Prefix::Leader => self.leader = None,
             Prefix::Workers => self.workers.clear(),
@@ -134,7 +160,12 @@ impl View {
     }
 
     fn set(&mut self, key: Key, revision: Revision, value: Option<Value>) {
-        // What another version wrote and this one does not understand counts for nothing here.
+        match value {
+            Some(Value::Foreign { leased }) => {
+                self.unread.insert(key.clone(), Unread { revision, leased });
+            }
+            _ => _ = self.unread.remove(&key),
+        }
         match (key, value) {
             (Key::Leader, Some(Value::Leader(value))) => self.leader = Some(Entry { revision, value }),
             (Key::Leader, _) => self.leader = None,

@@ -14,8 +14,8 @@ pub const JITTER_PERCENT: u64 = 20;
 /// Longest wait after a hint: the watch usually brings the change itself in this time, and who has no watch is spread
 /// over it.
 pub const HINT_SPREAD: Duration = Duration::from_millis(50);
-/// Longest wait before a node asks again that has lost the store: all lost it together. Also of one that has started
-/// with what its disk had.
+/// Longest wait before a node asks again that has lost the store: all lost it together. Also of whatever else an LB
+/// server follows, each for itself, and of one that has started with what its disk had.
 pub const RETURN_SPREAD: Duration = Duration::from_secs(2);
 /// Longest wait of one that has started with nothing.
 pub const START_SPREAD: Duration = Duration::from_millis(500);

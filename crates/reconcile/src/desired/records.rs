@@ -6,7 +6,7 @@
 //! so no state is further away than one block is long.
 
 use std::collections::BTreeMap;
-use std::fmt;
+use std::fmt::{self, Write};
 
 use model::config::Name;
 use model::state::Timestamp;
@@ -33,6 +33,9 @@ pub mod keys {
     /// A number that changes with each collection of garbage: whoever refers to objects compares it, so that what
     /// it has just put is not collected in between.
     pub const GARBAGE: &str = "config/garbage";
+    /// The oldest revision whose content is kept, once the bytes of the history have made it another than follows
+    /// from the head: see [`garbage`](super::super::garbage).
+    pub const OLDEST: &str = "config/oldest";
     /// The [`Pending`](super::Pending) change, while there is one.
     pub const PENDING: &str = "config/pending";
 
@@ -280,13 +283,18 @@ impl State {
         }
     }
 
-    /// Digest of the map, for [`Head::state`].
+    /// Digest of the map, for [`Head::state`]: of its [`canonical`] form.
     pub fn digest(&self) -> Digest {
-        let entries = self
-            .objects
-            .iter()
-            .map(|(name, digest)| (name.to_string(), Value::from(digest.to_string())));
-        Digest::of(&canonical(&Value::Object(entries.collect())))
+        // Written as it is, for this is done over all of them with each change: names are sorted and need no escape.
+        let mut text = String::with_capacity(2 + self.objects.len() * 64);
+        text.push('{');
+        for (at, (name, digest)) in self.objects.iter().enumerate() {
+            let comma = if at == 0 { "" } else { "," };
+            // A string takes whatever is written.
+            let _ = write!(text, "{comma}\"{name}\":\"{digest}\"");
+        }
+        text.push('}');
+        Digest::of(&text)
     }
 
     /// What the head says of this state.
@@ -387,6 +395,19 @@ mod tests {
         for revision in 1..300 {
             let new = revision == 1 || keys::block_of(revision) != keys::block_of(revision - 1);
             assert_eq!(keys::begins_block(revision), new, "{revision}");
+        }
+    }
+
+    /// The digest of a state is that of the JSON that anybody would write of it.
+    #[test]
+    fn a_state_is_digested_in_canonical_form() {
+        let contents = ["b-2", "a", "b", "z.z_9", "0"];
+        let objects: BTreeMap<Name, Digest> = contents.map(|text| (name(text), Digest::of(text))).into();
+        for count in 0..=contents.len() {
+            let objects: BTreeMap<Name, Digest> = objects.clone().into_iter().take(count).collect();
+            let json = serde_json::to_value(&objects).unwrap();
+            let state = State { revision: 1, objects };
+            assert_eq!(state.digest(), Digest::of(&canonical(&json)));
         }
     }
 

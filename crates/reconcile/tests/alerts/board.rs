@@ -107,3 +107,40 @@ fn summaries_are_short_and_fresh() {
     assert_eq!((summary.as_str(), still), ("short", since));
     assert_ne!(second, first);
 }
+
+/// Scenario: a thousand backends are down when their pools go down with them, and a certificate is about to end. The
+/// pools take the place of backends; the certificate waits, for it wakes nobody, but goes before backends. Those that
+/// made room are counted, and have not ended: when there is room again they fire as before.
+#[test]
+fn what_is_more_important_pushes_out_what_is_less() {
+    let (mut board, rules) = (Board::default(), Alerts::default());
+    let backends: Vec<AlertId> = (0..1000).map(|port| backend_down("shop", 1000 + port)).collect();
+    observe(&mut board, 0, &backends, &rules);
+    observe(&mut board, 30_000, &backends, &rules);
+    assert_eq!(firing(&board).len(), MAX_ALERTS);
+
+    let mut all = backends.clone();
+    all.extend(["a", "b", "c"].map(pool_down));
+    all.push(config_refused("n"));
+    let before = board.generation();
+    observe(&mut board, 31_000, &all, &rules);
+    assert_ne!(board.generation(), before);
+    assert_eq!((board.left_out(), board.pushed_out()), (4, 4));
+    observe(&mut board, 61_000, &all, &rules);
+    assert_eq!((board.left_out(), board.pushed_out()), (4, 4));
+    let told = firing(&board);
+    assert_eq!(told.len(), MAX_ALERTS + 1);
+    let first = ["too_many_alerts n", "config_refused n", "pool_down a/default"];
+    assert_eq!(told[..3], first);
+    let out: Vec<&AlertId> = backends.iter().filter(|id| board.is_pushed_out(id)).collect();
+    let last: Vec<&AlertId> = backends[996..].iter().collect();
+    assert_eq!(out, last);
+
+    // One of those that made room ends, and one that did not: there is room for one of the others, which still fires.
+    all.retain(|id| *id != backends[999] && *id != backends[0]);
+    observe(&mut board, 62_000, &all, &rules);
+    assert!(!board.is_pushed_out(&backends[999]));
+    let out = backends.iter().filter(|id| board.is_pushed_out(id)).count();
+    assert_eq!((out, board.left_out(), board.pushed_out()), (2, 2, 4));
+    assert!(firing(&board).contains(&backends[996].to_string()));
+}

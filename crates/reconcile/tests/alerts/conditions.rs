@@ -70,7 +70,6 @@ fn facts(config: &Arc<Config>, down: &[u8], orders: &[(u8, Mode)]) -> Facts {
         last_reload: None,
         listeners: Vec::new(),
         open_circuits: Vec::new(),
-        events: Vec::new(),
         cluster: None,
     }
 }
@@ -241,6 +240,7 @@ fn in_a_cluster_each_tells_of_what_is_its_own() {
         store_trouble: Some("no answer".to_owned()),
         refused: Some("revision 7: no".to_owned()),
         plan_b: Some("own_checks: store_unreachable".to_owned()),
+        ..ClusterFacts::default()
     });
     assert_eq!(own(&facts), [true, true, true, false, false, false, false]);
     assert_eq!(
@@ -251,4 +251,26 @@ fn in_a_cluster_each_tells_of_what_is_its_own() {
             "plan_b edge-1: own_checks: store_unreachable",
         ]
     );
+}
+
+/// Scenario: three nodes are silent, one of them for more than a day. Whoever leads tells of the others, from the
+/// registry: what else happens cannot hide them, and who is back is told no more.
+#[test]
+fn a_lost_node_is_told_until_it_is_back() {
+    let mut facts = facts(&config(2, ""), &[], &[]);
+    let day_ago = Timestamp(NOW.0 - 24 * 3600 * 1000);
+    let lost = |nodes: &[(&str, Timestamp)]| {
+        let lost = nodes.iter().map(|(node, at)| (name(node), *at)).collect();
+        Some(ClusterFacts {
+            lost: Arc::new(lost),
+            ..ClusterFacts::default()
+        })
+    };
+    facts.cluster = lost(&[("a", Timestamp(NOW.0 - 5)), ("b", NOW), ("old", day_ago)]);
+    let words =
+        |node: &str| format!("node_lost {node}: is silent: it died, hangs, or cannot reach the store");
+    assert_eq!(told(&facts), [words("a"), words("b")]);
+    assert!(conditions(&facts, NOW).all(|condition| !condition.own));
+    facts.cluster = lost(&[("b", NOW)]);
+    assert_eq!(told(&facts), [words("b")]);
 }

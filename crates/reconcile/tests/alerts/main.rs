@@ -4,6 +4,7 @@
 
 mod board;
 mod conditions;
+mod leaders;
 mod outbox;
 mod recent;
 mod simulation;

@@ -108,6 +108,24 @@ fn a_burst_is_one_message() {
     assert_eq!(world.take(300_000), None);
 }
 
+/// Scenario: an alert was told, and its end; or it ended before it was told. Then nothing happens for an hour. What goes
+/// down together after that is one message.
+#[test]
+fn a_burst_long_after_the_last_alert_is_one_message() {
+    for end in [5_000, 500_000] {
+        let mut world = World::new(ReceiverKind::Webhook);
+        world.hold(0, &[backend_down("shop", 1)]);
+        let told = end > 10_000;
+        assert!(!told || world.deliver(10_000).is_some());
+        world.hold(end, &[]);
+        assert_eq!(world.deliver(end).is_some(), told);
+        let then = 4_000_000;
+        world.hold(then, &[backend_down("shop", 2)]);
+        world.hold(then + 1_000, &[backend_down("shop", 2), backend_down("shop", 3)]);
+        assert_eq!(world.outbox.next_ms(), Some(then + 10_000), "{end}");
+    }
+}
+
 /// Scenario: an alert that ends before it was told is never mentioned.
 #[test]
 fn what_was_not_told_does_not_end() {
@@ -278,4 +296,76 @@ fn what_is_remembered_is_bounded() {
     world.hold(20_000, &[]);
     assert_eq!(world.outbox.held(), MAX_TOLD);
     assert_eq!(world.outbox.forgotten(), (10 * MAX_ALERTS - MAX_TOLD) as u64);
+}
+
+/// Scenario: a thousand backends are down and told; a pool goes down and takes the place of one. That one has not
+/// ended, so no end of it is told; when it comes up, it is.
+#[test]
+fn what_was_pushed_out_has_not_ended() {
+    let mut world = World::new(ReceiverKind::Webhook);
+    let mut ids: Vec<AlertId> = (0..1000).map(|port| backend_down("shop", port)).collect();
+    world.hold(0, &ids);
+    assert!(world.deliver(10_000).is_some());
+    ids.push(pool_down("shop"));
+    world.hold(20_000, &ids);
+    world.hold(30_000, &ids);
+    assert_eq!(
+        world.deliver(330_000).as_deref(),
+        Some("+too_many_alerts n | +pool_down shop/default")
+    );
+    assert_eq!(world.deliver(400_000), None);
+    ids.remove(999);
+    world.hold(700_000, &ids);
+    let sent = world.deliver(700_000).unwrap();
+    let ends: Vec<&str> = sent
+        .split([' ', '|'])
+        .filter(|word| word.starts_with('-'))
+        .collect();
+    assert!(
+        sent.contains("-backend_down shop/default/10.0.0.1:999"),
+        "{ends:?}"
+    );
+    assert_eq!(ends.len(), 2, "with the note that there were too many: {ends:?}");
+}
+
+/// Scenario: a node sees what another one tells of. The other one dies; what fired before and ended meanwhile, whoever
+/// leads next tells. What ended long before, or was never told by anybody, is not mentioned.
+#[test]
+fn the_next_who_tells_ends_what_the_one_before_told() {
+    let mut world = World::new(ReceiverKind::Webhook);
+    world.shared = false;
+    let [long_ago, short, ended, fires] = ["a", "b", "c", "d"].map(pool_down);
+    world.hold(0, &[long_ago.clone(), ended.clone()]);
+    world.hold(20_000, &[ended.clone(), fires.clone()]);
+    assert_eq!(world.take(1_000_000), None, "another one tells");
+    // Too short for anybody to have told of it.
+    world.hold(2_000_000, &[ended.clone(), fires.clone(), short]);
+    world.hold(2_001_000, &[ended, fires.clone()]);
+    world.hold(2_100_000, std::slice::from_ref(&fires));
+    world.shared = true;
+    world.hold(2_110_000, &[fires]);
+    assert_eq!(
+        world.deliver(2_120_000).as_deref(),
+        Some("-pool_down c/default | +pool_down d/default")
+    );
+    assert_eq!(world.deliver(2_500_000), None);
+}
+
+/// Scenario: the one who tells loses that to another one while a message is on its way, and gets it back after the
+/// alert has ended: it tells the end.
+#[test]
+fn who_tells_again_remembers_what_it_told() {
+    for outcome in [Outcome::Delivered, IN_DOUBT] {
+        let mut world = World::new(ReceiverKind::Webhook);
+        world.hold(0, &[pool_down("shop")]);
+        assert_eq!(world.take(10_000).as_deref(), Some("+pool_down shop/default"));
+        world.shared = false;
+        world.hold(10_500, &[pool_down("shop")]);
+        world.done(11_000, outcome);
+        world.hold(12_000, &[]);
+        world.shared = true;
+        world.hold(13_000, &[]);
+        let due = world.outbox.next_ms().unwrap();
+        assert_eq!(world.deliver(due).as_deref(), Some("-pool_down shop/default"));
+    }
 }

@@ -1,6 +1,6 @@
 //! What goes wrong, and when.
 
-use crate::random::Random;
+use sim::Random;
 
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Fault {
@@ -22,6 +22,12 @@ pub(crate) enum Fault {
     Slow(usize, bool),
     /// The store forgets all leases; all processes are well.
     LosesAllLeases,
+    /// The store is emptied, and counts its revisions from the beginning, or (`true`) is ahead of the former one.
+    Forgets(bool),
+    /// Somebody deletes all that the orchestrators keep in the store but the verdicts; leases stay, unless so said.
+    Emptied(bool),
+    /// Somebody writes under a key of the orchestrators what they cannot read; the number says under which.
+    Scribble(u64),
     /// Messages are lost and late, processes are stopped, all at random.
     Rough(bool),
     /// From here on no assignment may change.
@@ -30,6 +36,8 @@ pub(crate) enum Fault {
     Measure,
     /// A backend dies, or comes back.
     Flip(usize),
+    /// A backend leaves and is back as another one, who may be up or down. Processes hear of it one after the other.
+    Returns(usize),
     /// The config changes: slots weigh something else. Orchestrators hear of it one after the other.
     Weigh,
 }
@@ -44,6 +52,12 @@ pub(crate) enum Kind {
     MassLoss,
     /// All orchestrators die, and come back.
     AllGone,
+    /// The store is emptied, while orchestrators are also paused, cut off or replaced.
+    Forgets,
+    /// The store is emptied under their feet, while some of them hear late, or not at all.
+    Emptied,
+    /// Somebody writes over what they keep in the store, while they die, are cut off, or hear late.
+    Scribbled,
 }
 
 pub(crate) struct Scenario {
@@ -73,7 +87,10 @@ impl Scenario {
                 Kind::MassLoss,
                 Kind::Chaos,
                 Kind::AllGone,
-            ][(seed % 6) as usize],
+                Kind::Forgets,
+                Kind::Emptied,
+                Kind::Scribbled,
+            ][(seed % 9) as usize],
             orchestrators: random.within(3, 5) as usize,
             servers: 1,
             backends: 5,
@@ -85,6 +102,9 @@ impl Scenario {
             Kind::OneAtATime => scenario.one_at_a_time(random),
             Kind::MassLoss => scenario.mass_loss(random),
             Kind::AllGone => scenario.all_gone(random),
+            Kind::Forgets => scenario.forgets(random),
+            Kind::Emptied => scenario.emptied(random),
+            Kind::Scribbled => scenario.scribbled(random),
         }
         scenario
     }
@@ -105,6 +125,15 @@ impl Scenario {
                 let back = (at + random.within(300, 2500)).min(until);
                 self.faults.push((back, Fault::Flip(backend)));
             }
+        }
+    }
+
+    /// Backends that register themselves leave, and are back at once as others. The first two are declared.
+    fn returns(&mut self, random: &mut Random, until: u64) {
+        for _ in 0..random.within(0, 6) {
+            let backend = random.within(2, self.backends as u64) as usize;
+            self.faults
+                .push((random.within(1000, until), Fault::Returns(backend)));
         }
     }
 
@@ -154,6 +183,7 @@ impl Scenario {
             }
         }
         self.flips(random, CALM);
+        self.returns(random, CALM);
         self.changes_of_config(random, CALM);
         self.faults.push((CALM, Fault::Measure));
         self.ends = CALM + 18_000;
@@ -194,6 +224,7 @@ impl Scenario {
             at += lasts.max(4500) + 3500;
         }
         self.flips(random, at);
+        self.returns(random, at);
         self.changes_of_config(random, at);
         self.ends = at + 7000;
     }
@@ -208,7 +239,64 @@ impl Scenario {
             self.faults.push((at, Fault::LosesAllLeases));
         }
         self.flips(random, at);
+        self.returns(random, at);
         self.ends = at + 8000;
+    }
+
+    fn emptied(&mut self, random: &mut Random) {
+        let mut at = 6000;
+        self.changes_of_config(random, at);
+        for _ in 0..2 {
+            at += random.within(100, 3000);
+            for who in 0..self.orchestrators {
+                if random.chance(400) {
+                    let (from, lasts) = (at - random.within(0, 1500), random.within(100, 4000));
+                    let (begins, ends) = match random.within(0, 3) {
+                        0 => (Fault::Pause(who, lasts), None),
+                        1 => (Fault::Cut(who), Some(Fault::Heal(who))),
+                        _ => (Fault::Deafen(who), Some(Fault::Hear(who))),
+                    };
+                    self.faults.push((from, begins));
+                    self.faults.extend(ends.map(|ends| (from + lasts, ends)));
+                }
+            }
+            self.faults.push((at, Fault::Emptied(random.chance(500))));
+            at += 4000;
+        }
+        self.flips(random, at);
+        self.returns(random, at);
+        self.faults.push((at, Fault::Measure));
+        self.ends = at + 18_000;
+    }
+
+    fn scribbled(&mut self, random: &mut Random) {
+        let mut at = 6000;
+        self.changes_of_config(random, at);
+        for _ in 0..random.within(2, 5) {
+            at += random.within(100, 3000);
+            if random.chance(700) {
+                let who = random.within(0, self.orchestrators as u64) as usize;
+                let (from, lasts) = (at - random.within(0, 1500), random.within(100, 4000));
+                let (begins, ends) = match random.within(0, 5) {
+                    0 => (Fault::Pause(who, lasts), None),
+                    1 => (Fault::Cut(who), Some(Fault::Heal(who))),
+                    2 => (Fault::Deafen(who), Some(Fault::Hear(who))),
+                    _ => (Fault::Die(who), Some(Fault::Begin(who))),
+                };
+                self.faults.push((from, begins));
+                self.faults.extend(ends.map(|ends| (from + lasts, ends)));
+            }
+            for _ in 0..random.within(1, 4) {
+                let soon = at + random.within(0, 1000);
+                self.faults.push((soon, Fault::Scribble(random.number())));
+            }
+            at += random.within(1000, 4000);
+        }
+        let calm = at + 4000;
+        self.flips(random, calm);
+        self.returns(random, calm);
+        self.faults.push((calm, Fault::Measure));
+        self.ends = calm + 18_000;
     }
 
     fn all_gone(&mut self, random: &mut Random) {
@@ -219,7 +307,39 @@ impl Scenario {
                 .push((GONE.1 + random.within(0, 3000), Fault::Begin(who)));
         }
         self.flips(random, GONE.1 + 5000);
+        self.returns(random, GONE.1 + 5000);
         self.faults.push((GONE.1 + 3000, Fault::Measure));
         self.ends = GONE.1 + 20_000;
+    }
+
+    fn forgets(&mut self, random: &mut Random) {
+        for _ in 0..random.within(1, 3) {
+            let at = random.within(1000, ROUGH_UNTIL);
+            self.faults.push((at, Fault::Forgets(random.chance(500))));
+            for _ in 0..random.within(0, 3) {
+                let who = random.within(0, self.orchestrators as u64) as usize;
+                let at = (at + 1000).saturating_sub(random.within(0, 3000));
+                let lasts = random.within(100, 6000);
+                match random.within(0, 3) {
+                    0 => {
+                        let until = (at + lasts).min(CALM);
+                        self.faults.push((at, Fault::Pause(who, until - at)));
+                    }
+                    1 => {
+                        self.faults.push((at, Fault::Cut(who)));
+                        self.over(at + lasts, Fault::Heal(who));
+                    }
+                    _ => {
+                        self.faults.push((at, Fault::Die(who)));
+                        self.over(at + lasts, Fault::Begin(who));
+                    }
+                }
+            }
+        }
+        self.flips(random, CALM);
+        self.returns(random, CALM);
+        self.changes_of_config(random, CALM);
+        self.faults.push((CALM, Fault::Measure));
+        self.ends = CALM + 18_000;
     }
 }

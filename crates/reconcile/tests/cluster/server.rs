@@ -5,7 +5,7 @@ use evenkeel_reconcile::cluster::member::Event;
 use evenkeel_reconcile::cluster::records::{Key, Revision, Value};
 use evenkeel_reconcile::cluster::view::View;
 use evenkeel_reconcile::plan_b::{Phase, PlanB, Sight};
-use model::state::{BackendId, Health, Verdict};
+use model::state::{BackendId, Health, Life, Verdict};
 
 use crate::store::Batch;
 use crate::world::INTERVAL_MS;
@@ -41,10 +41,10 @@ impl Server {
         self.plan_b.phase()
     }
 
-    /// What it believes of a backend.
-    pub(crate) fn belief(&self, backend: &BackendId) -> Option<Health> {
+    /// What it believes of a backend in this membership.
+    pub(crate) fn belief(&self, backend: &BackendId, life: u64) -> Option<Health> {
         self.board
-            .belief(backend, self.phase().source())
+            .belief(backend, life, self.phase().source())
             .map(|belief| belief.health)
     }
 
@@ -67,14 +67,13 @@ impl Server {
         }
     }
 
-    /// Takes an event; when it wants to be woken.
-    pub(crate) fn handle(
+    /// Takes an event; when it wants to be woken. Each of the `backends` with its membership, and whether it is up.
+    pub(crate) fn handle<'a>(
         &mut self,
         event: Event,
         connected: bool,
         now: u64,
-        backends: &[BackendId],
-        truth: impl Fn(usize) -> bool,
+        backends: impl Iterator<Item = ((&'a BackendId, &'a u64), bool)>,
     ) -> u64 {
         match event {
             Event::Changes(changes) => self.view.apply(changes),
@@ -102,13 +101,12 @@ impl Server {
         }
         if self.check_at <= now {
             self.check_at = now + INTERVAL_MS;
-            for (n, backend) in backends.iter().enumerate() {
-                let health = if truth(n) { Health::Up } else { Health::Down };
+            for ((backend, life), up) in backends {
                 self.board.own(Verdict {
                     backend: backend.clone(),
-                    health,
+                    health: if up { Health::Up } else { Health::Down },
                     reason: String::new(),
-                    life: 0,
+                    life: Life::of_member(*life),
                 });
             }
         }

@@ -6,11 +6,28 @@
 use std::collections::BTreeMap;
 
 use evenkeel_reconcile::cluster::Slot;
-use evenkeel_reconcile::cluster::records::{Assignment, Key, Transaction, Value, Write};
+use evenkeel_reconcile::cluster::records::{Assignment, Key, Transaction, Value, VerdictRecord, Write};
 use model::config::Name;
 use model::state::BackendId;
 
 use crate::store::Store;
+
+/// Who a backend was, between two returns.
+struct Instance {
+    since: u64,
+    was_up: bool,
+    was_down: bool,
+}
+
+impl Instance {
+    fn new(since: u64, up: bool) -> Self {
+        Self {
+            since,
+            was_up: up,
+            was_down: !up,
+        }
+    }
+}
 
 pub(crate) struct Shadow {
     slots: u16,
@@ -24,26 +41,73 @@ pub(crate) struct Shadow {
     /// Gaps are measured from here on; `None`: not now.
     pub(crate) measured_from: Option<u64>,
     epoch: u64,
-    verdicts: BTreeMap<BackendId, (u64, u64)>,
+    /// The epoch of the last verdict on each backend.
+    epochs: BTreeMap<BackendId, u64>,
+    /// When the last one on each membership was found.
+    verdicts: BTreeMap<(BackendId, u64), u64>,
+    /// Each backend has been these, one after the other; the number of a membership is its place.
+    members: Vec<Vec<Instance>>,
+    backends: Vec<BackendId>,
     pub(crate) written: u64,
     pub(crate) rounds: u64,
     pub(crate) refused: u64,
 }
 
 impl Shadow {
-    pub(crate) fn new(slots: u16, max_moves: usize, backends: usize) -> Self {
+    pub(crate) fn new(slots: u16, max_moves: usize, backends: Vec<BackendId>) -> Self {
         Self {
             slots,
             max_moves,
             sealed: false,
-            checked: vec![0; backends],
+            checked: vec![0; backends.len()],
             worst: 0,
             measured_from: None,
             epoch: 0,
+            epochs: BTreeMap::new(),
             verdicts: BTreeMap::new(),
+            members: backends.iter().map(|_| vec![Instance::new(0, true)]).collect(),
+            backends,
             written: 0,
             rounds: 0,
             refused: 0,
+        }
+    }
+
+    /// The store has lost all that it had.
+    pub(crate) fn forget(&mut self) {
+        self.epoch = 0;
+        self.epochs.clear();
+        self.verdicts.clear();
+    }
+
+    /// In which membership a backend is.
+    pub(crate) fn member(&self, backend: usize) -> u64 {
+        self.members[backend].len() as u64 - 1
+    }
+
+    /// A backend left and is back as another one; in which membership.
+    pub(crate) fn returns(&mut self, backend: usize, up: bool, now: u64) -> u64 {
+        self.members[backend].push(Instance::new(now, up));
+        self.member(backend)
+    }
+
+    /// A backend is up now, or down.
+    pub(crate) fn is_now(&mut self, backend: usize, up: bool) {
+        if let Some(instance) = self.members[backend].last_mut() {
+            instance.was_up |= up;
+            instance.was_down |= !up;
+        }
+    }
+
+    /// Somebody believes this of a membership: it must have been true of that one. (Or of a later one, of which who
+    /// looked had not heard.)
+    pub(crate) fn may_believe(&self, backend: usize, life: u64, up: bool) -> Result<(), String> {
+        let was = |one: &Instance| if up { one.was_up } else { one.was_down };
+        match self.members[backend][life as usize..].iter().any(was) {
+            true => Ok(()),
+            false => Err(format!(
+                "a server believes up is {up} of backend {backend}, membership {life}, of which that was never true"
+            )),
         }
     }
 
@@ -104,7 +168,7 @@ impl Shadow {
                     value: Value::Verdict(verdict),
                     ..
                 } => {
-                    self.verdict(store, backend, by, (verdict.epoch, verdict.at.0))?;
+                    self.verdict(store, backend, by, verdict)?;
                 }
                 _ => {}
             }
@@ -117,17 +181,26 @@ impl Shadow {
         store: &Store,
         backend: &BackendId,
         by: &Name,
-        is: (u64, u64),
+        verdict: &VerdictRecord,
     ) -> Result<(), String> {
         let slot = Slot::of(backend.address, self.slots);
         let owns = assignments(store).any(|(name, given)| name == by && given.slots.contains(&slot));
         if !owns {
             return Err(format!("{by} wrote a verdict on {backend}, which is not its own"));
         }
-        let before = self.verdicts.insert(backend.clone(), is).unwrap_or_default();
-        if is.0 < before.0 || is.1 < before.1 {
+        let (life, at) = (verdict.life, verdict.at.0);
+        let of = self.backends.iter().position(|one| one == backend);
+        let member = of.and_then(|of| self.members[of].get(life as usize));
+        if member.is_none_or(|member| member.since > at) {
             return Err(format!(
-                "an older verdict on {backend} took the place of a newer one: {is:?} after {before:?}"
+                "a verdict on {backend}, membership {life}, that was found at {at}, before it began"
+            ));
+        }
+        let epoch = self.epochs.insert(backend.clone(), verdict.epoch);
+        let before = self.verdicts.insert((backend.clone(), life), at);
+        if epoch > Some(verdict.epoch) || before > Some(at) {
+            return Err(format!(
+                "an older verdict on {backend} took the place of a newer one: {verdict:?} after {epoch:?}, {before:?}"
             ));
         }
         self.written += 1;

@@ -15,6 +15,8 @@ pub(crate) struct Store {
     /// When each lease ends.
     pub(crate) leases: BTreeMap<LeaseId, u64>,
     granted: i64,
+    /// How often it was emptied.
+    pub(crate) emptied: u32,
 }
 
 pub(crate) struct Stored {
@@ -39,6 +41,14 @@ impl Store {
                 .get(key)
                 .is_some_and(|there| there.revision == *revision),
         })
+    }
+
+    /// Loses all that it had; its revisions go on from there.
+    pub(crate) fn forget(&mut self, revision: Revision) {
+        self.keys.clear();
+        self.leases.clear();
+        self.revision = revision;
+        self.emptied += 1;
     }
 
     /// Whether every lease that it names is there.
@@ -90,6 +100,27 @@ impl Store {
         self.revision += 1;
         keys.iter().for_each(|key| _ = self.keys.remove(key));
         keys.into_iter().map(|key| (key, None)).collect()
+    }
+
+    /// Everything but the verdicts is deleted.
+    pub(crate) fn empty(&mut self) -> Batch {
+        self.revision += 1;
+        let keys = self.keys.keys().filter(|key| !matches!(key, Key::Verdict(_)));
+        let keys: Vec<Key> = keys.cloned().collect();
+        keys.iter().for_each(|key| _ = self.keys.remove(key));
+        keys.into_iter().map(|key| (key, None)).collect()
+    }
+
+    /// Somebody writes what no process can read, perhaps under a lease.
+    pub(crate) fn scribble(&mut self, key: Key, lease: Option<LeaseId>) -> Batch {
+        let value = Value::Foreign {
+            leased: lease.is_some(),
+        };
+        let write = Write::Put { key, value, lease };
+        self.commit(Transaction {
+            conditions: Vec::new(),
+            writes: vec![write],
+        })
     }
 
     pub(crate) fn list(&self, prefix: Option<Prefix>) -> Vec<(Key, Revision, Value)> {

@@ -13,14 +13,16 @@ use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::Arc;
 
-use evenkeel_reconcile::cluster::member::{Action, Answer, Call, CallId, Event, Finding, Member, Settings};
+use evenkeel_reconcile::cluster::member::{Action, Answer, Call, CallId, Event, Member, Settings};
 use evenkeel_reconcile::cluster::records::{Key, LeaseId, Revision, Transaction, Value};
+use evenkeel_reconcile::cluster::roster::{Wanted, Wish};
 use evenkeel_reconcile::cluster::view::{Changes, Listing, Prefix};
 use evenkeel_reconcile::cluster::{Slot, incarnation};
-use model::config::Name;
-use model::state::{BackendId, Health, Timestamp};
+use model::config::{HealthCheck, Name};
+use model::state::{BackendId, Health, Life, Verdict};
+use sim::Random;
 
-use crate::random::Random;
+use crate::orchestrator::Orchestrator;
 use crate::scenario::{CALM, Fault, Scenario};
 use crate::server::Server;
 use crate::shadow::{Shadow, assignments};
@@ -32,6 +34,8 @@ pub(crate) type Held = Result<(), String>;
 const GIVE_UP_MS: u64 = 1000;
 /// A watch that broke is begun anew after so long.
 const RELIST_MS: u64 = 400;
+/// So long after a backend is back as another one all who hear the store know it.
+pub(crate) const LEARN_MS: u64 = 700;
 /// From one check of a backend to the next.
 pub(crate) const INTERVAL_MS: u64 = 500;
 
@@ -53,11 +57,12 @@ pub(crate) struct World {
     pub(crate) processes: Vec<Process>,
     pub(crate) settings: Settings,
     pub(crate) backends: Vec<BackendId>,
-    /// What is true of each backend, and since when.
+    /// What is true of each backend, and since when all may know whom that is about.
     pub(crate) truth: Vec<(bool, u64)>,
     pub(crate) shadow: Shadow,
     /// What each slot weighs.
     weights: Arc<[u64]>,
+    check: Arc<HealthCheck>,
     /// Whether the network and the processes misbehave at random, beside the scenario's faults.
     pub(crate) rough: bool,
     /// How long after a change of a backend the store must know; 0: it is not asked.
@@ -87,14 +92,29 @@ pub(crate) struct Process {
     watches: Vec<Watch>,
     next_tick: u64,
     waiting: BTreeSet<CallId>,
+    /// Which store it has seen: how often that had been emptied.
+    store: Option<u32>,
     /// What it really runs.
     run: Arc<BTreeSet<Slot>>,
-    /// Per backend: which run of its check this is, and what that has reported.
-    checks: Vec<(u32, Option<bool>)>,
+    /// Of each backend.
+    checks: Vec<Check>,
+    /// Which membership each backend is in, as far as it knows.
+    pub(crate) members: Vec<u64>,
+}
+
+/// The check of a backend at a process.
+#[derive(Clone, Default)]
+struct Check {
+    /// Grows each time that it begins or ends.
+    run: u32,
+    /// None: it is not made.
+    life: Option<Life>,
+    /// What it has reported.
+    reported: Option<bool>,
 }
 
 pub(crate) enum Mind {
-    Orchestrator(Box<Member>),
+    Orchestrator(Box<Orchestrator>),
     Server(Box<Server>),
 }
 
@@ -115,6 +135,7 @@ enum Thing {
     Begin,
     Tick,
     Weights,
+    Member(usize, u64),
     Wake,
     Stop,
     Request(CallId, Call, u64),
@@ -123,9 +144,10 @@ enum Thing {
     Changes(usize, u32, Revision, Rc<Batch>),
     Hint(Revision, Rc<Batch>),
     LinkBroken,
+    Torn,
     Relist,
     ListRequest(usize, u32),
-    Listed(usize, u32, Revision, Vec<(Key, Revision, Value)>),
+    Listed(usize, u32, u32, Revision, Vec<(Key, Revision, Value)>),
     Check(usize, u32),
     Checked(usize, u32, bool, u64),
 }
@@ -149,7 +171,7 @@ impl World {
                 address: address(n),
             })
             .collect();
-        let store_rate = random.rate();
+        let store_rate = rate(&mut random);
         let mut world = Self {
             now: 0,
             queue: BTreeMap::new(),
@@ -159,9 +181,10 @@ impl World {
             processes: Vec::new(),
             settings,
             truth: vec![(true, 0); backends.len()],
-            shadow: Shadow::new(settings.slots, settings.max_moves, backends.len()),
+            shadow: Shadow::new(settings.slots, settings.max_moves, backends.clone()),
             backends,
             weights: vec![1; usize::from(settings.slots)].into(),
+            check: Arc::default(),
             rough: false,
             told_within: 0,
             steps: tell.then(Vec::new),
@@ -180,20 +203,21 @@ impl World {
     }
 
     fn process(&mut self, server: bool) -> Process {
-        let (rate, offset) = (self.random.rate(), self.random.within(0, 1 << 30));
+        let (rate, offset) = (rate(&mut self.random), self.random.within(0, 1 << 30));
         self.lives += 1;
+        let members: Vec<u64> = (0..self.backends.len())
+            .map(|backend| self.shadow.member(backend))
+            .collect();
         let mind = if server {
             Mind::Server(Box::new(Server::new(
                 self.settings.slots,
                 offset + self.now * rate / 1000,
             )))
         } else {
-            let name = incarnation(&Name::parse("o").unwrap(), self.random.next() << 8 | self.lives);
-            Mind::Orchestrator(Box::new(Member::new(
-                name,
-                self.settings,
-                offset + self.now * rate / 1000,
-            )))
+            let name = incarnation(&Name::parse("o").unwrap(), self.random.number() << 8 | self.lives);
+            let member = Member::new(name, self.settings, offset + self.now * rate / 1000);
+            let (slots, wanted) = (self.settings.slots, self.wanted(&members));
+            Mind::Orchestrator(Box::new(Orchestrator::new(member, slots, wanted)))
         };
         Process {
             mind,
@@ -207,14 +231,24 @@ impl World {
             slow: false,
             rate,
             offset,
-            watches: (0..if server { 4 } else { 3 })
-                .map(|_| Watch::default())
-                .collect(),
+            watches: WATCHES.iter().map(|_| Watch::default()).collect(),
             next_tick: u64::MAX,
             waiting: BTreeSet::new(),
+            store: None,
             run: Arc::default(),
-            checks: vec![(0, None); self.backends.len()],
+            checks: vec![Check::default(); self.backends.len()],
+            members,
         }
+    }
+
+    /// All checks, when the backends are in these memberships.
+    fn wanted(&self, members: &[u64]) -> Arc<Wanted> {
+        let wish = |life: &u64| Wish {
+            check: self.check.clone(),
+            life: *life,
+        };
+        let wishes = members.iter().map(wish);
+        Arc::new(self.backends.iter().cloned().zip(wishes).collect())
     }
 
     fn begin(&mut self, who: usize) {
@@ -275,6 +309,7 @@ impl World {
                 break;
             };
             self.reach(who, what)?;
+            self.believes_what_is_about_them(who)?;
         }
         Ok(())
     }
@@ -295,6 +330,7 @@ impl World {
             }
             Thing::Stop => self.tell(who, Event::Stop),
             Thing::Weights => self.tell(who, Event::Weights(self.weights.clone())),
+            Thing::Member(backend, life) => self.learn(who, backend, life),
             Thing::Changes(watch, connection, revision, batch) => {
                 self.changes(who, watch, connection, revision, &batch)
             }
@@ -314,6 +350,7 @@ impl World {
                 }
                 Ok(())
             }
+            Thing::Torn => self.tell(who, Event::CutOff),
             Thing::Begin => self.tell(who, Event::CutOff),
             Thing::Relist => {
                 self.relist(who);
@@ -323,12 +360,28 @@ impl World {
                 self.list_request(who, watch, connection);
                 Ok(())
             }
-            Thing::Listed(watch, connection, revision, entries) => {
+            Thing::Listed(watch, connection, store, revision, entries) => {
+                if *self.processes[who].store.get_or_insert(store) != store {
+                    // The store is another one than before: it begins anew, as somebody else.
+                    self.processes[who].alive = false;
+                    self.processes[who].life += 1;
+                    self.restart(who);
+                    return Ok(());
+                }
                 self.listed(who, watch, connection, revision, entries)
             }
             Thing::Check(backend, run) => self.check(who, backend, run),
             Thing::Checked(backend, run, up, began) => self.checked(who, backend, run, up, began),
             _ => Ok(()),
         }
+    }
+}
+
+/// How fast a clock runs, in thousandths: often as fast or as slow as it may.
+fn rate(random: &mut Random) -> u64 {
+    match random.within(0, 4) {
+        0 => 900,
+        1 => 1100,
+        _ => random.within(900, 1101),
     }
 }

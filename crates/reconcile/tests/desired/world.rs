@@ -1,5 +1,7 @@
 //! A store, writers and collectors, and the shadow that knows the whole history.
 
+mod collectors;
+
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use evenkeel_reconcile::desired::commands::{
@@ -9,6 +11,9 @@ use evenkeel_reconcile::desired::garbage;
 use evenkeel_reconcile::desired::records::{Digest, Head, LogRecord, Pending, State, keys};
 use model::config::Name;
 use model::state::Timestamp;
+use sim::Random;
+
+use collectors::Collector;
 
 const WRITERS: usize = 4;
 const NAMES: [&str; 5] = ["a", "b", "c", "d", "e"];
@@ -27,6 +32,8 @@ pub(crate) struct Seen {
     pub(crate) reverted: u64,
     pub(crate) objects_collected: u64,
     pub(crate) blocks_collected: u64,
+    pub(crate) cut: u64,
+    pub(crate) confirmed: u64,
 }
 
 impl Seen {
@@ -39,22 +46,8 @@ impl Seen {
         self.reverted += other.reverted;
         self.objects_collected += other.objects_collected;
         self.blocks_collected += other.blocks_collected;
-    }
-}
-
-/// SplitMix64.
-struct Random(u64);
-
-impl Random {
-    fn below(&mut self, end: u64) -> u64 {
-        self.0 = self.0.wrapping_add(0x9E37_79B9_7F4A_7C15);
-        let z = (self.0 ^ (self.0 >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
-        let z = (z ^ (z >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
-        (z ^ (z >> 31)) % end
-    }
-
-    fn chance(&mut self, per_thousand: u64) -> bool {
-        self.below(1000) < per_thousand
+        self.cut += other.cut;
+        self.confirmed += other.confirmed;
     }
 }
 
@@ -66,6 +59,8 @@ struct Commit {
     compares: Vec<Compare>,
     /// None deletes.
     writes: Vec<(String, Option<String>)>,
+    /// The revision that it confirms.
+    confirms: Option<u64>,
 }
 
 /// As the real one: the last revision of each key.
@@ -101,25 +96,30 @@ impl Store {
 #[derive(Debug)]
 enum Writer {
     Idle,
-    /// It has read the head and the garbage.
+    /// It has read the head, the garbage and what awaits confirmation.
     Began {
         what: What,
-        head: u64,
-        garbage: u64,
+        compares: [Compare; 3],
         revision: u64,
+    },
+    /// It confirms what stood there then.
+    Confirms {
+        revision: u64,
+        doubt: bool,
+        pending: u64,
     },
     /// It knows what to write, and puts objects.
     Puts {
         what: What,
         change: Box<Change>,
-        compares: [Compare; 2],
+        compares: [Compare; 3],
         left: Vec<Object>,
     },
     /// The answer was lost; it has not looked yet, or has seen this head.
     Doubts {
         what: What,
         change: Box<Change>,
-        compares: [Compare; 2],
+        compares: [Compare; 3],
         answer: Answer,
         head: Option<u64>,
     },
@@ -131,22 +131,8 @@ enum What {
     Delete(Name),
     RollBack(u64),
     Revert,
-}
-
-/// Where a collector is.
-enum Collector {
-    Idle,
-    Began {
-        head: u64,
-        garbage: u64,
-        revision: u64,
-    },
-    Knows {
-        head: u64,
-        garbage: u64,
-        revision: u64,
-        dead: Vec<String>,
-    },
+    /// Which revision, once that is known, and whether an answer to it was lost.
+    Confirm(Option<(u64, bool)>),
 }
 
 pub(crate) struct World {
@@ -161,6 +147,8 @@ pub(crate) struct World {
     /// Whose record made each revision.
     tokens: Vec<String>,
     lost: BTreeSet<String>,
+    /// Revisions of which somebody was told that they are confirmed.
+    confirmed: BTreeSet<u64>,
     contents: Vec<Object>,
     next_token: u64,
     pub(crate) steps: Vec<String>,
@@ -178,6 +166,7 @@ impl World {
             truth: vec![BTreeMap::new()],
             tokens: vec![String::new()],
             lost: BTreeSet::new(),
+            confirmed: BTreeSet::new(),
             contents: (0..CONTENTS).map(content).collect(),
             next_token: 0,
             steps: Vec::new(),
@@ -200,10 +189,7 @@ impl World {
         for object in &change.put {
             self.put(object);
         }
-        let compares = [
-            (keys::HEAD, self.store.at(keys::HEAD)),
-            (keys::GARBAGE, self.store.at(keys::GARBAGE)),
-        ];
+        let compares = self.as_it_is();
         self.commit(&commit_of(&change, &compares)).unwrap();
     }
 
@@ -248,11 +234,19 @@ impl World {
                 Ok(self.begin(who, what))
             }
             Writer::Began {
+                what: What::Confirm(confirms),
+                ..
+            } => Ok(self.confirm(who, confirms)),
+            Writer::Began {
                 what,
-                head,
-                garbage,
+                compares,
                 revision,
-            } => Ok(self.think(who, what, (head, garbage), revision)),
+            } => Ok(self.think(who, what, compares, revision)),
+            Writer::Confirms {
+                revision,
+                doubt,
+                pending,
+            } => self.send_confirmation(who, revision, doubt, pending),
             Writer::Puts {
                 what,
                 change,
@@ -335,8 +329,9 @@ impl World {
                 What::Apply(text, confirm)
             }
             5..7 => What::Delete(self.a_name()),
-            7..9 => {
-                let oldest = garbage::oldest_kept(revision);
+            7 => What::Confirm(None),
+            8 => {
+                let oldest = self.oldest_kept();
                 What::RollBack(oldest + self.random.below(revision - oldest + 1))
             }
             _ => What::Revert,
@@ -347,21 +342,24 @@ impl World {
         self.note(who, &format!("begins {what:?}"));
         Writer::Began {
             what,
-            head: self.store.at(keys::HEAD),
-            garbage: self.store.at(keys::GARBAGE),
+            compares: self.as_it_is(),
             revision: self.revision(),
         }
     }
 
+    fn as_it_is(&self) -> [Compare; 3] {
+        [keys::HEAD, keys::GARBAGE, keys::PENDING].map(|key| (key, self.store.at(key)))
+    }
+
     /// Reads what else it needs, by now, and decides. What is not there any more as it was makes it give up.
-    fn think(&mut self, who: usize, what: What, (head, garbage): (u64, u64), revision: u64) -> Writer {
+    fn think(&mut self, who: usize, what: What, compares: [Compare; 3], revision: u64) -> Writer {
         let Some(current) = self.current().filter(|now| now.state.revision == revision) else {
             return Writer::Idle;
         };
         match self.decide(&what, &current) {
             Some(Ok(Outcome::Changed(change))) => Writer::Puts {
                 what,
-                compares: [(keys::HEAD, head), (keys::GARBAGE, garbage)],
+                compares,
                 left: change.put.clone(),
                 change,
             },
@@ -399,6 +397,7 @@ impl World {
                 let before = self.objects_at(pending.back_to)?;
                 commands::revert(current, &pending, before, &terms)
             }
+            What::Confirm(_) => return None,
         })
     }
 
@@ -407,7 +406,7 @@ impl World {
         who: usize,
         what: What,
         change: Box<Change>,
-        compares: [Compare; 2],
+        compares: [Compare; 3],
     ) -> Result<Writer, String> {
         let commit = commit_of(&change, &compares);
         let answer = match self.random.below(100) {
@@ -468,69 +467,67 @@ impl World {
             What::Delete(name) if then.contains_key(name) => {
                 return Err("what was deleted is there".to_owned());
             }
-            What::Delete(_) => {}
+            What::Delete(_) | What::Confirm(_) => {}
         }
         Ok(())
     }
 
-    // ---- collectors ----
-
-    fn collect(&mut self, collector: Collector) -> Result<Collector, String> {
-        Ok(match collector {
-            Collector::Idle => Collector::Began {
-                head: self.store.at(keys::HEAD),
-                garbage: self.store.at(keys::GARBAGE),
-                revision: self.revision(),
+    /// Looks what there is to confirm, or what became of a confirmation whose answer was lost.
+    fn confirm(&mut self, who: usize, confirms: Option<(u64, bool)>) -> Writer {
+        let Some(current) = self.current() else {
+            return Writer::Idle;
+        };
+        if let Some((revision, true)) = confirms
+            && current.pending.is_none()
+            && current.state.revision == revision
+        {
+            self.seen.confirmed += 1;
+            self.confirmed.insert(revision);
+            return Writer::Idle;
+        }
+        match commands::confirm(&current, confirms.map(|(revision, _)| revision)) {
+            Ok(pending) => Writer::Confirms {
+                revision: pending.revision,
+                doubt: confirms.is_some_and(|(_, doubt)| doubt),
+                pending: self.store.at(keys::PENDING),
             },
-            Collector::Began {
-                head,
-                garbage,
-                revision,
-            } => {
-                let dead = self.dead(revision);
-                Collector::Knows {
-                    head,
-                    garbage,
-                    revision,
-                    dead,
-                }
+            Err(refused) => {
+                self.note(who, &format!("cannot confirm: {refused}"));
+                Writer::Idle
             }
-            Collector::Knows { dead, .. } if dead.is_empty() => Collector::Idle,
-            Collector::Knows {
-                head,
-                garbage,
-                revision,
-                dead,
-            } => {
-                let number: u64 = self.store.read(keys::GARBAGE).unwrap_or(0);
-                let mut writes: Vec<_> = dead.iter().map(|key| (key.clone(), None)).collect();
-                writes.push((keys::GARBAGE.to_owned(), Some((number + 1).to_string())));
-                let compares = vec![(keys::HEAD, head), (keys::GARBAGE, garbage)];
-                if self.commit(&Commit { compares, writes })? {
-                    let objects = dead.iter().filter(|key| key.starts_with(keys::OBJECTS)).count() as u64;
-                    self.seen.objects_collected += objects;
-                    self.seen.blocks_collected += u64::from(objects < dead.len() as u64);
-                    self.steps.push(format!("collected {} at {revision}", dead.len()));
-                }
-                Collector::Idle
-            }
-        })
+        }
     }
 
-    /// One block that is too old, or else the objects that nothing refers to.
-    fn dead(&self, revision: u64) -> Vec<String> {
-        let kept = keys::block(garbage::first_kept_block(revision));
-        let log = self.store.list(keys::LOG);
-        let old = log.iter().filter(|key| **key < kept);
-        let old: Vec<String> = old.cloned().collect();
-        if !old.is_empty() {
-            return old;
-        }
-        let records: Vec<LogRecord> = log.iter().filter_map(|key| self.store.read(key)).collect();
-        let needed = garbage::referred_to(&records);
-        let needed: BTreeSet<String> = needed.into_iter().map(keys::object).collect();
-        let objects = self.store.list(keys::OBJECTS).into_iter();
-        objects.filter(|key| !needed.contains(key)).collect()
+    fn send_confirmation(
+        &mut self,
+        who: usize,
+        revision: u64,
+        doubt: bool,
+        pending: u64,
+    ) -> Result<Writer, String> {
+        let commit = Commit {
+            compares: vec![(keys::PENDING, pending)],
+            writes: vec![(keys::PENDING.to_owned(), None)],
+            confirms: Some(revision),
+        };
+        let doubt = match self.random.below(100) {
+            0..5 => {
+                self.commit(&commit)?;
+                true
+            }
+            5..10 => {
+                self.late.push_back(commit);
+                true
+            }
+            _ if self.commit(&commit)? => {
+                self.note(who, &format!("has confirmed {revision}"));
+                self.seen.confirmed += 1;
+                self.confirmed.insert(revision);
+                return Ok(Writer::Idle);
+            }
+            _ => doubt,
+        };
+        Ok(self.begin(who, What::Confirm(Some((revision, doubt)))))
     }
 
     // ---- the store, under the eyes of the shadow ----
@@ -546,6 +543,11 @@ impl World {
         if !commit.compares.iter().all(holds) {
             return Ok(false);
         }
+        let on_trial: Option<Pending> = self.store.read(keys::PENDING);
+        let trial = on_trial.as_ref().map(|pending| pending.revision);
+        if commit.confirms.is_some() && commit.confirms != trial {
+            return Err(format!("{:?} was confirmed for {:?}", trial, commit.confirms));
+        }
         self.store.revision += 1;
         for (key, value) in &commit.writes {
             match value {
@@ -557,13 +559,13 @@ impl World {
             }
         }
         if commit.writes.iter().any(|(key, _)| key == keys::HEAD) {
-            self.judge_head()?;
+            self.judge_head(on_trial.as_ref())?;
         }
         Ok(true)
     }
 
     /// The head has moved: to the next revision, by its record alone.
-    fn judge_head(&mut self) -> Held {
+    fn judge_head(&mut self, on_trial: Option<&Pending>) -> Held {
         let head: Head = self.store.read(keys::HEAD).unwrap();
         let revision = self.truth.len() as u64;
         if head.revision != revision {
@@ -574,6 +576,12 @@ impl World {
             return Err(format!(
                 "revision {revision} is of somebody who was told that it lost"
             ));
+        }
+        if record.what == format!("revert of {}", revision - 1)
+            && (self.confirmed.contains(&(revision - 1))
+                || on_trial.is_none_or(|t| t.revision != revision - 1))
+        {
+            return Err(format!("{} is taken back though it holds", revision - 1));
         }
         let mut state = State {
             revision: revision - 1,
@@ -602,12 +610,18 @@ impl World {
         let missing = objects
             .map(|(_, digest)| keys::object(*digest))
             .find(|key| !self.store.entries.contains_key(key));
-        missing.map_or(Ok(()), |key| Err(format!("{key} is in force and not there")))
+        missing.map_or(Ok(()), |key| Err(format!("{key} is in force and not there")))?;
+        let pending: Option<Pending> = self.store.read(keys::PENDING);
+        let on_trial = pending.filter(|pending| pending.revision == self.revision());
+        match on_trial.filter(|pending| (1..self.oldest_kept()).contains(&pending.back_to)) {
+            Some(pending) => Err(format!("{} cannot be taken back to", pending.back_to)),
+            None => Ok(()),
+        }
     }
 
     fn history_is_whole(&self) -> Held {
         let newest = self.revision();
-        for revision in garbage::oldest_kept(newest)..=newest {
+        for revision in self.oldest_kept()..=newest {
             let state = State::of_block(&self.store.block(keys::block_of(revision)), revision)
                 .map_err(|broken| broken.to_string())?;
             if state.objects != self.truth[usize::try_from(revision).unwrap()] {
@@ -628,6 +642,11 @@ impl World {
             .map_or(0, |head| head.revision)
     }
 
+    fn oldest_kept(&self) -> u64 {
+        let cut = self.store.read(keys::OLDEST).unwrap_or_default();
+        garbage::oldest_kept(self.revision(), cut)
+    }
+
     fn current(&self) -> Option<Current> {
         let revision = self.revision();
         let records = self.store.block(keys::block_of(revision));
@@ -636,7 +655,10 @@ impl World {
             objects: self.objects(&state)?,
             state,
             last: records.last().cloned(),
-            pending: self.store.read(keys::PENDING),
+            pending: self
+                .store
+                .read(keys::PENDING)
+                .filter(|pending: &Pending| pending.revision == revision),
         })
     }
 
@@ -669,7 +691,7 @@ impl World {
     }
 }
 
-fn commit_of(change: &Change, compares: &[Compare; 2]) -> Commit {
+fn commit_of(change: &Change, compares: &[Compare; 3]) -> Commit {
     let json = |pending: &Pending| serde_json::to_string(pending).unwrap();
     Commit {
         compares: compares.to_vec(),
@@ -684,6 +706,7 @@ fn commit_of(change: &Change, compares: &[Compare; 2]) -> Commit {
             ),
             (keys::PENDING.to_owned(), change.pending.as_ref().map(json)),
         ],
+        confirms: None,
     }
 }
 

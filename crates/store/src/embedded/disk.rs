@@ -10,7 +10,7 @@ use std::os::unix::fs::DirBuilderExt;
 use std::path::Path;
 
 use bytes::Bytes;
-use redb::{Database, DatabaseError, Error, ReadableDatabase, ReadableTable, TableDefinition};
+use redb::{Builder, Database, DatabaseError, Error, ReadableDatabase, ReadableTable, TableDefinition};
 
 use super::memory::Staged;
 use crate::error::{ErrorKind, StoreError};
@@ -59,31 +59,21 @@ pub(super) fn make_folder(folder: &Path) -> Result<(), StoreError> {
 impl Disk {
     /// Opens the file, or makes it, and reads all of it.
     pub(super) fn open(path: &Path) -> Result<(Self, Loaded), StoreError> {
-        let disk = Self::opened(path, true)?;
+        // Checked: a file that was damaged is refused in place of being trusted.
+        let opened = builder(true).create(path);
+        let database = opened.map_err(|error| not_opened(error, path))?;
+        let disk = Self { database };
+        disk.begin(path).map_err(|error| failed(&error, path))?;
         let loaded = disk.load().map_err(|error| failed(&error, path))?;
         Ok((disk, loaded.map_err(|what| damaged(path, what))?))
     }
 
-    /// Opens the file after it failed.
+    /// Opens the file after it failed. Makes none: where it is gone, so is what was acknowledged.
     pub(super) fn reopen(path: &Path) -> Result<Self, StoreError> {
-        Self::opened(path, false)
-    }
-
-    /// Opens the file, or makes it. When it is checked, one that was damaged is refused in place of being trusted;
-    /// that writes to it, for which there may be no room while a disk fails.
-    fn opened(path: &Path, check: bool) -> Result<Self, StoreError> {
-        let mut builder = Database::builder();
-        builder.set_cache_size(CACHE).set_check_integrity_on_open(check);
-        let opened = builder.create(path);
-        let database = opened.map_err(|error| match error {
-            DatabaseError::DatabaseAlreadyOpen => {
-                StoreError::not_done(ErrorKind::InUse, path.display().to_string())
-            }
-            other => failed(&other.into(), path),
-        })?;
-        let disk = Self { database };
-        disk.begin(path).map_err(|error| failed(&error, path))?;
-        Ok(disk)
+        // Not checked: that writes to it, for which there may be no room while a disk fails.
+        let opened = builder(false).open(path);
+        let database = opened.map_err(|error| not_opened(error, path))?;
+        Ok(Self { database })
     }
 
     /// Makes the tables where they are missing.
@@ -197,6 +187,12 @@ impl Disk {
     }
 }
 
+fn builder(check: bool) -> Builder {
+    let mut builder = Database::builder();
+    builder.set_cache_size(CACHE).set_check_integrity_on_open(check);
+    builder
+}
+
 fn encode(entry: &Entry) -> Vec<u8> {
     let mut row = Vec::with_capacity(HEAD + entry.value.len());
     row.extend_from_slice(&entry.created.0.to_le_bytes());
@@ -220,7 +216,17 @@ fn decode(key: &str, row: &[u8]) -> Option<Entry> {
     })
 }
 
-fn damaged(path: &Path, what: &str) -> StoreError {
+fn not_opened(error: DatabaseError, path: &Path) -> StoreError {
+    match error {
+        DatabaseError::DatabaseAlreadyOpen => {
+            StoreError::not_done(ErrorKind::InUse, path.display().to_string())
+        }
+        other => failed(&other.into(), path),
+    }
+}
+
+/// What is there is not what was written.
+pub(super) fn damaged(path: &Path, what: &str) -> StoreError {
     StoreError::not_done(ErrorKind::Damaged, format!("{}: {what}", path.display()))
 }
 
@@ -237,5 +243,9 @@ fn failed(error: &Error, path: &Path) -> StoreError {
         Error::PreviousIo => ErrorKind::Disk,
         _ => ErrorKind::Damaged,
     };
-    StoreError::not_done(kind, format!("{}: {error}", path.display()))
+    let help = match kind {
+        ErrorKind::Full => "; what it has stays in force: free space on this disk, then do it again",
+        _ => "",
+    };
+    StoreError::not_done(kind, format!("{}: {error}{help}", path.display()))
 }

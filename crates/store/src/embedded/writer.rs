@@ -2,7 +2,8 @@
 //!
 //! A disk that fails leaves the memory as it was. The file is closed and opened anew, because only then it tells
 //! whether the failed group is in it: if so, it is shown and answered like any other; if not, it surely did not
-//! happen. While the file cannot be opened, reads go on, and each write tries to open it.
+//! happen. While the file cannot be opened, reads go on, and each write tries to open it. One that is neither as it was
+//! nor has the failed group is not ours: writing goes on in none but the file that has all that was acknowledged.
 
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, RecvTimeoutError};
@@ -11,7 +12,7 @@ use std::time::{Duration, Instant};
 use tokio::sync::oneshot;
 
 use super::Shared;
-use super::disk::{Disk, Numbers};
+use super::disk::{Disk, Numbers, damaged};
 use super::memory::Staged;
 use crate::bounds::MAX_GROUPED_WRITES;
 use crate::error::StoreError;
@@ -22,6 +23,10 @@ use crate::types::{Committed, LeaseId};
 const LOOK_EVERY: Duration = Duration::from_secs(60);
 /// While the disk fails, leases that ended are tried again after this time.
 const TRY_AGAIN: Duration = Duration::from_secs(1);
+
+/// Why a file is not written to that was opened after the disk failed.
+const NOT_OURS: &str = "it is another one than before the disk failed: put back the file that this process wrote, or \
+                        start the process again, which then has what is in this one";
 
 type Answer<T> = oneshot::Sender<Result<T, StoreError>>;
 
@@ -80,11 +85,14 @@ impl Writer {
 
     /// How long to wait for an order: until the next lease ends.
     fn patience(&self) -> Duration {
-        let next = self.shared.read().next_end();
-        let wait = next.map_or(LOOK_EVERY, |end| end.saturating_duration_since(Instant::now()));
-        let least = match self.disk.is_some() {
-            true => Duration::ZERO,
-            false => TRY_AGAIN,
+        let memory = self.shared.read();
+        let wait = memory
+            .next_end()
+            .map_or(LOOK_EVERY, |end| end.saturating_duration_since(Instant::now()));
+        // A lease that ended stays at the head while its end cannot be written.
+        let least = match memory.trouble {
+            None => Duration::ZERO,
+            Some(_) => TRY_AGAIN,
         };
         wait.clamp(least, LOOK_EVERY)
     }
@@ -165,11 +173,16 @@ impl Writer {
         if self.disk.is_some() {
             return Ok(());
         }
-        let disk = Disk::reopen(&self.shared.path)?;
-        let numbers = disk.numbers(&self.shared.path)?;
+        let path = &self.shared.path;
+        let disk = Disk::reopen(path)?;
+        let numbers = disk.numbers(path)?;
+        let has_it = |staged: &Staged| staged.numbers == numbers;
+        if numbers != self.numbers && !self.in_doubt.as_ref().is_some_and(has_it) {
+            return Err(damaged(path, NOT_OURS));
+        }
         self.disk = Some(disk);
         match self.in_doubt.take() {
-            Some(staged) if staged.numbers.serial == numbers.serial => self.publish(staged),
+            Some(staged) if has_it(&staged) => self.publish(staged),
             Some(staged) => {
                 let mut memory = self.shared.write();
                 for id in staged.leases.keys() {
@@ -255,7 +268,14 @@ mod tests {
         let path = folder.join("store.redb");
         let (disk, loaded) = Disk::open(&path).unwrap();
         let numbers = loaded.numbers;
-        let memory = Memory::new(loaded, Instant::now());
+        let mut memory = Memory::new(loaded, Instant::now());
+        let mut before = Staged::new(&memory, numbers);
+        before
+            .commit(&memory, &Transaction::new().put("/old", "v"))
+            .unwrap();
+        disk.write(&before, &path).unwrap();
+        let numbers = before.numbers;
+        memory.publish(before, Instant::now());
         let mut staged = Staged::new(&memory, numbers);
         let transaction = Transaction::new().put("/k", "v");
         staged.commit(&memory, &transaction).unwrap();
@@ -314,5 +334,63 @@ mod tests {
         writer.work(vec![Command::Grant(5, answer)]);
         answered.try_recv().unwrap().unwrap();
         assert!(writer.shared.read().entries.contains_key("/k"));
+    }
+
+    fn grant(writer: &mut Writer) -> Result<LeaseId, StoreError> {
+        let (answer, mut answered) = oneshot::channel();
+        writer.work(vec![Command::Grant(5, answer)]);
+        answered.try_recv().unwrap()
+    }
+
+    /// After the disk failed the file is gone, and then another one lies in its place, as new as can be: nothing is
+    /// acknowledged into either, and no file is made. When the one that was written is back, it goes on in that.
+    #[test]
+    fn what_is_acknowledged_goes_into_no_other_file() {
+        let folder = tempfile::TempDir::new().unwrap();
+        let mut writer = failed_writer(folder.path(), false);
+        let path = folder.path().join("store.redb");
+        let aside = folder.path().join("aside");
+        std::fs::rename(&path, &aside).unwrap();
+        let error = grant(&mut writer).unwrap_err();
+        assert_eq!(
+            (error.kind(), error.happened()),
+            (ErrorKind::Disk, Happened::No),
+            "{error}"
+        );
+        assert!(!path.exists());
+
+        drop(Disk::open(&path).unwrap());
+        let error = grant(&mut writer).unwrap_err();
+        assert_eq!(
+            (error.kind(), error.happened()),
+            (ErrorKind::Damaged, Happened::No),
+            "{error}"
+        );
+        assert!(writer.shared.read().trouble.is_some());
+
+        std::fs::rename(&aside, &path).unwrap();
+        grant(&mut writer).unwrap();
+        assert!(writer.shared.read().entries.contains_key("/old"));
+    }
+
+    /// A lease has ended, and the disk is full, so that its end cannot be written: it is tried again a second later,
+    /// and not at once and over and over.
+    #[test]
+    fn an_end_that_cannot_be_written_is_tried_again_after_a_while() {
+        let folder = tempfile::TempDir::new().unwrap();
+        let mut writer = failed_writer(folder.path(), false);
+        let lease = grant(&mut writer).unwrap();
+        let long_ago = Instant::now().checked_sub(Duration::from_secs(60)).unwrap();
+        let mut staged = Staged::new(&writer.shared.read(), writer.numbers);
+        staged.leases.insert(lease, Some(5));
+        writer.shared.write().publish(staged, long_ago);
+        assert_eq!(writer.patience(), Duration::ZERO);
+
+        writer.trouble(&StoreError::not_done(ErrorKind::Full, "no space"));
+        assert!(writer.disk.is_some());
+        assert_eq!(writer.patience(), TRY_AGAIN);
+        // With room, its end is written with the next group, and nothing is behind.
+        grant(&mut writer).unwrap();
+        assert!(writer.patience() > TRY_AGAIN);
     }
 }

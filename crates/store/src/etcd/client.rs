@@ -68,11 +68,15 @@ impl Client {
         let endpoints = settings.parse_endpoints()?;
         let tls = settings.client_config(&endpoints)?;
         Ok(Self {
-            endpoints,
             tls,
             user: settings.user,
             call_timeout: settings.call_timeout,
-            slot: Mutex::default(),
+            slot: Mutex::new(Slot {
+                // Not the first for everybody, or all would be on one member.
+                at: backoff::below(endpoints.len()),
+                ..Slot::default()
+            }),
+            endpoints,
             failures: AtomicU32::new(0),
             last_trouble: std::sync::Mutex::default(),
             calls: Semaphore::new(MAX_CALLS),
@@ -112,7 +116,7 @@ impl Client {
             let asked = timeout_at(deadline, caller.ask(method, question.clone(), within)).await;
             let failure = match asked {
                 Ok(Ok(answer)) => {
-                    self.good(&link);
+                    self.good(&link, method);
                     return Ok(answer);
                 }
                 Ok(Err(failure)) => failure,
@@ -123,10 +127,10 @@ impl Client {
                 Next::Renew(error) if renewed || self.user.is_none() => return Err(error),
                 Next::Renew(_) => {
                     renewed = true;
-                    self.forget_token(token.as_ref()).await;
+                    self.forget_token(token.as_ref(), deadline).await;
                 }
                 Next::Move(error) => {
-                    self.give_up(&link, error.clone()).await;
+                    self.give_up(&link, error.clone(), deadline).await;
                     if effect == Effect::Writes && error.happened() == Happened::Unknown {
                         return Err(error);
                     }
@@ -164,10 +168,10 @@ impl Client {
             };
             match judge(&failure) {
                 Next::Tell(error) | Next::Renew(error) => {
-                    self.forget_token(token.as_ref()).await;
+                    self.forget_token(token.as_ref(), deadline).await;
                     return Err(of(Effect::Reads, error));
                 }
-                Next::Move(error) => self.give_up(&link, error).await,
+                Next::Move(error) => self.give_up(&link, error, deadline).await,
             }
         }
     }
@@ -185,14 +189,17 @@ impl Client {
             };
             match judge(&failure) {
                 Next::Tell(error) | Next::Renew(error) => return Err(of(Effect::Reads, error)),
-                Next::Move(error) => self.give_up(&link, error).await,
+                Next::Move(error) => self.give_up(&link, error, deadline).await,
             }
         }
     }
 
-    /// The token is no longer good: the next call fetches another.
-    pub(super) async fn forget_token(&self, token: Option<&HeaderValue>) {
-        let mut slot = self.slot.lock().await;
+    /// The token is no longer good: the next call fetches another. Who cannot say so in time leaves it to the next that
+    /// is refused.
+    pub(super) async fn forget_token(&self, token: Option<&HeaderValue>, deadline: Instant) {
+        let Ok(mut slot) = timeout_at(deadline, self.slot.lock()).await else {
+            return;
+        };
         if slot
             .token
             .as_ref()
@@ -202,15 +209,21 @@ impl Client {
         }
     }
 
-    fn good(&self, link: &Link) {
-        link.heard().now();
+    fn good(&self, link: &Link, method: &str) {
+        // Leases are kept alive out of memory, also by a member that carries nothing out.
+        if method != method::LEASE_KEEP_ALIVE && method != method::LEASE_TIME_TO_LIVE {
+            link.heard().now();
+        }
         self.failures.store(0, Ordering::Relaxed);
     }
 
-    /// Leaves a link that failed for the next endpoint.
-    async fn give_up(&self, link: &Arc<Link>, error: StoreError) {
+    /// Leaves a link that failed for the next endpoint. Who cannot say so in time, because another call is connecting,
+    /// leaves it to the next one: that finds the link ended.
+    async fn give_up(&self, link: &Arc<Link>, error: StoreError, deadline: Instant) {
         link.end();
-        let mut slot = self.slot.lock().await;
+        let Ok(mut slot) = timeout_at(deadline, self.slot.lock()).await else {
+            return;
+        };
         if slot
             .link
             .as_ref()
@@ -351,4 +364,32 @@ pub(super) fn of(effect: Effect, error: StoreError) -> StoreError {
 
 fn timed_out(effect: Effect, detail: &str) -> StoreError {
     of(effect, StoreError::unknown(ErrorKind::TimedOut, detail))
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+    use super::*;
+
+    /// Another call is connecting, for as long as its own time lasts. A call whose time is over before does not wait for
+    /// that to tell of a link that failed, or of a token that lapsed; and the link is ended all the same.
+    #[tokio::test]
+    async fn a_call_ends_in_its_time_whoever_is_connecting() {
+        let client = Client::new(EtcdSettings::new(vec!["http://127.0.0.1:1".to_owned()])).unwrap();
+        let (near, _far) = tokio::io::duplex(1024);
+        let link = Arc::new(Link::over(near, &client.endpoints[0]).await.unwrap());
+        let connecting = client.slot.lock().await;
+        let error = StoreError::not_done(ErrorKind::Lost, "the member died");
+        let over = Instant::now();
+        let told = async {
+            client.give_up(&link, error, over).await;
+            client.forget_token(None, over).await;
+        };
+        tokio::time::timeout(Duration::from_secs(10), told).await.unwrap();
+        drop(connecting);
+        while link.lives() {
+            tokio::task::yield_now().await;
+        }
+    }
 }

@@ -1,8 +1,11 @@
 //! One connection to one endpoint: opened, asked whether it lives, ended.
 //!
 //! A dead link is noticed by a question and not by pings of HTTP/2: etcd cuts off who pings more often than every
-//! five seconds, or while no call is open. `Status` is as cheap, is allowed at any time, and tells more: a member
-//! that has lost its leader answers, but is of no use.
+//! five seconds, or while no call is open. Two questions are asked instead, at any time and together. `Status` is
+//! answered at once by whoever lives. A read of one key that must agree with all members tells whether anything is
+//! carried out there: a member whose disk stalls goes on answering `Status`, with the leader of old, and keeping
+//! leases alive, all out of memory. That one may take as long as choosing a leader does, or the loss of a leader would
+//! send everybody away from members that are well.
 
 use std::io;
 use std::sync::Arc;
@@ -20,9 +23,9 @@ use tokio::time::{Instant, sleep, timeout};
 use tokio_rustls::TlsConnector;
 
 use super::grpc::{Caller, Failure, broken, frame, is_tls};
-use super::messages::{Nothing, StatusResponse, method};
+use super::messages::{Nothing, RangeRequest, RangeResponse, StatusResponse, method};
 use super::settings::Endpoint;
-use crate::bounds::{CONNECT_TIMEOUT, PROBE_AFTER, PROBE_TIMEOUT};
+use crate::bounds::{CONNECT_TIMEOUT, PROBE_AFTER, PROBE_TIMEOUT, READ_TIMEOUT};
 use crate::error::{ErrorKind, StoreError};
 
 /// What a stream may send before it is read: what a watch that nobody reads holds back.
@@ -42,7 +45,7 @@ pub(super) struct Link {
     probe: AbortHandle,
 }
 
-/// When the other side was last heard.
+/// When the other side last carried something out.
 #[derive(Debug)]
 pub(super) struct Heard {
     since: Instant,
@@ -50,7 +53,7 @@ pub(super) struct Heard {
 }
 
 impl Heard {
-    /// Notes that it was heard now.
+    /// Notes that it did so now.
     pub(super) fn now(&self) {
         let millis = u64::try_from(self.since.elapsed().as_millis()).unwrap_or(u64::MAX);
         self.millis.store(millis, Ordering::Relaxed);
@@ -63,7 +66,7 @@ impl Heard {
 }
 
 impl Link {
-    /// Connects to a member that has a leader.
+    /// Connects to a member that carries out what it is asked.
     pub(super) async fn open(
         endpoint: &Endpoint,
         tls: Option<&Arc<ClientConfig>>,
@@ -95,11 +98,12 @@ impl Link {
                 Self::over(connecting.await.map_err(|error| not_sent(&error))?, endpoint).await?
             }
         };
-        useful(link.status(None, CONNECT_TIMEOUT).await)?;
+        examine(&link.caller).await?;
         Ok(link)
     }
 
-    async fn over<S>(stream: S, endpoint: &Endpoint) -> Result<Self, Failure>
+    /// Over a connection that stands.
+    pub(super) async fn over<S>(stream: S, endpoint: &Endpoint) -> Result<Self, Failure>
     where
         S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     {
@@ -150,7 +154,7 @@ impl Link {
         self.probe.abort();
     }
 
-    /// To note that it was heard.
+    /// To note that it carried something out.
     pub(super) fn heard(&self) -> Arc<Heard> {
         Arc::clone(&self.heard)
     }
@@ -183,16 +187,49 @@ async fn status(caller: &Caller, within: Duration) -> Result<StatusResponse, Fai
     caller.ask(method::STATUS, frame(&Nothing {}), within).await
 }
 
-/// Whether a member that answers so is of any use. A later etcd may tell its status to users alone: then the
-/// refusal shows that it lives.
-fn useful(answer: Result<StatusResponse, Failure>) -> Result<(), Failure> {
+/// Whether the member is of any use: it lives, has a leader, and what it reads agrees with the others.
+async fn examine(caller: &Caller) -> Result<(), Failure> {
+    let lives = async {
+        match within(PROBE_TIMEOUT, status(caller, PROBE_TIMEOUT)).await {
+            Ok(status) if status.leader == 0 => Err(Failure::Status {
+                code: 14,
+                message: "it has no leader".to_owned(),
+            }),
+            answer => answered(answer.map(drop)),
+        }
+    };
+    let works = async { answered(within(READ_TIMEOUT, read(caller)).await.map(drop)) };
+    tokio::try_join!(lives, works).map(drop)
+}
+
+/// Reads whether there is a key, as all members see it. Which one is of no matter, nor that we may not read it: etcd
+/// looks at that when it knows the answer.
+async fn read(caller: &Caller) -> Result<RangeResponse, Failure> {
+    let question = RangeRequest {
+        key: Bytes::from_static(b"/"),
+        count_only: true,
+        ..RangeRequest::default()
+    };
+    caller.ask(method::RANGE, frame(&question), READ_TIMEOUT).await
+}
+
+async fn within<A>(time: Duration, asked: impl Future<Output = Result<A, Failure>>) -> Result<A, Failure> {
+    timeout(time, asked).await.unwrap_or_else(|_| {
+        Err(Failure::Broken {
+            sent: true,
+            tls: false,
+            detail: format!("no answer within {time:?}"),
+        })
+    })
+}
+
+/// Some refusals are good answers: for want of a token, which this asks without, and because there is another leader
+/// now.
+fn answered(answer: Result<(), Failure>) -> Result<(), Failure> {
     match answer {
-        Ok(status) if status.leader == 0 => Err(Failure::Status {
-            code: 14,
-            message: "it has no leader".to_owned(),
-        }),
-        Ok(_) | Err(Failure::Status { code: 3 | 7 | 16, .. }) => Ok(()),
-        Err(failure) => Err(failure),
+        Err(Failure::Status { code: 3 | 7 | 16, .. }) => Ok(()),
+        Err(Failure::Status { code: 14, message }) if message.contains("leader changed") => Ok(()),
+        answer => answer,
     }
 }
 
@@ -204,7 +241,7 @@ fn not_sent(error: &io::Error) -> Failure {
     }
 }
 
-/// Asks whenever the link was silent, and ends it when there is no good answer.
+/// Asks whenever nothing was carried out for a while, and ends the link when there is no good answer.
 async fn probe(caller: Caller, heard: Arc<Heard>, driver: AbortHandle) {
     loop {
         let silent = heard.ago();
@@ -212,14 +249,10 @@ async fn probe(caller: Caller, heard: Arc<Heard>, driver: AbortHandle) {
             sleep(PROBE_AFTER - silent).await;
             continue;
         }
-        let trouble = match timeout(PROBE_TIMEOUT, status(&caller, PROBE_TIMEOUT)).await {
-            Ok(answer) => useful(answer).err().map(|failure| failure.to_string()),
-            Err(_) => Some(format!("no sign of life within {PROBE_TIMEOUT:?}")),
-        };
-        if let Some(trouble) = trouble {
+        if let Err(trouble) = examine(&caller).await {
             tracing::debug!(
                 endpoint = caller.authority,
-                trouble,
+                %trouble,
                 "a connection to etcd is given up"
             );
             driver.abort();

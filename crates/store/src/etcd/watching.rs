@@ -1,14 +1,16 @@
 //! A watch of etcd: the changes of one prefix, put together by revision.
 
 use std::collections::VecDeque;
+use std::sync::Arc;
 
 use tokio::time::timeout_at;
 
 use super::client::{Client, Effect, Open, of};
 use super::grpc::Failure;
 use super::messages::{WatchCreateRequest, WatchEvent, WatchRequest, WatchResponse, method};
+use super::skipped::Skipped;
 use super::verdict::{Next, judge};
-use super::{entry_of, key_of, number, range_end, revision_of};
+use super::{number, range_end, revision_of};
 use crate::error::{ErrorKind, StoreError};
 use crate::types::{Changes, Event, Revision};
 /// See [`crate::Watch`].
@@ -19,11 +21,17 @@ pub(crate) struct EtcdWatch {
     /// The revision that is being put together; its last part may be still to come.
     parts: Option<(Revision, Vec<Event>)>,
     ended: Option<StoreError>,
+    skipped: Arc<Skipped>,
 }
 
 impl EtcdWatch {
     /// Opens a watch, and returns once etcd has it.
-    pub(super) async fn open(client: &Client, prefix: &str, from: Revision) -> Result<Self, StoreError> {
+    pub(super) async fn open(
+        client: &Client,
+        prefix: &str,
+        from: Revision,
+        skipped: &Arc<Skipped>,
+    ) -> Result<Self, StoreError> {
         let question = WatchRequest {
             create: Some(WatchCreateRequest {
                 key: prefix.to_owned().into(),
@@ -40,6 +48,7 @@ impl EtcdWatch {
                 ready: VecDeque::new(),
                 parts: None,
                 ended: None,
+                skipped: skipped.clone(),
             };
             let first = timeout_at(watch.open.deadline, watch.open.answers.next()).await;
             let first = first.map_err(|_| StoreError::not_done(ErrorKind::TimedOut, "no watch"))?;
@@ -59,7 +68,9 @@ impl EtcdWatch {
                 return Err(error);
             }
             retried = true;
-            client.forget_token(watch.open.token.as_ref()).await;
+            client
+                .forget_token(watch.open.token.as_ref(), watch.open.deadline)
+                .await;
         }
     }
 
@@ -85,8 +96,9 @@ impl EtcdWatch {
     /// Takes in what etcd sent.
     fn take(&mut self, response: WatchResponse) {
         for event in response.events {
-            match read(event) {
-                Ok((revision, event)) => self.add(revision, event),
+            match read(event, &self.skipped) {
+                Ok(Some((revision, event))) => self.add(revision, event),
+                Ok(None) => {}
                 Err(error) => {
                     self.ended = Some(error);
                     return;
@@ -124,18 +136,17 @@ impl EtcdWatch {
     }
 }
 
-fn read(event: WatchEvent) -> Result<(Revision, Event), StoreError> {
+/// What changed; nothing where that is none of ours.
+fn read(event: WatchEvent, skipped: &Skipped) -> Result<Option<(Revision, Event)>, StoreError> {
     let kv = event
         .kv
         .ok_or_else(|| StoreError::not_done(ErrorKind::Protocol, "an event of no key"))?;
     let revision = revision_of(kv.mod_revision);
     let event = match event.r#type {
-        0 => Event::Put(entry_of(kv)?),
-        _ => Event::Deleted {
-            key: key_of(&kv.key)?,
-        },
+        0 => skipped.entry_of(kv).map(Event::Put),
+        _ => skipped.key_of(&kv.key).map(|key| Event::Deleted { key }),
     };
-    Ok((revision, event))
+    Ok(event.map(|event| (revision, event)))
 }
 
 fn error_of(failure: &Failure) -> StoreError {

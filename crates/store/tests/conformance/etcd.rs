@@ -1,14 +1,16 @@
 //! What can happen on the way to etcd, and to its members.
 
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use evenkeel_store::{
-    Committed, ErrorKind, EtcdSettings, Fault, Happened, Standing, Store, StoreError, Transaction,
+    Committed, ErrorKind, EtcdSettings, Fault, Followed, Happened, Standing, Store, StoreError, Transaction,
 };
 use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair};
 
 use crate::engines::{Cluster, PATIENCE, run, until, until_works};
-use crate::transactions::put;
+use crate::stalled::Gate;
+use crate::transactions::{done, put};
 use crate::watches::Picture;
 
 /// A moment that passes for all that a client can do about a member that fails.
@@ -39,6 +41,53 @@ fn a_follower_outlives_a_restart() {
     });
 }
 
+/// Somebody writes keys below our prefix that are no text, beside ours and alone, also as the last of a page of a list:
+/// they are passed over and counted, and a watch, a follower and a list go on.
+#[test]
+fn keys_that_are_no_text_are_passed_over() {
+    use std::os::unix::ffi::OsStrExt;
+    run(async {
+        let cluster = Cluster::start(1).await;
+        let store = cluster.store();
+        let foreign = |arguments: &[&[u8]]| {
+            let mut command = std::process::Command::new("etcdctl");
+            command.env("ETCDCTL_API", "3");
+            command.arg(format!("--endpoints={}", cluster.endpoints()[0]));
+            command.args(
+                arguments
+                    .iter()
+                    .map(|argument| std::ffi::OsStr::from_bytes(argument)),
+            );
+            assert!(command.output().unwrap().status.success());
+        };
+        put(&store, "/f/k", "0").await;
+        let mut follow = store.follow("/f/").unwrap();
+        let mut picture = Picture::default();
+        picture.until_shows(&mut follow, "/f/k", "0").await;
+        foreign(&[b"put", b"/f/\xff\xfe", b"theirs"]);
+        put(&store, "/f/k", "1").await;
+        picture.until_shows(&mut follow, "/f/k", "1").await;
+        foreign(&[b"del", b"/f/\xff\xfe"]);
+        // Ours and theirs are deleted by one revision.
+        foreign(&[b"put", b"/f/l\xff", b"theirs"]);
+        put(&store, "/f/l", "2").await;
+        foreign(&[b"del", b"--prefix", b"/f/l"]);
+        put(&store, "/f/m", "3").await;
+        picture.until_shows(&mut follow, "/f/m", "3").await;
+        assert_eq!((picture.cuts, picture.lists), (0, 1), "the watch goes on");
+        assert_eq!(store.skipped_keys(), 4);
+
+        foreign(&[b"put", b"/p/\x80", b"theirs"]);
+        for n in 0..evenkeel_store::bounds::LIST_PAGE {
+            put(&store, &format!("/p/{n:05}"), "0").await;
+        }
+        foreign(&[b"del", b"/p/00000"]);
+        put(&store, "/p/\u{10ffff}", "0").await;
+        let listing = store.list("/p/").await.unwrap();
+        assert_eq!(listing.entries.len(), evenkeel_store::bounds::LIST_PAGE);
+    });
+}
+
 /// While a follower is cut off, another client deletes, writes and compacts: it gets a new list.
 #[test]
 fn a_follower_that_missed_a_compaction_gets_a_new_list() {
@@ -63,6 +112,34 @@ fn a_follower_that_missed_a_compaction_gets_a_new_list() {
         cluster.members[0].thaw();
         until_works("the store again", async || store.compact(last).await).await;
         picture.until_shows(&mut follow, "/f/new", "1").await;
+        assert!(!picture.entries.contains_key("/f/old"));
+    });
+}
+
+/// While a follower is cut off a key is deleted, by the first revision that it missed, and the store forgets what was
+/// before just that one. Older versions of etcd forget the deletion with it; the follower learns of it all the same.
+#[test]
+fn a_follower_misses_no_deletion_at_the_edge_of_a_compaction() {
+    run(async {
+        let cluster = Cluster::start(1).await;
+        let gate = Gate::to(&cluster).await;
+        let settings = EtcdSettings::new(vec![format!("http://{}", gate.place)]);
+        let mut follow = Store::etcd(settings).unwrap().follow("/f/").unwrap();
+        let straight = cluster.store();
+        put(&straight, "/f/old", "0").await;
+        let mut picture = Picture::default();
+        let last = put(&straight, "/f/k", "0").await;
+        picture.until_shows(&mut follow, "/f/k", "0").await;
+        gate.shut.send_replace(true);
+        let gone = done(&straight, Transaction::new().delete("/f/old")).await;
+        assert_eq!(gone, last.next());
+        cluster.etcdctl(&["compact", "--physical=true", &gone.0.to_string()]);
+        while !picture.cut_off {
+            picture.look(&mut follow).await;
+        }
+        gate.shut.send_replace(false);
+        put(&straight, "/f/k", "1").await;
+        picture.until_shows(&mut follow, "/f/k", "1").await;
         assert!(!picture.entries.contains_key("/f/old"));
     });
 }
@@ -271,6 +348,81 @@ fn a_follower_of_a_store_that_went_back_gets_a_new_list() {
         put(&store, "/f/new", "1").await;
         picture.until_shows(&mut follow, "/f/new", "1").await;
         assert_eq!(picture.entries.len(), 1);
+    });
+}
+
+/// A line to one etcd that is laid to another.
+struct Line {
+    endpoint: String,
+    to: Arc<Mutex<String>>,
+    task: tokio::task::JoinHandle<()>,
+}
+
+impl Line {
+    async fn to(endpoint: &str) -> Self {
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let place = listener.local_addr().unwrap();
+        let to = Arc::new(Mutex::new(endpoint.to_owned()));
+        let target = to.clone();
+        let task = tokio::spawn(async move {
+            loop {
+                let (mut here, _) = listener.accept().await.unwrap();
+                let target = target.lock().unwrap().trim_start_matches("http://").to_owned();
+                tokio::spawn(async move {
+                    if let Ok(mut there) = tokio::net::TcpStream::connect(target).await {
+                        drop(tokio::io::copy_bidirectional(&mut here, &mut there).await);
+                    }
+                });
+            }
+        });
+        let endpoint = format!("http://{place}");
+        Self { endpoint, to, task }
+    }
+}
+
+/// While a follower is cut off another etcd takes the place of the first, emptied and written to until it is further:
+/// its revisions tell nothing. The follower notices by the identity, and nothing that it knew before stays.
+#[test]
+fn a_follower_of_a_store_that_was_replaced_and_overtaken_gets_a_new_list() {
+    run(async {
+        let (mut first, second) = (Cluster::start(1).await, Cluster::start(1).await);
+        let line = Line::to(&first.settings().endpoints[0]).await;
+        let (old, new) = (first.store(), second.store());
+        put(&old, "/identity", "one").await;
+        put(&old, "/f/k", "1").await;
+        let mut settings = first.settings();
+        settings.endpoints = vec![line.endpoint.clone()];
+        let follower = Store::etcd(settings).unwrap();
+        let mut follow = follower
+            .follow_identified("/f/", "/identity", Duration::ZERO)
+            .unwrap();
+        let mut picture = Picture::default();
+        picture.until_shows(&mut follow, "/f/k", "1").await;
+        put(&new, "/identity", "two").await;
+        put(&new, "/f/new", "1").await;
+        while put(&new, "/other", "1").await <= picture.revision {}
+        put(&new, "/other", "2").await;
+        first.members[0].crash();
+        line.to
+            .lock()
+            .unwrap()
+            .clone_from(&second.settings().endpoints[0]);
+        let listing = loop {
+            match tokio::time::timeout(PATIENCE, follow.next())
+                .await
+                .unwrap()
+                .unwrap()
+            {
+                Followed::Another(listing) => break listing,
+                Followed::CutOff(_) | Followed::Back => {}
+                other => panic!("{other:?}"),
+            }
+        };
+        let keys: Vec<&str> = listing.entries.iter().map(|entry| &*entry.key).collect();
+        assert_eq!(keys, ["/f/new"]);
+        put(&new, "/f/newer", "1").await;
+        picture.until_shows(&mut follow, "/f/newer", "1").await;
+        line.task.abort();
     });
 }
 

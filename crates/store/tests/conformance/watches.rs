@@ -17,6 +17,7 @@ both_engines!(
     a_watch_that_waits_may_be_dropped,
     many_watches_see_the_same,
     large_changes_come_whole,
+    a_follower_of_a_store_that_was_just_opened_lists_once,
     a_follower_gets_the_whole_then_what_changes,
     a_slow_follower_ends_at_the_same_state,
 );
@@ -214,7 +215,7 @@ impl Picture {
 
     fn take(&mut self, told: Followed) {
         match told {
-            Followed::Listed(listing) => {
+            Followed::Listed(listing) | Followed::Another(listing) => {
                 let entries = listing.entries.into_iter().map(|entry| (entry.key, entry.value));
                 self.entries = entries.collect();
                 self.revision = listing.revision;
@@ -248,6 +249,16 @@ impl Picture {
             self.look(follow).await;
         }
     }
+}
+
+/// Nothing was written since the store was opened, so that nothing is kept of what was before the list.
+async fn a_follower_of_a_store_that_was_just_opened_lists_once(store: Store) {
+    let mut follow = store.follow("/f/").unwrap();
+    let mut picture = Picture::default();
+    picture.look(&mut follow).await;
+    put(&store, "/f/a", "1").await;
+    picture.until_shows(&mut follow, "/f/a", "1").await;
+    assert_eq!((picture.lists, picture.cuts), (1, 0));
 }
 
 async fn a_follower_gets_the_whole_then_what_changes(store: Store) {

@@ -6,14 +6,15 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use model::config::{Config, Name, Pool};
+use model::snapshot::Member;
 use model::state::{
-    BackendId, Found, Health, HealthState, Listed, Members, OverrideKey, PoolMembers, Report, Silence,
-    Source, SourceState, Timestamp,
+    BackendId, Found, Health, HealthState, Listed, Members, OverrideKey, PoolKey, PoolMembers, Report,
+    Silence, Source, SourceState, Timestamp,
 };
 
 use super::super::changes::Kind;
 use super::{Core, Effect};
-use crate::text::duration;
+use crate::text::{counted, duration};
 
 /// How long an order outlives a backend that was found and is not found any more: it may come back, and should it
 /// not, whoever gets its address next must not meet an order that was meant for it.
@@ -47,13 +48,17 @@ impl Core {
             changed.extend(self.take_report(now, report, effects));
         }
         if !changed.is_empty() {
-            self.forget_unknown_backends(now, &changed, effects);
+            for key in &changed {
+                self.forget_former_members(key);
+            }
+            let load_balancers = changed.into_iter().map(|(load_balancer, _)| load_balancer);
+            self.forget_unknown_backends(now, &load_balancers.collect(), effects);
             effects.push(Effect::Remember(self.observed.members.clone()));
         }
     }
 
-    /// Takes one; says whose members that changed.
-    fn take_report(&mut self, now: Timestamp, report: Report, effects: &mut Vec<Effect>) -> Option<Name> {
+    /// Takes one; says of which pool that changed members.
+    fn take_report(&mut self, now: Timestamp, report: Report, effects: &mut Vec<Effect>) -> Option<PoolKey> {
         let key = (report.load_balancer, report.pool);
         let source = report.source;
         // A report may cross a reload that removed the pool or its source.
@@ -66,11 +71,14 @@ impl Core {
         let old = old.unwrap_or_default();
         let mut left_out = report.left_out;
         let members = match report.members {
-            None => old.members.clone(),
+            None => {
+                left_out += self.circle.left_out(&key, source);
+                old.members.clone()
+            }
             Some(listed) => {
-                let (members, refused) = self.found(now, (&key, source), &listed, &old.members);
-                left_out += refused;
-                Arc::new(members)
+                self.take_loads(&key, source, &listed);
+                left_out += self.circle.remember((&key, source), &listed);
+                Arc::new(self.found(now, (&key, source), &listed, &old.members))
             }
         };
         let since = old.stale.as_ref().map_or(now, |(_, since)| *since);
@@ -86,41 +94,96 @@ impl Core {
             self.record(now, (kind, format!("{}/{}", key.0, key.1), message), effects);
         }
         let changed = new.members != old.members;
-        let load_balancer = key.0.clone();
         let mut pool = self.observed.members.remove(&key).unwrap_or_default();
         Arc::make_mut(&mut pool).sources.insert(source, new);
-        self.observed.members.insert(key, pool);
-        changed.then_some(load_balancer)
+        self.observed.members.insert(key.clone(), pool);
+        changed.then_some(key)
     }
 
-    /// The members as they are now, and how many cannot be: an address that we listen on ourselves would send
-    /// requests round in a circle.
+    /// Takes how busy members say that they are. That is shown, and changes nothing that is served.
+    fn take_loads(&mut self, key: &PoolKey, source: Source, listed: &BTreeMap<SocketAddr, Listed>) {
+        // Nobody but a member itself says so.
+        if source != Source::Registered {
+            return;
+        }
+        let told = listed
+            .iter()
+            .filter_map(|(address, one)| Some((*address, one.load?)));
+        let told: BTreeMap<SocketAddr, u8> = told.collect();
+        let loads = Arc::make_mut(&mut self.loads);
+        match told.is_empty() {
+            true => _ = loads.remove(key),
+            false => _ = loads.insert(key.clone(), Arc::new(told)),
+        }
+    }
+
+    /// The members as they are now; none whose address we listen on ourselves.
     fn found(
         &self,
         now: Timestamp,
         (pool, source): (&(Name, Name), Source),
         listed: &BTreeMap<SocketAddr, Listed>,
         old: &BTreeMap<SocketAddr, Found>,
-    ) -> (BTreeMap<SocketAddr, Found>, usize) {
-        let own = self.own_addresses();
-        let kept = listed.iter().filter(|(address, _)| !is_own(&own, **address));
+    ) -> BTreeMap<SocketAddr, Found> {
+        let served = self.snapshot.pool(&pool.0, &pool.1);
+        let served = served.into_iter().flat_map(|served| &served.members);
+        let served: BTreeMap<_, _> = served
+            .filter_map(|member| Some((member.id.address, member.found.as_ref()?)))
+            .collect();
+        // What the checks say is about the one that is served. It may have left in the same batch.
+        let is_up = |address: SocketAddr, found: &Found| {
+            self.is_up(pool, address) && !served.get(&address).is_some_and(|one| one.is_followed_by(found))
+        };
+        let kept = listed
+            .iter()
+            .filter(|(address, _)| !self.circle.closes(**address));
         let found = kept.map(|(address, listed)| {
-            let before = old.get(address);
+            // One of another life is another member, whatever is known of that address.
+            let before = old.get(address).filter(|before| before.life == listed.life);
             let draining = before.and_then(|before| before.draining).unwrap_or(now);
-            let found = Found {
+            let mut found = Found {
                 source,
                 weight: listed.weight,
                 zone: listed.zone.clone(),
                 draining: listed.draining.then_some(draining),
-                load: listed.load,
                 since: before.map_or(now, |before| before.since),
-                proven: before.is_some_and(|before| before.proven) || self.is_up(pool, *address),
+                proven: before.is_some_and(|before| before.proven),
+                life: listed.life,
             };
+            found.proven |= is_up(*address, &found);
             (*address, found)
         });
-        let found: BTreeMap<SocketAddr, Found> = found.collect();
-        let refused = listed.len() - found.len();
-        (found, refused)
+        found.collect()
+    }
+
+    /// What was found of members in whose place there are others now is not of these, and their checks begin anew. It is
+    /// who is served that counts, before all reports of a batch and after them: of one that left in the first and came
+    /// back as another in the second, no report says that it is another.
+    fn forget_former_members(&mut self, key: &PoolKey) {
+        let before = self.snapshot.pool(&key.0, &key.1);
+        let Some((before, pool)) = before.zip(pool(&self.config, key)) else {
+            return;
+        };
+        let after = self.observed.members.get(key);
+        let after = after
+            .map(|after| after.merged(&pool.membership))
+            .unwrap_or_default();
+        let is_former = |member: &&Member| {
+            let both = member.found.as_ref().zip(after.get(&member.id.address));
+            both.is_some_and(|(before, after)| before.is_followed_by(after))
+        };
+        for member in before.members.iter().filter(is_former) {
+            self.observed.health.remove(&member.id);
+            self.observed.ejections.remove(&member.id);
+        }
+    }
+
+    /// Whether this backend is one, in the membership of this number or in one that nobody counts.
+    pub(super) fn is_served(&self, id: &BackendId, life: u64) -> bool {
+        let served = self.snapshot.pool(&id.load_balancer, &id.pool);
+        let mut members = served.into_iter().flat_map(|served| &served.members);
+        let is_it = |now: u64| now == life || now == 0 || life == 0;
+        members.any(|member| member.id.address == id.address && is_it(member.life()))
     }
 
     fn is_up(&self, (load_balancer, pool): &(Name, Name), address: SocketAddr) -> bool {
@@ -196,13 +259,6 @@ impl Core {
         }
     }
 
-    fn own_addresses(&self) -> BTreeSet<SocketAddr> {
-        let open = self.open_listeners.iter().map(|(_, _, address)| *address);
-        let lbs = self.config.load_balancers.values();
-        let configured = lbs.flat_map(|lb| lb.listeners.iter().map(|listener| listener.address));
-        open.chain(configured).chain([self.config.admin.listen]).collect()
-    }
-
     /// Forgets the members of pools, and the words of sources, that the config of these load balancers does not ask
     /// for any more.
     pub(super) fn forget_unasked_members(&mut self, load_balancers: &BTreeSet<Name>) {
@@ -210,6 +266,10 @@ impl Core {
         let asked = |key: &(Name, Name), source: Source| {
             pool(config, key).is_some_and(|pool| pool.membership.asks(source))
         };
+        let is_told = |key: &PoolKey| asked(key, Source::Registered);
+        if !self.loads.keys().all(is_told) {
+            Arc::make_mut(&mut self.loads).retain(|key, _| is_told(key));
+        }
         for name in load_balancers {
             let unasked = |key: &(Name, Name), members: &Arc<PoolMembers>| {
                 !members.sources.keys().all(|source| asked(key, *source))
@@ -248,24 +308,21 @@ pub(super) fn may_come_back(
     now: Timestamp,
     key: &OverrideKey,
 ) -> bool {
-    let lb = config.load_balancers.get(&key.load_balancer);
-    if !lb.is_some_and(|lb| lb.pools.values().any(|pool| pool.membership.is_dynamic())) {
+    if !come_and_go(config, &key.load_balancer) {
         return false;
     }
     let since = *gone.entry(key.clone()).or_insert(now);
     now < since.plus(ORDER_GRACE)
 }
 
-fn pool<'c>(config: &'c Config, (lb, pool): &(Name, Name)) -> Option<&'c Pool> {
-    config.load_balancers.get(lb)?.pools.get(pool).map(Arc::as_ref)
+/// Whether members of a load balancer come and go by themselves.
+pub(super) fn come_and_go(config: &Config, load_balancer: &Name) -> bool {
+    let lb = config.load_balancers.get(load_balancer);
+    lb.is_some_and(|lb| lb.pools.values().any(|pool| pool.membership.is_dynamic()))
 }
 
-/// Whether this process listens there itself.
-fn is_own(own: &BTreeSet<SocketAddr>, address: SocketAddr) -> bool {
-    let any_interface = own
-        .iter()
-        .any(|own| own.ip().is_unspecified() && own.port() == address.port());
-    own.contains(&address) || (any_interface && address.ip().is_loopback())
+fn pool<'c>(config: &'c Config, (lb, pool): &(Name, Name)) -> Option<&'c Pool> {
+    config.load_balancers.get(lb)?.pools.get(pool).map(Arc::as_ref)
 }
 
 /// What changed at a source, for people.
@@ -276,12 +333,13 @@ fn words(source: Source, old: &SourceState, new: &SourceState) -> Vec<(Kind, Str
         (before, Some((why, _))) if before.as_ref().map(|(why, _)| why) != Some(why) => {
             let kept = match new.members.len() {
                 0 => "there are no members".to_owned(),
+                1 => "the one known member stays".to_owned(),
                 members => format!("{members} known members stay"),
             };
             told.push((Kind::MembersStale, format!("{name}: {why}; {kept}")));
         }
         (Some(_), None) => {
-            let message = format!("{name}: heard again, {} members", new.members.len());
+            let message = format!("{name}: heard again, {}", counted(new.members.len(), "member"));
             told.push((Kind::MembersFresh, message));
         }
         _ => {}
@@ -321,7 +379,11 @@ fn words(source: Source, old: &SourceState, new: &SourceState) -> Vec<(Kind, Str
         parts.push(format!("changed: {}", named(&changed)));
     }
     if !parts.is_empty() {
-        let message = format!("{name}: {} ({} members)", parts.join("; "), new.members.len());
+        let message = format!(
+            "{name}: {} ({})",
+            parts.join("; "),
+            counted(new.members.len(), "member")
+        );
         told.push((Kind::MembersChanged, message));
     }
     if new.left_out > 0 && new.left_out != old.left_out {

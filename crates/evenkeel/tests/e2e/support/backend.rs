@@ -42,8 +42,12 @@ pub(crate) struct Conversation {
 impl Backend {
     /// Runs `script` for each connection, which closes when the script returns.
     pub(crate) fn scripted(script: impl Fn(&mut Conversation) + Send + Sync + 'static) -> Self {
+        Self::scripted_at(free_address(), script)
+    }
+
+    fn scripted_at(address: SocketAddr, script: impl Fn(&mut Conversation) + Send + Sync + 'static) -> Self {
         let backend = Self {
-            address: free_address(),
+            address,
             shared: Arc::new(Shared {
                 script: Box::new(script),
                 open: Mutex::default(),
@@ -59,7 +63,14 @@ impl Backend {
 
     /// Answers each request with these bytes and keeps the connection.
     pub(crate) fn answering(answer: impl Fn(&Message) -> Vec<u8> + Send + Sync + 'static) -> Self {
-        Self::scripted(move |conversation| {
+        Self::answering_at(free_address(), answer)
+    }
+
+    fn answering_at(
+        address: SocketAddr,
+        answer: impl Fn(&Message) -> Vec<u8> + Send + Sync + 'static,
+    ) -> Self {
+        Self::scripted_at(address, move |conversation| {
             while let Some(request) = conversation.request() {
                 if !conversation.send(answer(&request)) {
                     break;
@@ -76,7 +87,12 @@ impl Backend {
 
     /// Answers 200 with its name, in the body and in `X-Backend`.
     pub(crate) fn named(name: &'static str) -> Self {
-        Self::answering(move |request| {
+        Self::named_at(free_address(), name)
+    }
+
+    /// The same at this address.
+    pub(crate) fn named_at(address: SocketAddr, name: &'static str) -> Self {
+        Self::answering_at(address, move |request| {
             let body = if request.method() == "HEAD" { "" } else { name };
             let length = name.len();
             format!("HTTP/1.1 200 OK\r\nX-Backend: {name}\r\nContent-Length: {length}\r\n\r\n{body}").into()

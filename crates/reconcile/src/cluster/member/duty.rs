@@ -101,8 +101,8 @@ impl Member {
         let given = match &assignment {
             None => Given::default(),
             Some((revision, Value::Assignment(assignment))) => Given::of(*revision, assignment),
-            // Not readable to this version, so it cannot be carried out.
-            Some(_) => return self.look_later(now),
+            // It cannot be read, so nothing of it is carried out. Who is there is given another.
+            Some(_) => Given::default(),
         };
         let conditions = vec![
             Condition::still(Key::Worker(self.name.clone()), own),
@@ -147,7 +147,10 @@ impl Member {
         let Duty::In(work) = &mut self.duty else {
             return;
         };
+        let gone = |own| self.view.seen(Prefix::Workers) > own && !self.view.workers.contains_key(&self.name);
         match self.view.assignments.get(&self.name) {
+            // Its own key has been taken away, by nobody who works as agreed: nobody knows of it any more.
+            _ if work.own.is_some_and(gone) => self.lose(now),
             Some(entry) if entry.revision > work.as_of => {
                 work.given = Given::of(entry.revision, &entry.value);
                 work.as_of = entry.revision;

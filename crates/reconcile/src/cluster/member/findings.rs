@@ -7,7 +7,7 @@
 //! what stands there and writes again if that differs, as long as the backend is its own: then nobody else can have
 //! looked at it in between. Of one backend only the last verdict counts. What is equal to what stands there already
 //! is not written again, unless a write without an answer may still be on its way: only another write keeps that
-//! from landing.
+//! from landing. What stands about another membership of the backend is not equal, whatever it says.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -15,10 +15,11 @@ use model::state::BackendId;
 
 use super::super::Slot;
 use super::super::records::{Condition, Key, Revision, Transaction, Value, VerdictRecord, Write};
+use super::super::roster::Wanted;
 use super::duty::Duty;
 use super::{Answer, Call, CallId, Finding, Member, Purpose, RETRY_MS, WRITES_AT_ONCE};
 
-/// One entry per backend that this worker checks and has found something of.
+/// One entry per backend that this worker checks and has found something of, until nobody wants it any more.
 #[derive(Debug, Default)]
 pub(super) struct Findings {
     entries: BTreeMap<BackendId, Pending>,
@@ -39,6 +40,13 @@ struct Pending {
     /// A write without an answer may still land.
     doubted: bool,
     asking: Option<CallId>,
+}
+
+impl Pending {
+    /// Whether something is on its way, or may be.
+    fn is_busy(&self) -> bool {
+        self.wanted.is_some() || self.asking.is_some() || self.doubted
+    }
 }
 
 impl Findings {
@@ -62,6 +70,17 @@ impl Findings {
             .count();
     }
 
+    /// Forgets those that nobody wants any more, once nothing is on its way: whoever comes back is read again before it
+    /// is written.
+    pub(super) fn keep_wanted(&mut self, wanted: &Wanted) {
+        self.entries
+            .retain(|backend, pending| pending.is_busy() || wanted.contains_key(backend));
+    }
+
+    pub(super) fn len(&self) -> usize {
+        self.entries.len()
+    }
+
     fn take(&mut self, finding: Finding) {
         let backend = finding.backend.clone();
         let pending = self.entries.entry(backend.clone()).or_default();
@@ -83,7 +102,7 @@ impl Findings {
         pending.stored = Some(there.as_ref().map(|(revision, _)| *revision));
         if let Some((_, Value::Verdict(there))) = there
             && let Some(wanted) = &pending.wanted
-            && (wanted.health, &wanted.reason) == (there.health, &there.reason)
+            && (wanted.health, &wanted.reason, wanted.life) == (there.health, &there.reason, there.life)
             && !pending.doubted
         {
             pending.wanted = None;
@@ -178,6 +197,27 @@ impl Member {
         }
     }
 
+    /// Deletes a verdict under the conditions of one that is written; of a slot that runs elsewhere it does not. It is
+    /// tried once: who asks for it asks again.
+    pub(super) fn take_back(&mut self, backend: &BackendId, revision: Revision, now: u64) {
+        let slot = Slot::of(backend.address, self.settings.slots);
+        let Duty::In(work) = &self.duty else {
+            return;
+        };
+        let Some(own) = work.own.filter(|_| self.may_check(slot, now)) else {
+            return;
+        };
+        let key = Key::Verdict(backend.clone());
+        let conditions = vec![
+            Condition::Unchanged(Key::Assignment(self.name.clone()), work.given.revision),
+            Condition::Unchanged(Key::Worker(self.name.clone()), own),
+            Condition::Unchanged(key.clone(), revision),
+        ];
+        let writes = vec![Write::Delete(key)];
+        let call = Call::Commit(Transaction { conditions, writes });
+        self.call(Purpose::TakeBack, call, now);
+    }
+
     fn verdict(&self, key: Key, finding: Finding, epoch: Revision) -> Write {
         let value = VerdictRecord {
             health: finding.health,
@@ -185,6 +225,7 @@ impl Member {
             at: finding.at,
             by: self.name.clone(),
             epoch,
+            life: finding.life,
         };
         Write::Put {
             key,

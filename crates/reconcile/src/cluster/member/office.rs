@@ -132,7 +132,12 @@ impl Member {
         }
         match self.office.state {
             State::Following if self.view.leader.is_none() && self.view.is_whole() => {
-                self.campaign(now);
+                match self.view.unread.get(&Key::Leader).copied() {
+                    None => self.campaign(now),
+                    // Of somebody who leads and is of another version: it goes with the lease.
+                    Some(there) if there.leased => {}
+                    Some(there) => self.clear(there.revision, now),
+                }
             }
             State::Leading { epoch } => self.decide(epoch, now),
             _ => {}
@@ -161,6 +166,23 @@ impl Member {
         self.call(Purpose::Campaign, Call::Commit(transaction), now);
     }
 
+    /// Deletes what cannot be read under the leader's key and holds nobody's lease: nobody leads by it. It is not
+    /// written over, because the revision that *made* the key is the epoch.
+    fn clear(&mut self, revision: Revision, now: u64) {
+        self.office.state = State::Campaigning;
+        let transaction = Transaction {
+            conditions: vec![Condition::Unchanged(Key::Leader, revision)],
+            writes: vec![Write::Delete(Key::Leader)],
+        };
+        self.call(Purpose::Clear, Call::Commit(transaction), now);
+    }
+
+    /// Whatever came of that, the view will tell.
+    pub(super) fn cleared(&mut self, now: u64) {
+        self.office.state = State::Following;
+        self.office.wait(now);
+    }
+
     pub(super) fn campaigned(&mut self, answer: &Answer, now: u64) {
         match *answer {
             Answer::Committed(epoch) => self.office.take(epoch, now),
@@ -173,7 +195,8 @@ impl Member {
     }
 
     fn decide(&mut self, epoch: Revision, now: u64) {
-        let known = self.view.round.as_ref().map_or(0, |round| round.revision);
+        // Not by what the view has of the round: somebody may have deleted that.
+        let known = self.view.seen(Prefix::Assignments);
         if known < self.office.last_round || !self.view.is_whole() {
             return;
         }

@@ -68,7 +68,7 @@ impl World {
         if !self.store.has_leases_of(&transaction) {
             return Ok(Answer::Failed);
         }
-        let Mind::Orchestrator(member) = &self.processes[who].mind else {
+        let Mind::Orchestrator(orchestrator) = &self.processes[who].mind else {
             return Ok(Answer::Failed);
         };
         if !self.store.holds(&transaction) {
@@ -77,7 +77,7 @@ impl World {
             return Ok(Answer::Conflict);
         }
         // A call of a former life lands: its sender is told by what it wrote.
-        let by = author(&transaction).unwrap_or_else(|| member.name().clone());
+        let by = author(&transaction).unwrap_or_else(|| orchestrator.member.name().clone());
         self.shadow.before(&self.store, &transaction, &by)?;
         self.note(|_| format!("committed from {who}: {transaction:?}"));
         let batch = self.store.commit(transaction);
@@ -132,10 +132,8 @@ impl World {
             }
             let part = Rc::new(part);
             for who in 0..self.processes.len() {
-                if watch >= self.processes[who].watches.len() {
-                    continue;
-                }
-                if prefix.is_none() && self.random.chance(300) {
+                let server = matches!(self.processes[who].mind, Mind::Server(_));
+                if prefix.is_none() && server && self.random.chance(300) {
                     let overtakes = self.now + self.random.within(0, 3000);
                     self.later(overtakes, who, Thing::Hint(revision, part.clone()));
                 }
@@ -163,7 +161,7 @@ impl World {
         }
         if lost {
             at.connected = false;
-            return self.tell(who, Event::CutOff);
+            return self.broken(who, watch);
         }
         match WATCHES[watch] {
             Some(prefix) => {
@@ -178,11 +176,23 @@ impl World {
                 )
             }
             None => {
-                if let Mind::Server(server) = &mut self.processes[who].mind {
-                    server.verdicts(revision, batch);
-                }
-                Ok(())
+                let findings = match &mut self.processes[who].mind {
+                    Mind::Server(server) => {
+                        server.verdicts(revision, batch);
+                        Vec::new()
+                    }
+                    Mind::Orchestrator(orchestrator) => orchestrator.verdicts(revision, batch),
+                };
+                self.heard(who, findings)
             }
+        }
+    }
+
+    /// A watch is. That of the verdicts is not one of an orchestrator's mind.
+    fn broken(&mut self, who: usize, watch: usize) -> Held {
+        match (&self.processes[who].mind, WATCHES[watch]) {
+            (Mind::Orchestrator(_), None) => Ok(()),
+            _ => self.tell(who, Event::CutOff),
         }
     }
 
@@ -217,7 +227,13 @@ impl World {
         self.later(
             at,
             who,
-            Thing::Listed(watch, connection, self.store.revision, entries),
+            Thing::Listed(
+                watch,
+                connection,
+                self.store.emptied,
+                self.store.revision,
+                entries,
+            ),
         );
     }
 
@@ -235,20 +251,32 @@ impl World {
             return Ok(());
         }
         at.connected = true;
-        let whole = self.processes[who].watches.iter().all(|watch| watch.connected);
+        let process = &self.processes[who];
+        let of_the_mind = match process.mind {
+            Mind::Server(_) => WATCHES.len(),
+            Mind::Orchestrator(_) => Prefix::ALL.len(),
+        };
+        let whole = process.watches[..of_the_mind].iter().all(|watch| watch.connected);
         match WATCHES[watch] {
             Some(prefix) => self.tell(
                 who,
                 Event::Listed(Listing {
                     prefix,
+                    another: false,
                     revision,
                     entries,
                 }),
             )?,
             None => {
-                if let Mind::Server(server) = &mut self.processes[who].mind {
-                    server.all_verdicts(entries);
-                }
+                let wanted = self.wanted(&self.processes[who].members);
+                let findings = match &mut self.processes[who].mind {
+                    Mind::Server(server) => {
+                        server.all_verdicts(entries);
+                        Vec::new()
+                    }
+                    Mind::Orchestrator(orchestrator) => orchestrator.all_verdicts(revision, entries, &wanted),
+                };
+                self.heard(who, findings)?;
             }
         }
         self.tell(who, if whole { Event::Hearing } else { Event::Tick })

@@ -1,5 +1,7 @@
 //! What processes do: decide, carry out, check.
 
+use evenkeel_reconcile::cluster::member::Finding;
+
 use super::*;
 
 impl World {
@@ -13,16 +15,14 @@ impl World {
         let connected = self.processes[who].watches.iter().all(|watch| watch.connected);
         let process = &mut self.processes[who];
         let (actions, wake_at) = match &mut process.mind {
-            Mind::Orchestrator(member) => {
-                let actions = member.handle(event, local);
-                (actions, member.wake_at())
+            Mind::Orchestrator(orchestrator) => {
+                let actions = orchestrator.member.handle(event, local);
+                (actions, orchestrator.member.wake_at())
             }
             Mind::Server(server) => {
-                let truth = |n: usize| self.truth[n].0;
-                (
-                    Vec::new(),
-                    server.handle(event, connected, local, &self.backends, truth),
-                )
+                let backends = self.backends.iter().zip(&process.members);
+                let backends = backends.zip(self.truth.iter().map(|(up, _)| *up));
+                (Vec::new(), server.handle(event, connected, local, backends))
             }
         };
         // Real time at which its clock will show that.
@@ -75,21 +75,64 @@ impl World {
         for slot in slots.difference(&before) {
             self.exclusive(who, *slot)?;
         }
+        if let Mind::Orchestrator(orchestrator) = &mut self.processes[who].mind {
+            orchestrator.run(&slots);
+        }
+        self.follow(who);
+        Ok(())
+    }
+
+    /// A process learns that a backend is back as another one, or nothing while it hears nothing.
+    pub(super) fn learn(&mut self, who: usize, backend: usize, life: u64) -> Held {
+        if self.processes[who].cut || self.processes[who].deaf {
+            self.later(self.now + RELIST_MS, who, Thing::Member(backend, life));
+            return Ok(());
+        }
+        let known = &mut self.processes[who].members[backend];
+        *known = life.max(*known);
+        let wanted = self.wanted(&self.processes[who].members);
+        if let Mind::Orchestrator(orchestrator) = &mut self.processes[who].mind {
+            orchestrator.want(wanted.clone());
+        }
+        self.follow(who);
+        self.tell(who, Event::Wanted(wanted))
+    }
+
+    /// Something was heard of the verdicts, and this is to be written for it.
+    pub(super) fn heard(&mut self, who: usize, findings: Vec<Finding>) -> Held {
+        self.follow(who);
+        findings
+            .into_iter()
+            .try_for_each(|finding| self.tell(who, Event::Found(finding)))
+    }
+
+    /// The checks of an orchestrator are those that its roster names.
+    fn follow(&mut self, who: usize) {
+        let Mind::Orchestrator(orchestrator) = &self.processes[who].mind else {
+            return;
+        };
+        let targets = orchestrator.targets();
         for backend in 0..self.backends.len() {
-            let slot = Slot::of(self.backends[backend].address, self.settings.slots);
+            let target = targets
+                .iter()
+                .find(|target| target.backend == self.backends[backend]);
             let check = &mut self.processes[who].checks[backend];
-            match (before.contains(&slot), slots.contains(&slot)) {
-                (false, true) => {
-                    *check = (check.0 + 1, None);
-                    let run = check.0;
-                    let at = self.now + self.random.within(0, INTERVAL_MS);
-                    self.later(at, who, Thing::Check(backend, run));
-                }
-                (true, false) => check.0 += 1,
-                _ => {}
+            let life = target.map(|target| target.life);
+            if check.life == life {
+                continue;
+            }
+            let standing = target.and_then(|target| target.standing.as_ref());
+            *check = Check {
+                run: check.run + 1,
+                life,
+                reported: standing.map(|standing| standing.health == Health::Up),
+            };
+            if life.is_some() {
+                let run = check.run;
+                let at = self.now + self.random.within(0, INTERVAL_MS);
+                self.later(at, who, Thing::Check(backend, run));
             }
         }
-        Ok(())
     }
 
     /// Nobody else has this slot in hand, with a clock that lets it.
@@ -105,7 +148,8 @@ impl World {
     pub(super) fn in_hand(&self, who: usize, slot: Slot) -> bool {
         let process = &self.processes[who];
         match &process.mind {
-            Mind::Orchestrator(member) => {
+            Mind::Orchestrator(orchestrator) => {
+                let member = &orchestrator.member;
                 process.alive && process.run.contains(&slot) && member.may_check(slot, self.local(who))
             }
             Mind::Server(_) => false,
@@ -113,16 +157,11 @@ impl World {
     }
 
     pub(super) fn check(&mut self, who: usize, backend: usize, run: u32) -> Held {
-        if self.processes[who].checks[backend].0 != run {
+        if self.processes[who].checks[backend].run != run {
             return Ok(());
         }
         let slot = Slot::of(self.backends[backend].address, self.settings.slots);
         if self.in_hand(who, slot) {
-            if self.processes[who].checks[backend].1.is_none() && self.random.chance(500) {
-                // Goes on from what stands there; else the first result is a verdict.
-                self.processes[who].checks[backend].1 =
-                    self.stored(backend).map(|health| health == Health::Up);
-            }
             if self.rough && self.random.chance(3) {
                 // Stopped between the decision and the packet: a stray check, which counts for nothing.
                 let pause = self.random.within(100, 9000);
@@ -139,17 +178,24 @@ impl World {
     }
 
     pub(super) fn checked(&mut self, who: usize, backend: usize, run: u32, up: bool, began: u64) -> Held {
-        let check = &mut self.processes[who].checks[backend];
-        if check.0 != run || check.1 == Some(up) {
+        let process = &mut self.processes[who];
+        let check = &mut process.checks[backend];
+        if check.run != run || check.reported == Some(up) {
             return Ok(());
         }
-        check.1 = Some(up);
-        let finding = Finding {
+        check.reported = Some(up);
+        let (Some(life), Mind::Orchestrator(orchestrator)) = (check.life, &mut process.mind) else {
+            return Ok(());
+        };
+        let verdict = Verdict {
             backend: self.backends[backend].clone(),
             health: if up { Health::Up } else { Health::Down },
             reason: String::new(),
-            at: Timestamp(began),
+            life,
         };
-        self.tell(who, Event::Found(finding))
+        match orchestrator.found(verdict, began) {
+            Some(finding) => self.tell(who, Event::Found(finding)),
+            None => Ok(()),
+        }
     }
 }
