@@ -32,6 +32,11 @@ pub(crate) const FOR_TESTS: &[Tool] = &[
         purpose: "a client that was not written here",
     },
     Tool {
+        program: "h2load",
+        package: "nghttp2-client",
+        purpose: "many streams of HTTP/2 at once",
+    },
+    Tool {
         program: "openssl",
         package: "openssl",
         purpose: "a TLS client that was not written here, and OCSP responses",

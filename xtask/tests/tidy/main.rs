@@ -10,3 +10,4 @@ mod reasons;
 mod sizes;
 mod source;
 mod style;
+mod tools;
