@@ -183,6 +183,7 @@ fn without_memory_bodies_go_to_disk_at_once() {
     for size in [1, 10_000, 32 * 1024] {
         assert_eq!(upload(&evenkeel, size).status(), 200);
         assert!(one.last().body == pattern(size), "{size}");
+        wait_for_bytes(&evenkeel, "disk", 0);
     }
     let large = begin(&evenkeel, (30_000, 25_000));
     wait_for_bytes(&evenkeel, "disk", 25_000);

@@ -176,6 +176,9 @@ fn status() {
         evenkeel.backend(one.address)["health"] == "up"
     });
     assert_eq!(evenkeel.client().get("/").status(), 200);
+    wait_until("the request is counted", || {
+        evenkeel.backend(one.address)["requests"] == 1
+    });
     let table = evenkeel.cli_ok(&["status"]);
     for needed in [
         "config revision 1",

@@ -45,9 +45,9 @@ fn curl_decodes_each_coding_to_the_same_bytes() {
             );
         }
     }
+    evenkeel.wait_for_metric("evenkeel_compressed_responses_total", &[], 6.0);
     let before = evenkeel.metric("evenkeel_compression_input_bytes_total", &[]);
     let after = evenkeel.metric("evenkeel_compression_output_bytes_total", &[]);
-    evenkeel.wait_for_metric("evenkeel_compressed_responses_total", &[], 6.0);
     assert!(
         before == 6.0 * text.len() as f64 && after < before / 4.0,
         "{before} {after}"
