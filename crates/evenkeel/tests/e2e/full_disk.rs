@@ -132,19 +132,20 @@ fn a_full_disk_refuses_changes_and_nothing_else() {
     wait_until("it is served", || !Client::refused(listen));
     let loads = [Load::start(listen, 2), Load::start(listen, 2)];
     small.fill(&evenkeel, &place);
-    let rounds = (0..100).map(|round| apply(text(&one, 200, round)));
-    let mut refused = rounds.skip_while(|output| output.status.success());
-    let refused = refused.next().expect("the disk gets full");
+    let mut rounds = (0..100).map(|round| apply(text(&one, 200, round))).enumerate();
+    let refused = rounds.find(|(_, output)| !output.status.success());
+    let (taken, refused) = refused.expect("the disk gets full");
     let told = String::from_utf8(refused.stderr).unwrap();
     println!("{told}");
     let data = place.data().display().to_string();
     for words in ["no room left", data.as_str(), "free space on this disk"] {
         assert!(told.contains(words), "{words:?} is not in: {told}");
     }
-    let before = evenkeel.status()["store"]["served"].clone();
+    let served = || evenkeel.status()["store"]["served"].clone();
+    wait_until("what was taken is served", || served() == taken + 1);
     let again = apply(text(&two, 200, 777));
     assert_eq!(again.status.code(), Some(1), "{again:?}");
-    assert_eq!(evenkeel.status()["store"]["served"], before);
+    assert_eq!(served(), taken + 1);
     for load in &loads {
         load.wait_for_more(50);
     }

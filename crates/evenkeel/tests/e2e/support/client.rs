@@ -17,9 +17,12 @@ pub(crate) struct Client {
 
 impl Client {
     pub(crate) fn connect(address: SocketAddr) -> Self {
-        let stream = TcpStream::connect_timeout(&address, DEADLINE)
-            .unwrap_or_else(|e| panic!("cannot connect to {address}: {e}"));
-        Self::on(stream)
+        Self::try_connect(address).unwrap_or_else(|e| panic!("cannot connect to {address}: {e}"))
+    }
+
+    /// The same where nobody may be there any more.
+    pub(crate) fn try_connect(address: SocketAddr) -> io::Result<Self> {
+        TcpStream::connect_timeout(&address, DEADLINE).map(Self::on)
     }
 
     /// A connection that reads at most about this much ahead of its user.
