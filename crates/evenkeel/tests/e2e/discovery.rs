@@ -130,8 +130,10 @@ fn a_new_member_waits_for_its_first_success() {
     let place = place(check, &format!("{}\n", one.address));
     let evenkeel = place.start();
     wait_until("it was checked a few times", || one.count() > 5);
+    wait_until("its checks fail", || {
+        evenkeel.backend(one.address)["health"] == "down"
+    });
     assert_eq!(evenkeel.backend(one.address)["eligibility"], "awaits_check");
-    assert_eq!(evenkeel.backend(one.address)["health"], "down");
     assert_eq!(evenkeel.client().get("/").status(), 503);
     gate.store(true, Ordering::Relaxed);
     evenkeel.wait_for_state(one.address, "eligible");

@@ -18,10 +18,10 @@ fn named(dns: &Knot, keys: &str, more: &str) -> String {
 
 const FAST: &str = "slow_start = 0\nhealth = { interval = \"200ms\", fast_interval = \"100ms\" }\n";
 
-/// Looks are a second apart, and fail soon.
+/// Looks are a second apart, and fail soon where nobody listens; who is slow is waited for.
 fn quick(dns: &Knot) -> String {
     format!(
-        "resolvers = \"127.0.0.1:{}\"\nmin_ttl = \"1s\"\ntimeout = \"200ms\"\n",
+        "resolvers = \"127.0.0.1:{}\"\nmin_ttl = \"1s\"\ntimeout = \"5s\"\n",
         dns.port
     )
 }
