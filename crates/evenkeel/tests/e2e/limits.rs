@@ -91,7 +91,9 @@ fn expect_bound_of_two(evenkeel: &Evenkeel, address: std::net::SocketAddr) {
     assert_eq!((first.get("/").status(), second.get("/").status()), (200, 200));
     let mut third = Client::connect(address);
     assert!(matches!(third.end(), Broken::Closed | Broken::Reset));
-    assert!(evenkeel.metric("evenkeel_listener_refused_total", &[]) >= 1.0);
+    wait_until("it is counted", || {
+        evenkeel.metric("evenkeel_listener_refused_total", &[]) >= 1.0
+    });
     wait_until("the log says so", || evenkeel.log().contains("connection_limit"));
     assert_eq!(
         first.get("/").status(),

@@ -182,8 +182,10 @@ fn a_removed_listener_finishes_what_runs() {
     assert!(running.is_ended());
     assert!(idle.is_ended(), "an idle connection of a removed listener ends");
     assert_eq!(bystander.get("/").status(), 200);
-    let events = evenkeel.events("listener_closed");
-    assert!(events.iter().any(|e| e.contains("http-2")), "{events:?}");
+    wait_until("it is told", || {
+        let events = evenkeel.events("listener_closed");
+        events.iter().any(|e| e.contains("http-2"))
+    });
 }
 
 /// A running request keeps the backend it was given, also when that leaves the config.
@@ -251,7 +253,7 @@ fn a_bad_file_is_refused_and_changes_nothing() {
         1.0
     );
     assert_eq!(metrics.sum("evenkeel_config_revision", &[]), 1.0);
-    assert!(evenkeel.log().contains("fastest"), "the log has every error");
+    wait_until("the log has every error", || evenkeel.log().contains("fastest"));
     let output = evenkeel.cli(&["reload"]);
     assert_eq!(output.status.code(), Some(1));
     let said = String::from_utf8_lossy(&output.stderr).into_owned();

@@ -86,8 +86,8 @@ fn a_wrong_certificate_is_502_with_the_reason_in_log_metric_and_check() {
             (502, "backend_tls_failed"),
             "{reason}"
         );
-        let failures = evenkeel.metric("evenkeel_backend_tls_failures_total", &[("reason", reason)]);
-        assert_eq!(failures, 1.0, "{}", evenkeel.metrics().text());
+        let failures = [("reason", reason)];
+        evenkeel.wait_for_metric("evenkeel_backend_tls_failures_total", &failures, 1.0);
         wait_until("the log tells", || evenkeel.log().contains(reason));
         wait_until("the check fails", || {
             let why = evenkeel.backend(backend.address)["health_reason"].clone();
@@ -105,7 +105,7 @@ fn insecure_works_and_is_warned_of_everywhere() {
     let backend = nginx(&authority, "web", "");
     let evenkeel = Evenkeel::start(&config(&backend, "{ insecure = true }", "health = false\n"));
     assert_eq!(evenkeel.client().get("/").status(), 200);
-    assert!(evenkeel.log().contains("not verified"), "{}", evenkeel.log());
+    wait_until("the log tells", || evenkeel.log().contains("not verified"));
     let status = evenkeel.cli_ok(&["status"]);
     assert!(
         status.contains("WARNING: its backends' certificates are not verified"),

@@ -169,8 +169,11 @@ fn why_tells_the_tls_of_a_request() {
     let evenkeel = Evenkeel::start(&dead);
     let mut client = TlsClient::connect(authority.client_named("alice"), evenkeel.address(), "shop.test");
     assert_eq!(client.ask("shop.test", "/lost").unwrap(), 502);
-    let listed: Value = serde_json::from_slice(&evenkeel.get("/api/v1/requests").body).unwrap();
-    let record = &listed["requests"][0];
+    // It may be remembered after its response.
+    let record = wait_for("it is known", || {
+        let listed: Value = serde_json::from_slice(&evenkeel.get("/api/v1/requests").body).unwrap();
+        listed["requests"].get(0).cloned()
+    });
     let tls = &record["tls"];
     assert_eq!(
         (&tls["version"], &tls["group"], &tls["resumed"], &tls["sni"]),

@@ -105,12 +105,11 @@ fn a_certificate_near_its_end_is_warned_of() {
         events[0].contains("soon.pem") && events[0].ends_with("it expires in 5 days"),
         "{events:?}"
     );
-    let log = evenkeel.log();
-    assert!(
+    wait_until("the log warns", || {
+        let log = evenkeel.log();
         log.lines()
-            .any(|line| line.contains("WARN") && line.contains("it expires in 5 days")),
-        "{log}"
-    );
+            .any(|line| line.contains("WARN") && line.contains("it expires in 5 days"))
+    });
     let end = |name: &str| {
         let file = authority.file(name);
         evenkeel.metric(

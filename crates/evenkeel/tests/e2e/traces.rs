@@ -242,10 +242,9 @@ fn a_collector_over_tls_must_be_one_that_is_trusted() {
         evenkeel.metric("evenkeel_trace_spans_dropped_total", &[]) == 2.0
     });
     assert_eq!(exported(&evenkeel), 0.0);
-    let log = evenkeel.log();
-    assert!(
-        log.contains("traces: cannot send to https://") && log.contains("UnknownIssuer"),
-        "{log}"
-    );
+    wait_until("the log tells", || {
+        let log = evenkeel.log();
+        log.contains("traces: cannot send to https://") && log.contains("UnknownIssuer")
+    });
     drop(collector);
 }
