@@ -130,7 +130,7 @@ fn a_backend_that_talks_first_is_not_believed() {
         conversation.send("HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nearly");
         conversation.hold();
     });
-    let more = format!("{QUIET}timeouts = {{ first_byte = \"300ms\" }}\n");
+    let more = format!("{QUIET}timeouts = {{ first_byte = \"5s\" }}\n");
     let evenkeel = Evenkeel::start(&shop(&[&one], &more));
     let mut client = evenkeel.client();
     // A first answer that was there before its question cannot be told from a quick one; but it is one answer to

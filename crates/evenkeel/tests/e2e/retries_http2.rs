@@ -64,7 +64,7 @@ fn an_attempt_has_its_own_time() {
         }
     });
     let good = ok();
-    let evenkeel = evenkeel([&bad, &good], "on = [\"timeout\"], per_try_timeout = \"100ms\"");
+    let evenkeel = evenkeel([&bad, &good], "on = [\"timeout\"], per_try_timeout = \"3s\"");
     let answer = until_it_meets(&evenkeel, &bad, GET);
     assert_eq!((answer.status(), answer.text()), (200, "ok"));
     assert_eq!(retries(&evenkeel, "timeout"), 1.0);

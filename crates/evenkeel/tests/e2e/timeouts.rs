@@ -171,7 +171,7 @@ fn first_byte() {
     assert_eq!((answer.status(), answer.reason()), (504, "first_byte_timeout"));
     assert!(!answer.closes(), "the client may ask on");
     wait_until("the backend's connection ends", || mute.open_connections() == 0);
-    let beside = with_timeouts(&[&mute, &good], "first_byte = \"150ms\"");
+    let beside = with_timeouts(&[&mute, &good], "first_byte = \"4s\"");
     let mut client = beside.client();
     let statuses = [client.get("/").status(), client.get("/").status()];
     assert!(statuses.contains(&504) && statuses.contains(&200), "{statuses:?}");
@@ -242,7 +242,7 @@ fn stream_idle_does_not_run_while_the_request_is_still_coming() {
     });
     let evenkeel = Evenkeel::start(&shop_with_listener(
         &[&one],
-        "timeouts = { request_body_idle = \"800ms\" }",
+        "timeouts = { request_body_idle = \"4s\" }",
         &format!("{QUIET}timeouts = {{ stream_idle = \"100ms\" }}\n"),
     ));
     let mut client = evenkeel.client();
@@ -265,7 +265,7 @@ fn total() {
         conversation.send("HTTP/1.1 200 OK\r\nContent-Length: 1000000\r\n\r\n");
         wait_until("the proxy gives up", || !conversation.send("x"));
     });
-    let evenkeel = with_timeouts(&[&dribbling], "total = \"500ms\", stream_idle = \"300ms\"");
+    let evenkeel = with_timeouts(&[&dribbling], "total = \"6s\", stream_idle = \"4s\"");
     let end = evenkeel
         .client()
         .send("GET / HTTP/1.1\r\nHost: a\r\n\r\n")
