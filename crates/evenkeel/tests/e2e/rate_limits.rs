@@ -100,7 +100,7 @@ fn whoever_waits_passes() {
     let backend = Backend::named("one");
     let evenkeel = Evenkeel::start(&limited(
         &backend,
-        "{ requests = 2, per = \"1s\", burst = 1 }",
+        "{ requests = 1, per = \"6s\", burst = 1 }",
         "",
         "",
     ));

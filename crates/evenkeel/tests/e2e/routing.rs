@@ -276,7 +276,7 @@ fn blue_green_in_one_command() {
         assert!(!refused.status.success(), "{args:?}");
         assert!(said.contains(why.split(';').next().unwrap()), "{said}");
     }
-    evenkeel.cli_ok(&["route", "weight", "shop", "all", "blue=1", "--for", "500ms"]);
+    evenkeel.cli_ok(&["route", "weight", "shop", "all", "blue=1", "--for", "6s"]);
     assert!(only(&evenkeel, "blue"));
     wait_until("it lapses", || {
         evenkeel.status()["load_balancers"][0]["splits"][0]["order"] == serde_json::Value::Null

@@ -256,7 +256,7 @@ fn a_secret_is_changed_without_moving_a_session() {
 #[test]
 fn a_drained_backend_keeps_its_sessions_up_to_the_deadline() {
     let (one, two) = (Backend::named("one"), Backend::named("two"));
-    let sticky = "sticky = { cookie = \"evk\", drain_timeout = \"3s\" }\n";
+    let sticky = "sticky = { cookie = \"evk\", drain_timeout = \"6s\" }\n";
     let evenkeel = Evenkeel::start(&config(&[&one, &two], sticky));
     let mut client = evenkeel.client();
     let (cookie, home) = begin(&mut client);
