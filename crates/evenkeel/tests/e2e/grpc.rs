@@ -18,7 +18,7 @@ class H(grpc.GenericRpcHandler):
         if m=='/t.T/Bidi': return grpc.stream_stream_rpc_method_handler(self.bidi, ident, ident)
     def unary(self, r, c):
         if r==b'fail': c.abort(grpc.StatusCode.NOT_FOUND, 'nöt here')
-        if r==b'slow': time.sleep(3)
+        if r==b'slow': time.sleep(60)
         c.set_trailing_metadata((('x-t','1'),))
         return r
     def server(self, r, c):

@@ -139,7 +139,7 @@ fn section_10_5_a_connection_holds_no_more_than_its_memory() {
     assert_eq!((refused.stream, refused.code()), (odd(5), REFUSED_STREAM));
     wait_until("the others are at the backend", || backend.count() == 5);
     let counted = || evenkeel.metric("evenkeel_http2_refused_total", &[("limit", "memory")]);
-    assert_eq!(counted(), 1.0);
+    wait_until("it is counted", || counted() == 1.0);
     // What one leaves is room for another.
     assert!(client.send(RST_STREAM, 0, 1, &CANCEL.to_be_bytes()));
     evenkeel.wait_for_failures("client_gone", 1);
@@ -231,10 +231,13 @@ fn section_5_4_2_answered_streams_may_not_be_cancelled_too_fast() {
     for i in 0..101 {
         assert!(client.send(HEADERS, END_STREAM | END_HEADERS, odd(i), GET));
         client.wait_for(HEADERS).expect("a response");
-        assert_eq!(abuse("max_resets"), 0.0);
+        if i == 100 {
+            assert_eq!(abuse("max_resets"), 0.0);
+        }
         assert!(client.send(RST_STREAM, 0, odd(i), &CANCEL.to_be_bytes()));
     }
     let goaway = client.wait_for(GOAWAY).expect("that was one too many");
     assert_eq!(goaway.code(), ENHANCE_YOUR_CALM);
-    assert_eq!((abuse("max_resets"), abuse("max_cancelled")), (1.0, 0.0));
+    wait_until("it is counted", || abuse("max_resets") == 1.0);
+    assert_eq!(abuse("max_cancelled"), 0.0);
 }
