@@ -64,6 +64,13 @@ fn the_scrape_is_what_the_reference_says() {
     assert_eq!(Client::connect(evenkeel.admin).ask(&heartbeat).status(), 204);
     assert_eq!(Client::connect(shop).ask("GET / HTTP/1.1\r\n\r\n").status(), 400);
     assert_eq!(evenkeel.cli(&["reload"]).status.code(), Some(0));
+    evenkeel.wait_for_metric("evenkeel_requests_total", &[("load_balancer", "shop")], 2.0);
+    wait_until("members were looked for", || {
+        let metrics = evenkeel.metrics();
+        metrics
+            .series()
+            .any(|(name, ..)| name == "evenkeel_pool_source_stale")
+    });
     let metrics = evenkeel.metrics();
     let mut seen = BTreeSet::new();
     for line in metrics.text().lines().filter_map(|l| l.strip_prefix("# TYPE ")) {
