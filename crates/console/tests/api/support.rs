@@ -211,7 +211,8 @@ impl Api {
         }
         text.push_str(&format!("Content-Length: {}\r\n\r\n{body}", body.len()));
         let mut stream = self.connect().await;
-        stream.write_all(text.as_bytes()).await.unwrap();
+        // Who is refused may be told so, and closed to, before all of it is sent.
+        let _ = stream.write_all(text.as_bytes()).await;
         let mut bytes = Vec::new();
         stream.read_to_end(&mut bytes).await.unwrap();
         let response = Response::parse(&bytes);
