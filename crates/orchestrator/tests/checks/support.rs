@@ -81,13 +81,14 @@ impl Backend {
         let (task_script, task_seen) = (script.clone(), seen.clone());
         let accepting = tokio::spawn(async move {
             while let Ok((stream, _)) = listener.accept().await {
+                // Before it is counted: what does as it is told from now on is not among those counted until now.
+                let script = task_script.lock().unwrap().clone();
                 {
                     let mut seen = task_seen.lock().unwrap();
                     seen.arrivals.push(Instant::now());
                     seen.busy += 1;
                     seen.most_busy = seen.most_busy.max(seen.busy);
                 }
-                let script = task_script.lock().unwrap().clone();
                 tokio::spawn(serve(stream, script, task_seen.clone()));
             }
         });
