@@ -35,8 +35,9 @@ impl Server {
             for n in 1..=there {
                 answer.extend([0xc0, 12, 0, 1, 0, 1, 0, 0, 0, 0, 0, 4, 10, 1, 0, n]);
             }
-            socket.send_to(&answer, from).await.unwrap();
+            // Before it goes: whoever has it may look at once.
             self.partly.fetch_add(usize::from(partial), Ordering::SeqCst);
+            socket.send_to(&answer, from).await.unwrap();
         }
     }
 }
