@@ -1,8 +1,10 @@
 //! A Pebble of one's own, with a name server that says one address to everything.
 
-use std::net::{IpAddr, TcpListener, TcpStream};
+use std::net::{IpAddr, TcpListener, TcpStream, UdpSocket};
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
+use std::sync::atomic::AtomicU32;
+use std::sync::atomic::Ordering::Relaxed;
 use std::time::{Duration, Instant};
 
 pub(crate) struct Pebble {
@@ -21,7 +23,7 @@ impl Pebble {
             rcgen::generate_simple_self_signed(["localhost".to_owned(), "127.0.0.1".to_owned()]).unwrap();
         std::fs::write(file("cert.pem"), made.cert.pem()).unwrap();
         std::fs::write(file("key.pem"), made.signing_key.serialize_pem()).unwrap();
-        let (port, management, names, names_api) = (free_port(), free_port(), free_port(), free_port());
+        let [port, management, names, names_api] = free_ports();
         let config = format!(
             r#"{{"pebble": {{"listenAddress": "127.0.0.1:{port}", "managementListenAddress": "127.0.0.1:{management}",
             "certificate": "{}", "privateKey": "{}", "httpPort": {http_port}, "tlsPort": {tls_port}}}}}"#,
@@ -56,6 +58,9 @@ impl Pebble {
                     "-strict",
                     "true",
                 ])
+                // Of a hundred nonces one is refused. Of five, as is usual, three in a row are now and then, and the
+                // order has failed.
+                .env("PEBBLE_WFE_NONCEREJECT", "1")
                 .env("PEBBLE_VA_NOSLEEP", "1")
                 .env("PEBBLE_AUTHZREUSE", "0"),
         );
@@ -68,6 +73,7 @@ impl Pebble {
         wait_for(port);
         wait_for(management);
         wait_for(names_api);
+        wait_for_names(names);
         pebble
     }
 
@@ -104,19 +110,47 @@ fn start(command: &mut Command) -> Child {
     quiet.spawn().expect("Debian's package pebble is installed")
 }
 
-/// A port that nobody has just now.
-fn free_port() -> u16 {
-    TcpListener::bind("127.0.0.1:0")
-        .unwrap()
-        .local_addr()
-        .unwrap()
-        .port()
+/// Ports that nobody has just now. They lie below the range from which Linux gives out ports, so that nobody else gets
+/// one before it is used, and each process begins elsewhere.
+fn free_ports() -> [u16; 4] {
+    const PORTS: std::ops::Range<u16> = 18_000..24_000;
+    static GIVEN: AtomicU32 = AtomicU32::new(0);
+    let next = |_| {
+        let turn = std::process::id()
+            .wrapping_mul(61)
+            .wrapping_add(GIVEN.fetch_add(1, Relaxed));
+        PORTS.start + (turn % u32::from(PORTS.end - PORTS.start)) as u16
+    };
+    let free = PORTS
+        .map(next)
+        .filter_map(|port| TcpListener::bind(("127.0.0.1", port)).ok());
+    let held: Vec<TcpListener> = free.take(4).collect();
+    let ports: Vec<u16> = held
+        .iter()
+        .map(|port| port.local_addr().unwrap().port())
+        .collect();
+    ports.try_into().expect("four ports are free")
 }
 
 fn wait_for(port: u16) {
     let deadline = Instant::now() + Duration::from_secs(30);
     while TcpStream::connect(("127.0.0.1", port)).is_err() {
         assert!(Instant::now() < deadline, "nobody listens on port {port}");
+        // condition poll
+        std::thread::sleep(Duration::from_millis(20));
+    }
+}
+
+/// Waits for an answer to a question for the address of `test.`.
+fn wait_for_names(port: u16) {
+    const QUESTION: &[u8] = b"\0\x01\x01\0\0\x01\0\0\0\0\0\0\x04test\0\0\x01\0\x01";
+    let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
+    socket.connect(("127.0.0.1", port)).unwrap();
+    socket.set_read_timeout(Some(Duration::from_millis(200))).unwrap();
+    let deadline = Instant::now() + Duration::from_secs(30);
+    let ask = || socket.send(QUESTION).and_then(|_| socket.recv(&mut [0; 512]));
+    while ask().is_err() {
+        assert!(Instant::now() < deadline, "no names are told on port {port}");
         // condition poll
         std::thread::sleep(Duration::from_millis(20));
     }
