@@ -73,8 +73,11 @@ mod tests {
 
     #[test]
     fn an_address_that_overlaps_our_own_is_bound_beside_it() {
-        let ours = bind_shared("127.0.0.1:0".parse().unwrap(), 1, false).unwrap();
-        let port = ours[0].local_addr().unwrap().port();
+        // A port that nobody has on any address: others may have the same one on another.
+        let free = bind_shared("0.0.0.0:0".parse().unwrap(), 1, false).unwrap();
+        let port = free[0].local_addr().unwrap().port();
+        drop(free);
+        let ours = bind_shared(([127, 0, 0, 1], port).into(), 1, false).unwrap();
         let wider = SocketAddr::from(([0, 0, 0, 0], port));
         assert_eq!(
             bind_shared(wider, 1, false).unwrap_err().kind(),
