@@ -548,7 +548,7 @@ mod tests {
                 pause().await;
             }
         };
-        tokio::time::timeout(4 * KEEP_AGAIN, work).await.unwrap();
+        tokio::time::timeout(12 * KEEP_AGAIN, work).await.unwrap();
         let (orders, seen_in) = data.last_orders().unwrap();
         assert_eq!((orders.backends.len(), seen_in), (1, Some(place)));
     }
@@ -618,6 +618,6 @@ mod tests {
                 tokio::time::sleep(Duration::from_millis(20)).await;
             }
         };
-        tokio::time::timeout(KEEP_AGAIN, work).await.unwrap();
+        tokio::time::timeout(12 * KEEP_AGAIN, work).await.unwrap();
     }
 }
