@@ -77,7 +77,7 @@ mod tests {
         let free = bind_shared("0.0.0.0:0".parse().unwrap(), 1, false).unwrap();
         let port = free[0].local_addr().unwrap().port();
         drop(free);
-        let ours = bind_shared(([127, 0, 0, 1], port).into(), 1, false).unwrap();
+        let _ours = bind_shared(([127, 0, 0, 1], port).into(), 1, false).unwrap();
         let wider = SocketAddr::from(([0, 0, 0, 0], port));
         assert_eq!(
             bind_shared(wider, 1, false).unwrap_err().kind(),

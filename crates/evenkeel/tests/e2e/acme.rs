@@ -34,7 +34,7 @@ directory_ca = "{}"
 fn get(address: SocketAddr, root: &std::path::Path) -> Option<String> {
     let port = address.port();
     let output = std::process::Command::new("curl")
-        .args(["--silent", "--noproxy", "*", "--max-time", "5", "--cacert"])
+        .args(["--silent", "--noproxy", "*", "--max-time", "60", "--cacert"])
         .arg(root)
         .args(["--resolve", &format!("shop.example.com:{port}:{}", address.ip())])
         .arg(format!("https://shop.example.com:{port}/"))

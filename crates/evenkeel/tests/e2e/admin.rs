@@ -88,7 +88,7 @@ impl Office {
     fn curl(&self, path: &str, options: &[&str]) -> (i32, u16, String) {
         let url = format!("https://localhost:{}{path}", self.port());
         let output = Command::new("curl")
-            .args(["--silent", "--noproxy", "*", "--max-time", "20", "--cacert"])
+            .args(["--silent", "--noproxy", "*", "--max-time", "60", "--cacert"])
             .arg(self.authority.file("ca.pem"))
             .args(["--write-out", "\n%{http_code}"])
             .args(options)
@@ -415,7 +415,7 @@ fn openssl_agrees_on_the_versions() {
     assert!(said.contains("no peer certificate available"), "{said}");
     let url = format!("http://localhost:{}/api/v1/status", office.port());
     let output = Command::new("curl")
-        .args(["--silent", "--noproxy", "*", "--max-time", "20", &url])
+        .args(["--silent", "--noproxy", "*", "--max-time", "60", &url])
         .output()
         .unwrap();
     assert_eq!(reason(&text(&output.stdout)), "plain_http");

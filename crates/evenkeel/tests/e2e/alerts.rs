@@ -451,7 +451,7 @@ fn in_a_cluster_one_node_tells() {
         // The leases of the dead one last for ten seconds, and longer when the machine is busy.
         while !has(&hook_b, wanted) {
             assert!(
-                begun.elapsed() < crate::support::DEADLINE * 3,
+                begun.elapsed() < crate::support::DEADLINE,
                 "{wanted}: {:?}",
                 told(&hook_b)
             );

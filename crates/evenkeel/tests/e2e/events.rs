@@ -33,7 +33,7 @@ fn events() -> (Backend, Sender<()>) {
 /// curl, printing what it gets as it comes.
 fn curl(evenkeel: &Evenkeel, options: &[&str]) -> Child {
     Command::new("curl")
-        .args(["--silent", "--no-buffer", "--noproxy", "*", "--max-time", "20"])
+        .args(["--silent", "--no-buffer", "--noproxy", "*", "--max-time", "60"])
         .args(options)
         .arg(format!("http://{}/events", evenkeel.address()))
         .stdout(Stdio::piped())

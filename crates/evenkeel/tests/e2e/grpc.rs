@@ -71,15 +71,15 @@ fn calls_of_all_four_kinds_pass_unchanged() {
     let said = call(
         &evenkeel,
         r#"
-print(unary(b'hi', timeout=20))
-print(list(server(b'x', timeout=20)))
-print(client(iter([b'a', b'b', b'c']), timeout=20))
-print(list(bidi(iter([b'1', b'2']), timeout=20)))
+print(unary(b'hi', timeout=60))
+print(list(server(b'x', timeout=60)))
+print(client(iter([b'a', b'b', b'c']), timeout=60))
+print(list(bidi(iter([b'1', b'2']), timeout=60)))
 big = b'z' * 3000000
-print(unary(big, timeout=20) == big)
-answer, info = unary.with_call(b'hi', timeout=20)
+print(unary(big, timeout=60) == big)
+answer, info = unary.with_call(b'hi', timeout=60)
 print([field.value for field in info.trailing_metadata() if field.key == 'x-t'])
-failure(lambda: unary(b'fail', timeout=20))
+failure(lambda: unary(b'fail', timeout=60))
 "#,
     );
     let lines: Vec<&str> = said.lines().collect();
@@ -122,7 +122,7 @@ fn converse(evenkeel: &Evenkeel) {
         evenkeel,
         r#"
 sent = queue.Queue()
-answers = bidi(iter(sent.get, None), timeout=20)
+answers = bidi(iter(sent.get, None), timeout=60)
 for turn in range(5):
     sent.put(b'%d' % turn)
     print(next(answers))
@@ -150,7 +150,7 @@ fn a_deadline_of_the_caller_is_kept() {
 #[test]
 fn failures_of_ours_have_a_status_of_grpc() {
     let evenkeel = evenkeel(free_address(), "health = false\n");
-    let said = call(&evenkeel, "failure(lambda: unary(b'hi', timeout=20))\n");
+    let said = call(&evenkeel, "failure(lambda: unary(b'hi', timeout=60))\n");
     assert!(said.starts_with("UNAVAILABLE connect_refused: "), "{said}");
 }
 
@@ -161,7 +161,7 @@ fn a_server_that_dies_within_a_stream_is_unavailable() {
     let evenkeel = evenkeel(peer.address(), "health = false\n");
     let more = r#"
 sent = queue.Queue()
-answers = bidi(iter(sent.get, None), timeout=20)
+answers = bidi(iter(sent.get, None), timeout=60)
 sent.put(b'one')
 print(next(answers))
 sent.put(b'die')

@@ -256,7 +256,7 @@ def calls():
     unary = channel.unary_unary('/t.T/Unary', same, same)
     while not os.path.exists(sys.argv[3]):
         try:
-            assert unary(b'hello', timeout=20) == b'hello'
+            assert unary(b'hello', timeout=60) == b'hello'
             counts["ok"] += 1
         except grpc.RpcError as error:
             counts["failed"].append(str(error.code()) + " " + str(error.details()))

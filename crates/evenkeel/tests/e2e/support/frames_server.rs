@@ -88,7 +88,7 @@ impl Asked {
         let payload = [last.to_be_bytes(), [0; 4]].concat();
         let mut writer = self.writer.lock().unwrap();
         let _ = writer.write_all(&encode(GOAWAY, 0, 0, &payload));
-        let _ = writer.shutdown(Shutdown::Both);
+        let _ = writer.shutdown(Shutdown::Write);
     }
 
     /// Sends a frame of the stream; nobody may be there to take it.

@@ -15,6 +15,9 @@ use super::{DEADLINE, wait_until};
 const EACH: Duration = Duration::from_millis(10);
 /// Failures kept for the report.
 const KEPT: usize = 20;
+/// An idle connection may be closed after this, by a server that ends: from one request to the next it takes a client so
+/// long only when its machine stands still.
+const IDLE: Duration = Duration::from_millis(500);
 
 /// Clients at work.
 pub(crate) struct Load {
@@ -112,9 +115,15 @@ impl Load {
     }
 }
 
+/// A client's connection.
+struct Connection {
+    reader: Reader,
+    asked: Option<Instant>,
+}
+
 impl Shared {
     fn run(&self) {
-        let mut connection: Option<Reader> = None;
+        let mut connection: Option<Connection> = None;
         let mut next = Instant::now();
         while !self.stop.load(Ordering::Acquire) {
             match self.ask(&mut connection) {
@@ -140,24 +149,35 @@ impl Shared {
         }
     }
 
-    fn ask(&self, connection: &mut Option<Reader>) -> Result<Message, String> {
-        let reader = match connection {
-            Some(reader) => reader,
+    /// An error that begins with `idle:` is the end of a connection that was not used for long.
+    fn ask(&self, connection: &mut Option<Connection>) -> Result<Message, String> {
+        let Connection { reader, asked } = match connection {
+            Some(connection) => connection,
             None => {
                 let stream = TcpStream::connect_timeout(&self.address, DEADLINE)
                     .map_err(|e| format!("connect: {e}"))?;
                 let _ = stream.set_nodelay(true);
                 let _ = stream.set_read_timeout(Some(DEADLINE));
                 self.connections.fetch_add(1, Ordering::AcqRel);
-                connection.insert(Reader::new(stream))
+                connection.insert(Connection {
+                    reader: Reader::new(stream),
+                    asked: None,
+                })
             }
         };
+        let was_idle = asked
+            .replace(Instant::now())
+            .is_some_and(|before| before.elapsed() >= IDLE);
+        let ended = |what: String| if was_idle { format!("idle: {what}") } else { what };
         reader
             .stream
             .write_all(self.request.as_bytes())
-            .map_err(|e| format!("send: {e}"))?;
+            .map_err(|e| ended(format!("send: {e}")))?;
         let broken = |broken: Broken| format!("answer: {broken:?}");
-        let mut answer = reader.head().map_err(broken)?;
+        let mut answer = reader.head().map_err(|end| match end {
+            Broken::Closed | Broken::Reset => ended(broken(end)),
+            _ => broken(end),
+        })?;
         reader.body(&mut answer, NoLength::UntilClose).map_err(broken)?;
         Ok(answer)
     }

@@ -8,7 +8,7 @@ class Http1:
 
     def __init__(self):
         self.sock = socket.create_connection((host, int(port)), 20)
-        self.sock.settimeout(20)
+        self.sock.settimeout(60)
         self.conn = h11.Connection(h11.CLIENT)
 
     def send(self, event):

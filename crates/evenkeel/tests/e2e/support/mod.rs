@@ -34,7 +34,7 @@ pub(crate) use self::peers::{
 pub(crate) use self::tls::{Authority, TlsClient, TlsLoad, Wish};
 
 /// How long anything may take before the test fails: generous, because the machine may be busy.
-pub(crate) const DEADLINE: Duration = Duration::from_secs(20);
+pub(crate) const DEADLINE: Duration = Duration::from_secs(60);
 
 /// Pause between two looks at a condition.
 const PAUSE: Duration = Duration::from_millis(5);

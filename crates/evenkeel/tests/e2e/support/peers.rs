@@ -298,7 +298,7 @@ pub(crate) fn openssl(args: &[&str]) -> String {
 pub(crate) fn curl(args: &[&str]) -> Output {
     let program = need("curl", "curl");
     let output = Command::new(program)
-        .args(["--silent", "--show-error", "--noproxy", "*", "--max-time", "20"])
+        .args(["--silent", "--show-error", "--noproxy", "*", "--max-time", "60"])
         .args(args)
         .output()
         .expect("curl runs");

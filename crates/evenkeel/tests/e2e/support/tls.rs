@@ -228,7 +228,9 @@ impl TlsClient {
 
     /// The same of a path.
     pub(crate) fn ask(&mut self, host: &str, path: &str) -> std::io::Result<u16> {
-        write!(self.0, "GET {path} HTTP/1.1\r\nHost: {host}\r\n\r\n")?;
+        // In one record: who is refused may be told so, and closed to, between two.
+        let request = format!("GET {path} HTTP/1.1\r\nHost: {host}\r\n\r\n");
+        self.0.write_all(request.as_bytes())?;
         let mut bytes = Vec::new();
         let mut part = [0; 4096];
         loop {
