@@ -1,5 +1,7 @@
 //! Members of etcd that form a cluster.
 
+use std::io::{Read, Write};
+use std::net::TcpStream;
 use std::process::Command;
 
 use nix::sys::signal::Signal;
@@ -101,24 +103,28 @@ impl Etcd {
         self.members.iter_mut().find(|member| member.url == url).unwrap()
     }
 
-    /// Runs `etcdctl` and gives what it printed.
+    /// Runs `etcdctl` and gives what it printed. It gives a member a few seconds only: again, while one starts or stalls.
     ///
     /// # Panics
-    /// When it fails.
+    /// When it fails for good.
     pub fn etcdctl(&self, arguments: &[&str]) -> String {
-        let mut command = Command::new("etcdctl");
-        command
-            .env("ETCDCTL_API", "3")
-            .arg(format!("--endpoints={}", self.members[0].url))
-            .args(arguments);
-        let output = command.output().unwrap();
-        let text = format!(
-            "{}{}",
-            String::from_utf8_lossy(&output.stdout),
-            String::from_utf8_lossy(&output.stderr)
-        );
-        assert!(output.status.success(), "etcdctl {arguments:?}: {text}");
-        text
+        wait_until(&format!("etcdctl {arguments:?}"), || {
+            let mut command = Command::new("etcdctl");
+            command
+                .env("ETCDCTL_API", "3")
+                .arg(format!("--endpoints={}", self.members[0].url))
+                .args(arguments);
+            let output = command.output().unwrap();
+            let text = format!(
+                "{}{}",
+                String::from_utf8_lossy(&output.stdout),
+                String::from_utf8_lossy(&output.stderr)
+            );
+            if !output.status.success() {
+                eprintln!("etcdctl {arguments:?}: {text}");
+            }
+            output.status.success().then_some(text)
+        })
     }
 }
 
@@ -131,6 +137,22 @@ pub struct Member {
 }
 
 impl Member {
+    /// What it counts under this name.
+    ///
+    /// # Panics
+    /// When it does not tell.
+    #[must_use]
+    pub fn metric(&self, name: &str) -> u64 {
+        let address = self.url.trim_start_matches("http://");
+        let mut etcd = TcpStream::connect(address).unwrap();
+        write!(etcd, "GET /metrics HTTP/1.0\r\nHost: etcd\r\n\r\n").unwrap();
+        let mut told = String::new();
+        etcd.read_to_string(&mut told).unwrap();
+        let mut lines = told.lines();
+        let value = lines.find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
+        value.unwrap().parse::<f64>().unwrap() as u64
+    }
+
     /// Ends it as a crash would.
     pub fn crash(&mut self) {
         self.process.crash();
