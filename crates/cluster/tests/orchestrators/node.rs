@@ -21,8 +21,10 @@ use tokio::sync::{mpsc, oneshot, watch};
 use crate::backend::{Backend, check};
 
 pub(crate) const PREFIX: &str = "/test/";
-/// How long an LB server holds the last verdicts.
-pub(crate) const AFTER: Duration = Duration::from_secs(2);
+/// How long an LB server holds the last verdicts: longer than a slow machine keeps the store from it.
+pub(crate) const AFTER: Duration = Duration::from_secs(6);
+/// How long an orchestrator lets a verdict stand on a backend that it does not know.
+const TAKES_BACK_AFTER: Duration = Duration::from_secs(2);
 
 /// What a node does.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -140,6 +142,11 @@ impl Node {
         self.status.borrow().own.as_ref().is_some_and(|own| own.leads)
     }
 
+    /// Its leases that were over while it was at work. Who begins anew makes its checks at other times.
+    pub(crate) fn leases_lost(&self) -> u64 {
+        self.status.borrow().own.as_ref().map_or(0, |own| own.leases_lost)
+    }
+
     /// Its name in the store.
     pub(crate) fn name(&self) -> Name {
         self.status.borrow().own.as_ref().unwrap().name.clone().unwrap()
@@ -234,7 +241,7 @@ fn begin(
         let part = Part {
             shared,
             named,
-            patience: AFTER,
+            patience: TAKES_BACK_AFTER,
             post: orchestrating.post.clone(),
             tell: orchestrating.tell.clone(),
             writes: orchestrating.writes.clone(),

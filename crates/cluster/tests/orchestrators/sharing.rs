@@ -13,12 +13,16 @@ use crate::watcher::Watcher;
 /// How long probes are counted.
 const COUNTED: Duration = Duration::from_secs(4);
 
-/// Probes of all backends within a while that begins now, at which nothing moves. None is asked more often than
-/// its check says, whoever asks.
-fn count(backends: &[Backend]) -> usize {
-    let begin = Instant::now();
-    let last = wait_until("probes are counted", || {
-        (begin.elapsed() >= COUNTED).then(Instant::now)
+/// Probes of all backends within a while in which nothing moves. None is asked more often than its check says,
+/// whoever asks.
+fn count(backends: &[Backend], orchestrators: &[Node]) -> usize {
+    let (begin, last) = wait_until("nobody loses a lease while probes are counted", || {
+        let lost = || -> Vec<u64> { orchestrators.iter().map(Node::leases_lost).collect() };
+        let (before, begin) = (lost(), Instant::now());
+        let last = wait_until("probes are counted", || {
+            (begin.elapsed() >= COUNTED).then(Instant::now)
+        });
+        (lost() == before).then_some((begin, last))
     });
     let asked: Vec<Vec<Instant>> = backends
         .iter()
@@ -29,8 +33,7 @@ fn count(backends: &[Backend]) -> usize {
         assert!(times.len() <= most, "{} probes, {most} at most", times.len());
         for pair in times.windows(2) {
             let gap = pair[1] - pair[0];
-            // A millisecond for times that are kept in whole ones.
-            assert!(gap + Duration::from_millis(1) >= least_interval(), "{gap:?}");
+            assert!(gap >= least_interval(), "{gap:?}");
         }
     }
     asked.iter().map(Vec::len).sum()
@@ -56,7 +59,7 @@ fn three_orchestrators_ask_as_often_as_one() {
     wait_until("all believe that all are up", || {
         backends.iter().all(|backend| believe(backend, Up)).then_some(())
     });
-    let by_one = count(&backends);
+    let by_one = count(&backends, &orchestrators);
 
     orchestrators.push(start("o2", Does::Orchestrate));
     orchestrators.push(start("o3", Does::Orchestrate));
@@ -89,16 +92,20 @@ fn three_orchestrators_ask_as_often_as_one() {
         };
         (slots(&before) == slots(&after)).then_some(())
     });
-    let by_three = count(&backends);
+    let by_three = count(&backends, &orchestrators);
     println!(
         "{by_one} probes by one orchestrator, {by_three} by three, with five LB servers, in {COUNTED:?} each"
     );
-    for backend in &backends {
-        let owners = orchestrators
-            .iter()
-            .filter(|node| may_check(node, backend.address));
-        assert_eq!(owners.count(), 1);
-    }
+    // That there are never two, the watcher sees.
+    wait_until("each is checked by one", || {
+        let owners = |backend: &Backend| {
+            let owners = orchestrators
+                .iter()
+                .filter(|node| may_check(node, backend.address));
+            owners.count()
+        };
+        backends.iter().all(|backend| owners(backend) == 1).then_some(())
+    });
 
     let ill = Instant::now();
     backends[0].is_well(false);
@@ -121,22 +128,26 @@ fn who_stops_in_order_keeps_nobody_waiting() {
     wait_until("both work", || is_shared_out(&nodes, 2).then_some(()));
     let stays = nodes.pop().unwrap();
     let goes = nodes.pop().unwrap();
+    // A lease that nobody gives back expires in etcd.
+    let expired = || etcd.members[0].metric("etcd_debugging_server_lease_expired_total");
+    let (before, lost) = (expired(), stays.leases_lost());
     let stopped = Instant::now();
     goes.stop();
     let leads_at = wait_until("the other leads", || stays.leads().then(Instant::now));
     let nodes = [stays];
     wait_until("it has everything", || is_shared_out(&nodes, 1).then_some(()));
-    let all = backends
-        .iter()
-        .all(|backend| may_check(&nodes[0], backend.address));
-    assert!(all);
+    wait_until("and checks it", || {
+        let mut all = backends.iter();
+        all.all(|backend| may_check(&nodes[0], backend.address))
+            .then_some(())
+    });
     println!(
         "after an orderly stop: another leads after {:?}, has everything after {:?}",
         leads_at - stopped,
         stopped.elapsed()
     );
-    // One lease more than it takes, for a slow machine.
-    assert!(stopped.elapsed() < Duration::from_secs(5));
+    // Its own, on a machine that stalls, are no matter of the one that stopped.
+    assert!(expired() - before <= nodes[0].leases_lost() - lost);
 }
 
 /// An orchestrator joins that does not know yet what there is to check: nothing is given to it, and nothing lies idle.
@@ -152,7 +163,9 @@ fn who_does_not_know_what_to_check_takes_no_part() {
     wait_until("one works", || is_shared_out(&nodes[..1], 1).then_some(()));
     let until = Instant::now() + Duration::from_secs(2);
     wait_until("two seconds are over", || {
-        assert_eq!(nodes[0].status.borrow().orchestrators.len(), 1);
+        let status = nodes[0].status.borrow();
+        let mut there = status.orchestrators.iter();
+        assert!(there.all(|one| one.name.as_str().starts_with("a-")));
         (Instant::now() >= until).then_some(())
     });
     nodes[1].learns(wanted);
