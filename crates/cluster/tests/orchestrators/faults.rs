@@ -10,6 +10,7 @@ use peers::{Etcd, wait_until};
 use reconcile::cluster::records::{Key, Value, VerdictRecord};
 use reconcile::cluster::roster::Wanted;
 use store::EtcdSettings;
+use tokio::runtime::Runtime;
 
 use crate::backend::Backend;
 use crate::line::Line;
@@ -169,10 +170,7 @@ fn a_verdict_that_arrives_late_is_refused() {
         all.find(|backend| may_check(&cut, backend.address))
     });
     let store = Store::etcd(EtcdSettings::new(etcd.endpoints())).unwrap();
-    let runtime = tokio::runtime::Builder::new_multi_thread()
-        .enable_all()
-        .build()
-        .unwrap();
+    let runtime = runtime();
     let stands = || runtime.block_on(verdict(&store, backend));
     wait_until("a verdict stands", || stands().map(|_| ()));
 
@@ -223,6 +221,16 @@ async fn verdict(store: &Store, backend: &Backend) -> Option<VerdictRecord> {
     }
 }
 
+fn all_stand(runtime: &Runtime, store: &Store, backends: &[Backend]) -> Option<()> {
+    let of = |backend| runtime.block_on(verdict(store, backend));
+    backends.iter().all(|backend| of(backend).is_some()).then_some(())
+}
+
+fn runtime() -> Runtime {
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build();
+    runtime.unwrap()
+}
+
 /// The store loses all its data: what the orchestrators knew is written again.
 #[test]
 fn a_store_that_forgot_everything_is_told_again() {
@@ -231,21 +239,15 @@ fn a_store_that_forgot_everything_is_told_again() {
     let wanted = wanted(&["shop"], &backends);
     let nodes = three(&etcd, &wanted);
     let store = Store::etcd(EtcdSettings::new(etcd.endpoints())).unwrap();
-    let runtime = tokio::runtime::Builder::new_multi_thread()
-        .enable_all()
-        .build()
-        .unwrap();
-    let all_stand = || {
-        let of = |backend| runtime.block_on(verdict(&store, backend));
-        backends.iter().all(|backend| of(backend).is_some())
-    };
-    wait_until("all verdicts stand", || all_stand().then_some(()));
+    let runtime = runtime();
+    let all_stand = || all_stand(&runtime, &store, &backends);
+    wait_until("all verdicts stand", all_stand);
     let watcher = watch(&nodes, &backends);
     etcd.members[0].crash();
     etcd.members[0].forget();
     etcd.members[0].start_again();
     let back = Instant::now();
-    wait_until("all verdicts stand again", || all_stand().then_some(()));
+    wait_until("all verdicts stand again", all_stand);
     println!("an empty store: all verdicts again after {:?}", back.elapsed());
     watcher.end();
 }
@@ -259,14 +261,8 @@ fn what_cannot_be_read_stops_nobody() {
     let wanted = wanted(&["shop"], &backends);
     let mut nodes = three(&etcd, &wanted);
     let store = Store::etcd(EtcdSettings::new(etcd.endpoints())).unwrap();
-    let runtime = tokio::runtime::Builder::new_multi_thread()
-        .enable_all()
-        .build()
-        .unwrap();
-    let all_stand = || {
-        let of = |backend| runtime.block_on(verdict(&store, backend));
-        backends.iter().all(|backend| of(backend).is_some()).then_some(())
-    };
+    let runtime = runtime();
+    let all_stand = || all_stand(&runtime, &store, &backends);
     wait_until("all verdicts stand", all_stand);
     let space = Space::new(store.clone(), PREFIX);
     let scribble = |key: Key| {
@@ -309,10 +305,7 @@ fn a_store_that_was_replaced_and_overtaken_is_begun_with_anew() {
     let line = Line::to(address(&first));
     let backends = Backend::many(6);
     let wanted = wanted(&["shop"], &backends);
-    let runtime = tokio::runtime::Builder::new_multi_thread()
-        .enable_all()
-        .build()
-        .unwrap();
+    let runtime = runtime();
     let put = |etcd: &Etcd, key: &str, times: usize| {
         let store = runtime.block_on(async { Store::etcd(EtcdSettings::new(etcd.endpoints())).unwrap() });
         for _ in 0..times {
@@ -340,8 +333,7 @@ fn a_store_that_was_replaced_and_overtaken_is_begun_with_anew() {
     let store = Store::etcd(EtcdSettings::new(second.endpoints()));
     let store = runtime.block_on(async { store }).unwrap();
     wait_until("all verdicts stand in the other one", || {
-        let of = |backend| runtime.block_on(verdict(&store, backend));
-        backends.iter().all(|backend| of(backend).is_some()).then_some(())
+        all_stand(&runtime, &store, &backends)
     });
     wait_until("two share the work again", || {
         is_shared_out(&nodes, 2).then_some(())

@@ -34,12 +34,7 @@ const BY_HEART: [&str; 2] = [
 fn a_member_that_carries_nothing_out_is_left() {
     run(async {
         let cluster = Cluster::start(1).await;
-        let gates = [Gate::to(&cluster).await, Gate::to(&cluster).await];
-        let endpoints = gates
-            .iter()
-            .map(|gate| format!("http://{}", gate.place))
-            .collect();
-        let store = Store::etcd(EtcdSettings::new(endpoints)).unwrap();
+        let (gates, store) = behind_two_gates(&cluster).await;
         put(&store, "/f/k", "0").await;
         let mut follow = store.follow("/f/").unwrap();
         let mut picture = Picture::default();
@@ -48,8 +43,7 @@ fn a_member_that_carries_nothing_out_is_left() {
         let keeper = tokio::spawn(keep(store.clone(), lease));
 
         for impatient in [false, true] {
-            let place = store.status().await.unwrap().place;
-            let gate = gates.iter().find(|gate| gate.place == place).unwrap();
+            let (place, gate) = in_use(&gates, &store).await;
             gate.shut.send_replace(true);
             let shut = Instant::now();
             let value = format!("impatient: {impatient}");
@@ -80,12 +74,7 @@ fn many_who_lose_a_member_come_back_one_by_one() {
     const WITHIN: Duration = Duration::from_secs(3);
     run(async {
         let cluster = Cluster::start(1).await;
-        let gates = [Gate::to(&cluster).await, Gate::to(&cluster).await];
-        let endpoints = gates
-            .iter()
-            .map(|gate| format!("http://{}", gate.place))
-            .collect();
-        let store = Store::etcd(EtcdSettings::new(endpoints)).unwrap();
+        let (gates, store) = behind_two_gates(&cluster).await;
         put(&store, "/identity", "one").await;
         put(&store, "/f/k", "0").await;
         let mut watching = Vec::new();
@@ -113,8 +102,7 @@ fn many_who_lose_a_member_come_back_one_by_one() {
                 back
             }));
         }
-        let place = store.status().await.unwrap().place;
-        let gate = gates.iter().find(|gate| gate.place == place).unwrap();
+        let (_, gate) = in_use(&gates, &store).await;
         gate.shut.send_replace(true);
         put(&cluster.store(), "/f/k", "1").await;
         let mut back = Vec::new();
@@ -126,6 +114,21 @@ fn many_who_lose_a_member_come_back_one_by_one() {
         println!("{from_first_to_last:?} from the first to the last");
         assert!(from_first_to_last > WITHIN / 3, "{from_first_to_last:?}");
     });
+}
+
+/// Two ways to the same etcd, and a store that knows both.
+async fn behind_two_gates(cluster: &Cluster) -> ([Gate; 2], Store) {
+    let gates = [Gate::to(cluster).await, Gate::to(cluster).await];
+    let endpoints = gates.each_ref().map(|gate| format!("http://{}", gate.place));
+    let store = Store::etcd(EtcdSettings::new(endpoints.into())).unwrap();
+    (gates, store)
+}
+
+/// The way that a store goes now.
+async fn in_use<'g>(gates: &'g [Gate], store: &Store) -> (String, &'g Gate) {
+    let place = store.status().await.unwrap().place;
+    let gate = gates.iter().find(|gate| gate.place == place).unwrap();
+    (place, gate)
 }
 
 /// Keeps a lease alive far more often than anybody does.
