@@ -1,6 +1,8 @@
 //! The desired layer on both engines: many writers, one that dies in the middle, history, garbage, confirmation.
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
+mod common;
+
 use std::collections::BTreeSet;
 use std::future::Future;
 use std::sync::Arc;
@@ -17,6 +19,8 @@ use reconcile::desired::commands::Refusal;
 use reconcile::desired::records::keys;
 use store::EtcdSettings;
 use store::Transaction;
+
+use common::{embedded, query, run};
 
 const NOW: Timestamp = Timestamp(1_790_000_000_000);
 
@@ -48,12 +52,6 @@ both_engines!(
     where_the_history_begins_is_found_out_when_that_was_scribbled_over,
 );
 
-fn embedded<F: Future<Output = ()>>(scenario: impl FnOnce(Space) -> F) {
-    let folder = tempfile::tempdir().unwrap();
-    let store = Store::embedded(folder.path()).unwrap();
-    run(scenario(Space::new(store, "/evenkeel/")));
-}
-
 fn etcd<F: Future<Output = ()>>(scenario: impl FnOnce(Space) -> F) {
     let etcd = Etcd::start(1);
     run(async {
@@ -62,29 +60,10 @@ fn etcd<F: Future<Output = ()>>(scenario: impl FnOnce(Space) -> F) {
     });
 }
 
-fn run(work: impl Future<Output = ()>) {
-    let runtime = tokio::runtime::Builder::new_multi_thread()
-        .worker_threads(2)
-        .enable_all()
-        .build();
-    runtime.unwrap().block_on(work);
-}
-
 /// The file of a node with a load balancer of its own.
 fn file() -> Config {
     let text = "[load_balancers.own]\nlisten = \"127.0.0.1:1000\"\nbackend_servers = [\"10.0.0.1:1\"]\n";
     parse_toml(text, "node.toml").unwrap()
-}
-
-fn query(change: Change) -> ChangeQuery {
-    ChangeQuery {
-        change,
-        dry_run: false,
-        expect: None,
-        confirm: None,
-        message: None,
-        by: Some("alice".to_owned()),
-    }
 }
 
 /// Sets a load balancer that listens on a port and has a backend of that port.
@@ -367,6 +346,7 @@ async fn what_is_confirmed_is_not_taken_back(space: Space) {
     let ledger = Ledger::new(space.clone());
     change(&ledger, set("shop", 80, 1)).await;
     let (mut confirmed, mut reverted) = (0, 0);
+    let mut later = 0;
     for round in 2..42 {
         let try_it = ChangeQuery {
             confirm: Some("2m".to_owned()),
@@ -379,8 +359,7 @@ async fn what_is_confirmed_is_not_taken_back(space: Space) {
         let (one, two) = (Ledger::new(space.clone()), Ledger::new(space.clone()));
         let elsewhere = space.clone();
         let confirm = tokio::spawn(async move {
-            // Later by a few writes, by turns.
-            for _ in 0..round % 5 {
+            for _ in 0..later {
                 let write = Transaction::default().put(elsewhere.key("elsewhere"), "x");
                 elsewhere.store().commit(write).await.unwrap();
             }
@@ -393,6 +372,8 @@ async fn what_is_confirmed_is_not_taken_back(space: Space) {
         assert_eq!(now, if confirm.is_ok() { after } else { before });
         confirmed += u32::from(confirm.is_ok());
         reverted += u32::from(revert.is_ok());
+        // Who was the first begins later, or earlier again, the next time, until it is not.
+        later = if confirm.is_ok() { 2 * later + 1 } else { later / 2 };
     }
     println!("confirmed {confirmed}, reverted {reverted}");
     assert!(confirmed > 0 && reverted > 0);

@@ -1,7 +1,8 @@
 //! The history of the desired layer has a bound in bytes, and a store that is full takes changes all the same.
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
-use std::future::Future;
+mod common;
+
 use std::time::{Duration, Instant};
 
 use evenkeel_cluster::desired::{DesiredError, Ledger};
@@ -17,6 +18,8 @@ use reconcile::desired::records::keys;
 use store::bounds::MAX_EMBEDDED_BYTES;
 use store::{EtcdSettings, Transaction};
 
+use common::{embedded, query, run};
+
 const NOW: Timestamp = Timestamp(1_790_000_000_000);
 const MIB: usize = 1024 * 1024;
 /// Bytes of a load balancer here.
@@ -25,31 +28,6 @@ const LARGE: usize = 900 * 1024;
 const PAGES: usize = 15;
 /// Longer than anything here takes.
 const LONG: Duration = Duration::from_secs(60);
-
-fn run(work: impl Future<Output = ()>) {
-    let runtime = tokio::runtime::Builder::new_multi_thread()
-        .worker_threads(2)
-        .enable_all()
-        .build();
-    runtime.unwrap().block_on(work);
-}
-
-fn embedded<F: Future<Output = ()>>(scenario: impl FnOnce(Space) -> F) {
-    let folder = tempfile::tempdir().unwrap();
-    let store = Store::embedded(folder.path()).unwrap();
-    run(scenario(Space::new(store, "/evenkeel/")));
-}
-
-fn query(change: Change) -> ChangeQuery {
-    ChangeQuery {
-        change,
-        dry_run: false,
-        expect: None,
-        confirm: None,
-        message: None,
-        by: None,
-    }
-}
 
 /// A load balancer with pages that are large, and others each time.
 fn large(number: u64) -> ChangeQuery {
