@@ -38,42 +38,51 @@ async fn others_have_their_turn() {
             yield_now().await;
         }
     });
-    let had = |what: &str| {
-        let had = turns.swap(0, Ordering::Relaxed);
-        assert!(had > TURNS, "{had} turns while they were {what}");
-    };
     let ledger = Ledger::new(space.clone());
-    let mut query = many();
-    had_none(&turns);
-    ledger.foresee(&query, &file(), NOW).await.unwrap();
-    had("foreseen");
+    let (mut query, file) = (many(), file());
+    leaves_turns(&turns, "foreseen", async || {
+        ledger.foresee(&query, &file, NOW).await.unwrap();
+    })
+    .await;
     query.dry_run = true;
-    ledger
-        .answer(DesiredQuery::Change(query.clone()), &file(), NOW)
-        .await
-        .unwrap();
-    had("foreseen and told");
+    leaves_turns(&turns, "foreseen and told", async || {
+        let asked = DesiredQuery::Change(query.clone());
+        ledger.answer(asked, &file, NOW).await.unwrap();
+    })
+    .await;
     query.dry_run = false;
-    ledger.change(&query, &file(), NOW).await.unwrap();
-    had_none(&turns);
-    let (fresh, file) = (Ledger::new(space.clone()), file());
-    let answered = fresh.answer(DesiredQuery::State(None), &file, NOW).await;
-    let answered = answered.unwrap().answer;
-    had("read and told");
-    let DesiredAnswer::State(state) = answered else {
-        panic!("{answered:?}");
-    };
-    assert_eq!(state.load_balancers.len(), usize::from(MANY));
-    had_none(&turns);
-    let taken = Sync::new(space, None).first().await.unwrap();
-    had("taken");
-    assert_eq!(taken.load_balancers.len(), usize::from(MANY));
+    ledger.change(&query, &file, NOW).await.unwrap();
+    leaves_turns(&turns, "read and told", async || {
+        let fresh = Ledger::new(space.clone());
+        let answered = fresh.answer(DesiredQuery::State(None), &file, NOW).await;
+        let answered = answered.unwrap().answer;
+        let DesiredAnswer::State(state) = answered else {
+            panic!("{answered:?}");
+        };
+        assert_eq!(state.load_balancers.len(), usize::from(MANY));
+    })
+    .await;
+    leaves_turns(&turns, "taken", async || {
+        let taken = Sync::new(space.clone(), None).first().await.unwrap();
+        assert_eq!(taken.load_balancers.len(), usize::from(MANY));
+    })
+    .await;
     spinning.abort();
 }
 
-/// What comes next is counted from now.
-fn had_none(turns: &AtomicU64) {
-    turns.store(0, Ordering::Relaxed);
+/// Work that leaves others their turns. Where the machine itself gives this thread none, however often it is done, it is
+/// looked at again; done on this thread, it leaves none each time.
+async fn leaves_turns(turns: &AtomicU64, what: &str, work: impl AsyncFn()) {
+    let mut most = 0;
+    for _ in 0..10 {
+        turns.store(0, Ordering::Relaxed);
+        work().await;
+        most = most.max(turns.load(Ordering::Relaxed));
+        if most > TURNS {
+            return;
+        }
+    }
+    panic!("{most} turns while they were {what}");
 }
 
 fn file() -> Config {
