@@ -14,7 +14,7 @@ use crate::transactions::{done, put};
 use crate::watches::Picture;
 
 /// A moment that passes for all that a client can do about a member that fails.
-const NOTICED: Duration = Duration::from_secs(20);
+const NOTICED: Duration = Duration::from_secs(45);
 
 /// etcd crashes and starts again while somebody follows: the follower is told, and misses nothing.
 #[test]
@@ -249,16 +249,21 @@ fn a_lost_answer_is_told_as_such() {
     });
 }
 
+/// Where nobody listens, and nobody else can, for as long as it is held.
+fn closed_port() -> tokio::net::TcpSocket {
+    let socket = tokio::net::TcpSocket::new_v4().unwrap();
+    socket.bind("127.0.0.1:0".parse().unwrap()).unwrap();
+    socket
+}
+
 /// Nobody listens there: told within the time for a call, and surely not done.
 #[test]
 fn an_endpoint_where_nobody_listens_is_told_as_unreachable() {
     run(async {
-        let free = std::net::TcpListener::bind("127.0.0.1:0")
-            .unwrap()
-            .local_addr()
-            .unwrap();
+        let closed = closed_port();
+        let free = closed.local_addr().unwrap();
         let mut settings = EtcdSettings::new(vec![format!("http://{free}"), format!("http://{free}")]);
-        settings.call_timeout = Duration::from_secs(1);
+        settings.call_timeout = Duration::from_secs(5);
         let store = Store::etcd(settings).unwrap();
         let begun = Instant::now();
         let error = store.commit(Transaction::new().put("/k", "v")).await.unwrap_err();
@@ -281,11 +286,10 @@ fn an_endpoint_that_fails_is_passed_over() {
     run(async {
         let cluster = Cluster::start(1).await;
         let silent = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
-        let free = std::net::TcpListener::bind("127.0.0.1:0")
-            .unwrap()
-            .local_addr()
-            .unwrap();
+        let closed = closed_port();
+        let free = closed.local_addr().unwrap();
         let mut settings = cluster.settings();
+        settings.call_timeout = PATIENCE;
         settings.endpoints.insert(0, format!("http://{free}"));
         settings.endpoints.insert(0, format!("https://{free}"));
         settings
@@ -442,6 +446,7 @@ fn a_full_etcd_says_so() {
             {
                 Ok(Committed::Done(revision)) => last = revision,
                 Ok(Committed::Conflict) => panic!("nothing was compared"),
+                Err(error) if error.happened() == Happened::Unknown => {}
                 Err(error) => break error,
             }
             assert!(last.0 < 100, "the quota does not get full");
@@ -600,7 +605,7 @@ fn tls_on_both_sides() {
             let mut settings = cluster.settings();
             settings.tls.authorities = Some(authorities);
             settings.tls.identity = identity;
-            settings.call_timeout = Duration::from_secs(2);
+            settings.call_timeout = Duration::from_secs(5);
             Store::etcd(settings).unwrap()
         };
         let store = with(authority.pem(), Some(authority.issue()));

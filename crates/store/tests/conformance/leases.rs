@@ -19,7 +19,7 @@ both_engines!(
 
 /// Nobody keeps it: after its time, not before, its keys vanish, in one revision.
 async fn what_is_tied_to_a_lease_vanishes_with_it(store: Store) {
-    let granted = store.grant(3).await.unwrap();
+    let granted = store.grant(10).await.unwrap();
     let leased = |key: &str| Transaction::new().put_leased(key, "v", granted.lease);
     done(&store, leased("/l/a")).await;
     let last = done(&store, leased("/l/b").put("/l/c", "v")).await;
@@ -54,7 +54,7 @@ async fn what_is_tied_to_a_lease_vanishes_with_it(store: Store) {
 /// It outlives its time twice over, and ends when its holder lets go.
 async fn a_lease_that_is_held_stands(store: Store) {
     let begun = Instant::now();
-    let held = store.hold(4).await.unwrap();
+    let held = store.hold(8).await.unwrap();
     done(&store, Transaction::new().put_leased("/l/a", "v", held.lease())).await;
     let whole = Duration::from_secs(held.seconds().into());
     until("twice its time", async || {
