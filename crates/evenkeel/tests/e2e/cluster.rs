@@ -9,7 +9,7 @@ use nix::unistd::Pid;
 use peers::{Etcd, Redis};
 use serde_json::Value;
 
-use crate::support::{Backend, Client, Evenkeel, Load, Place, free_ip, wait_for};
+use crate::support::{Backend, Client, Evenkeel, Load, Place, free_ip};
 
 /// The longest that the cluster may take to come to terms with a failure: far above what ADR 0022 promises.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -137,6 +137,11 @@ impl Cluster {
         self.try_apply(through, text).unwrap()
     }
 
+    /// The same, as soon as the store takes it.
+    fn applied(&self, through: usize, text: &str) -> u64 {
+        peers::wait_until("a change is applied", || self.try_apply(through, text).ok())
+    }
+
     /// The same; what was said instead, when it is refused or cannot be done.
     pub(crate) fn try_apply(&self, through: usize, text: &str) -> Result<u64, String> {
         let node = &self.orchestrators[through];
@@ -185,9 +190,11 @@ impl Cluster {
 
     /// The orchestrator that leads, as those see it who have been there for a while.
     fn leader(&self) -> usize {
-        let alive = self.orchestrators.iter().filter(|node| node.process.is_some());
-        let mut seen = alive.map(|node| node.status()["orchestrators"]["leader"].clone());
-        let leader = seen.find(Value::is_string).expect("a leader");
+        let leader = peers::wait_until("somebody leads", || {
+            let alive = self.orchestrators.iter().filter(|node| node.process.is_some());
+            let mut seen = alive.map(|node| node.status()["orchestrators"]["leader"].clone());
+            seen.find(Value::is_string)
+        });
         let leader = leader.as_str().unwrap();
         (0..3)
             .find(|n| leader.starts_with(&format!("orch-{}-", n + 1)))
@@ -212,6 +219,11 @@ impl Cluster {
             .map(|node| format!("{}\n{}", node.pid(), last(node.log())))
             .collect()
     }
+}
+
+/// Waits until something holds of nodes that share a store: leases and elections take their time besides the machine.
+pub(crate) fn wait_until(what: &str, mut condition: impl FnMut() -> bool) {
+    peers::wait_until(what, || condition().then_some(()));
 }
 
 /// Backends that an LB server takes for up.
@@ -296,7 +308,7 @@ fn etcd_dies_and_traffic_goes_on() {
     let mut cluster = Cluster::start();
     let loads = cluster.load();
     cluster.etcd.members[0].crash();
-    let revision = cluster.apply(1, &cluster.balancer(2));
+    let revision = cluster.applied(1, &cluster.balancer(2));
     cluster.until("a change is served with one member of etcd down", |cluster| {
         cluster.lbs.iter().all(|lb| served(&lb.status()) == revision)
     });
@@ -345,16 +357,7 @@ fn etcd_dies_and_traffic_goes_on() {
             .all(|lb| lb.status()["store"]["connected"] == true)
     });
     assert!(back < PATIENCE);
-    let revision = wait_for("a change can be applied again", || {
-        let path = cluster.orchestrators[2].place.path().join("shop.toml");
-        std::fs::write(&path, cluster.balancer(3)).unwrap();
-        let path = path.display().to_string();
-        let output = cluster.orchestrators[2]
-            .evenkeel()
-            .cli(&["apply", "--json", &path]);
-        let answer: Value = serde_json::from_slice(&output.stdout).ok()?;
-        answer["revision"].as_u64()
-    });
+    let revision = cluster.applied(2, &cluster.balancer(3));
     cluster.until("what was applied then is served", |cluster| {
         cluster.lbs.iter().all(|lb| served(&lb.status()) == revision)
     });

@@ -138,10 +138,12 @@ impl Chaos {
         cluster.until("all of etcd is back, and takes a change", |cluster| {
             cluster.try_apply(0, &text).is_ok()
         });
-        let history = cluster.orchestrators[1]
-            .evenkeel()
-            .cli(&["history", "--json", "--last", "1000"]);
-        let history: Value = serde_json::from_slice(&history.stdout).unwrap();
+        let history: Value = peers::wait_until("the history is told", || {
+            let node = cluster.orchestrators[1].evenkeel();
+            let history = node.cli(&["history", "--json", "--last", "1000"]);
+            let told = history.status.success();
+            told.then(|| serde_json::from_slice(&history.stdout).unwrap())
+        });
         let known: Vec<u64> = history["revisions"]
             .as_array()
             .unwrap()

@@ -9,7 +9,8 @@ use nix::sys::signal::Signal;
 use peers::{Etcd, Member};
 use serde_json::Value;
 
-use crate::support::{Backend, Evenkeel, Load, Place, free_ip, wait_for, wait_until};
+use crate::cluster::wait_until;
+use crate::support::{Backend, Evenkeel, Load, Place, free_ip};
 
 /// A line to a member of etcd that keeps back what is sent, from a word on, until it is let go.
 struct Line {
@@ -151,18 +152,16 @@ fn what_a_leader_that_hung_writes_late_is_refused() {
     };
     wait_until("the checks are shared out", || settled(&second.1));
     let before = epoch_of_assignments(&etcd);
-    assert_eq!(
-        first.1.metric("evenkeel_orchestrator_leases_lost_total", &[]),
-        0.0
-    );
+    let leases_lost = || first.1.metric("evenkeel_orchestrator_leases_lost_total", &[]);
+    let lost = leases_lost();
 
     line.catch(b"assign/head");
     // Whoever comes has to be given a share: a round.
     let third = node("orch-3", orchestrates, &urls[..2]);
     wait_until("a round is on its way", || line.has_caught());
-    first.1.signal(Signal::SIGSTOP);
     let hung = Instant::now();
-    let after = wait_for("another has shared out the checks", || {
+    first.1.signal(Signal::SIGSTOP);
+    let after = peers::wait_until("another has shared out the checks", || {
         Some(epoch_of_assignments(&etcd)).filter(|epoch| *epoch > before)
     });
     wait_until("all are checked again", || settled(&second.1));
@@ -175,19 +174,21 @@ fn what_a_leader_that_hung_writes_late_is_refused() {
     wait_until("the late round is answered", || {
         transactions(&etcd.members[2]) > answered
     });
-    let stays = || assert_eq!(epoch_of_assignments(&etcd), after, "the late round is refused");
+    // A later leader's may follow; the late one is of an earlier epoch.
+    let stays = || assert!(epoch_of_assignments(&etcd) >= after, "the late round is refused");
     stays();
     first.1.signal(Signal::SIGCONT);
     wait_until("the first says that its lease was over", || {
         stays();
-        first.1.metric("evenkeel_orchestrator_leases_lost_total", &[]) == 1.0
+        leases_lost() > lost
     });
-    assert!(first.1.log().contains("will be refused"), "{}", first.1.log());
+    wait_until("its log does", || first.1.log().contains("will be refused"));
     wait_until("the first follows", || {
         stays();
-        !leads(&first.1) && first.1.status()["orchestrators"]["epoch"] == after && settled(&first.1)
+        let epoch = first.1.status()["orchestrators"]["epoch"].as_u64();
+        !leads(&first.1) && epoch >= Some(after) && settled(&first.1)
     });
-    assert!(leads(&second.1) != leads(&third.1));
+    wait_until("one of the others leads", || leads(&second.1) != leads(&third.1));
     for load in loads {
         load.wait_for_more(50);
         load.stop().assert_nothing_failed();

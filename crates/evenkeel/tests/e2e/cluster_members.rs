@@ -36,7 +36,8 @@ impl Node {
     }
 }
 
-/// Keys of a pool whose members register for three seconds at a time, and are asked by checks too.
+/// Keys of a pool whose members register for three seconds at a time, and are asked by checks too. Nodes that share a
+/// store give them three more.
 const LEASES_OF_3S: &str = "health = { interval = \"500ms\", fast_interval = \"100ms\" }\n\
      registration = { token_hash = \"TOKEN_HASH\", allow = \"127.0.0.0/8\", ttl = \"3s\" }";
 
@@ -195,10 +196,11 @@ fn registered_at_one_node_served_by_all() {
             .filter(|request| request.target() == "/h")
             .count()
     };
-    let (before, since) = (probes(), Instant::now());
+    let (since, before) = (Instant::now(), probes());
     wait_until("it was checked six times", || probes() >= before + 6);
+    let asked = probes() - before;
     let most = since.elapsed().as_millis() / 500 + 2;
-    assert!((probes() - before) as u128 <= most, "checked by more than one");
+    assert!(asked as u128 <= most, "checked by more than one");
     assert_eq!(register(&other, &one, r#"{"weight": 3}"#), 200);
     until("its weight is known", || edge.backend(one.address)["weight"] == 3);
     assert_eq!(
@@ -262,7 +264,7 @@ fn a_new_instance_is_not_believed_to_be_the_one_before() {
         if served() != quiet.0 {
             quiet = (served(), Instant::now());
         }
-        quiet.1.elapsed() > Duration::from_millis(500)
+        quiet.1.elapsed() > Duration::from_secs(2)
     });
     let record = |kind: &str| {
         let key = format!("/evenkeel/{kind}/shop/default/{}", instance.address);
@@ -366,7 +368,7 @@ fn heartbeats_count_wherever_they_are_sent() {
     let (one, two) = (Backend::named("one"), Backend::named("two"));
     let (_cluster, [edge, other, brain]) = Cluster::start(&format!(
         "backend_servers = [\"{}\", \"{}\"]\nhealth = false\n\
-         heartbeat = {{ token_hash = \"TOKEN_HASH\", timeout = \"3s\" }}",
+         heartbeat = {{ token_hash = \"TOKEN_HASH\", timeout = \"8s\" }}",
         one.address, two.address
     ));
     let apis = Arc::new(Mutex::new(vec![edge.admin, other.admin, brain.admin]));
@@ -429,18 +431,19 @@ fn an_emptied_store_takes_no_member_out() {
     }
     instances[0].stop();
     let path = format!("members/{}", backends[0].address);
-    let said = Instant::now();
+    let lapsed = || {
+        let lapsed =
+            |node: &Evenkeel| node.metric("evenkeel_pool_member_requests_total", &[("result", "lapsed")]);
+        [&edge, &other, &brain].into_iter().map(lapsed).sum::<f64>()
+    };
+    let before = lapsed();
     assert_eq!(say(edge.admin, "DELETE", &path, "").unwrap(), 204);
     until("who deregisters is out everywhere", || {
         [&edge, &other, &brain]
             .iter()
             .all(|node| state(node, backends[0].address).is_none())
     });
-    let took = said.elapsed();
-    assert!(
-        took < Duration::from_secs(3),
-        "by silence, not by the farewell: {took:?}"
-    );
+    assert_eq!(lapsed(), before, "by silence, not by the farewell");
     instances.iter_mut().for_each(Instance::stop);
 }
 

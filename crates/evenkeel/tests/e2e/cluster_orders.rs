@@ -2,7 +2,8 @@
 
 use peers::Etcd;
 
-use crate::support::{Backend, Evenkeel, Load, Place, QUIET, shop, wait_until};
+use crate::cluster::wait_until;
+use crate::support::{Backend, Evenkeel, Load, Place, QUIET, shop};
 
 fn node(name: &str, etcd: &Etcd, backends: &[&Backend]) -> Place {
     let endpoints = format!("{:?}", etcd.endpoints());
@@ -33,11 +34,10 @@ fn an_order_holds_on_every_node_and_without_the_store() {
         let order = first.backend(one.address)["order"].clone();
         (&order["mode"], &order["weight"]) == (&"drain".into(), &9.into())
     });
-    let told = first.events("order").join("\n");
-    assert!(
-        told.contains("drain by alice") && told.contains("given elsewhere"),
-        "{told}"
-    );
+    wait_until("events tell both", || {
+        let told = first.events("order").join("\n");
+        told.contains("drain by alice") && told.contains("given elsewhere")
+    });
 
     etcd.members[0].crash();
     let refused = second.post(
@@ -113,8 +113,10 @@ fn an_emptied_store_ends_no_order() {
     etcd.etcdctl(&["del", "--prefix", "/evenkeel/"]);
     both_are_again(&etcd);
     both_follow(&nodes);
-    let kept = nodes.each_ref().map(|node| node.events("orders_kept").len());
-    assert_eq!(kept, [1, 1]);
+    wait_until("an event tells it on both", || {
+        let mut nodes = nodes.iter();
+        nodes.all(|node| node.events("orders_kept").len() == 1)
+    });
     etcd.members[0].crash();
     etcd.members[0].forget();
     etcd.members[0].start_again();

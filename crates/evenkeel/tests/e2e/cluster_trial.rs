@@ -4,7 +4,8 @@ use std::net::{Ipv4Addr, SocketAddr};
 
 use peers::Etcd;
 
-use crate::support::{Backend, Client, Evenkeel, Load, Place, QUIET, free_ip, wait_until};
+use crate::cluster::wait_until;
+use crate::support::{Backend, Client, Evenkeel, Load, Place, QUIET, free_ip};
 
 /// A load balancer on a port of every node in front of these backends.
 fn shop(port: u16, backends: &[&Backend]) -> String {
@@ -71,7 +72,12 @@ fn is_left_as_it_was(places: &[(Ipv4Addr, Place)]) {
     wait_until("all follow the second", || {
         nodes.iter().all(|node| is_in_maintenance(node, &two, "bob"))
     });
+    // What was begun before the order is waited for; then the load goes on.
+    for load in loads {
+        load.stop().assert_nothing_failed();
+    }
     let before_two = two.count();
+    let loads: Vec<Load> = addresses.clone().map(|address| Load::start(address, 2)).collect();
     wait_until("it is taken back", || {
         nodes[0].cli_ok(&["history"]).contains("revert of 2")
     });
