@@ -133,6 +133,7 @@ impl Orchestrating {
             leave,
             cut,
             calls: JoinSet::new(),
+            revokes: JoinSet::new(),
             post: post_out,
             writes: writes.clone(),
             weights: None,
@@ -172,6 +173,8 @@ struct Shell {
     cut: Box<dyn Fn() + Send>,
     feed: Feed,
     calls: JoinSet<(CallId, Answer)>,
+    /// Leases on their way back: only the stopping waits for them.
+    revokes: JoinSet<()>,
     post: watch::Sender<Post>,
     writes: Arc<VerdictWrites>,
     /// What it was last told. Without, it does not know yet what there is to check, and takes no part: what it was
@@ -199,6 +202,7 @@ impl Shell {
         }
         self.handle(Event::Stop);
         while self.calls.join_next().await.is_some() {}
+        while self.revokes.join_next().await.is_some() {}
     }
 
     fn hear(&mut self, told: Tell) {
@@ -320,10 +324,10 @@ impl Shell {
         });
     }
 
-    /// Nobody but the stopping waits for it.
     fn revoke(&mut self, lease: reconcile::cluster::records::LeaseId) {
+        while self.revokes.try_join_next().is_some() {}
         let (space, lease_ms) = (self.space.clone(), self.settings.lease_ms);
-        tokio::spawn(async move {
+        self.revokes.spawn(async move {
             let revoked = space.store().revoke(store::LeaseId(lease.0));
             if let Ok(Err(error)) = timeout(patience(lease_ms), revoked).await {
                 tracing::debug!("a lease could not be given back and ends by itself: {error}");
