@@ -152,6 +152,8 @@ pub(crate) async fn run(shard: Rc<Shard>, slot: Rc<Slot>, accepted: Accepted, gu
     });
     link.counters().connections.add(1);
     timer.limit(age);
+    // The time for the handshake is over with it.
+    timer.disarm();
     let mut driver = Driver {
         link,
         connection,

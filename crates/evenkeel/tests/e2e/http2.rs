@@ -316,6 +316,36 @@ fn a_closing_listener_says_goaway_and_finishes_what_runs() {
     assert_eq!(answered, 50);
 }
 
+/// A client sends its first request with the preface, and its connection is busy from then on: the time that it had for
+/// the preface ends nothing.
+#[test]
+fn a_connection_that_is_never_idle_outlives_the_time_for_its_preface() {
+    let gate = Gate::default();
+    let go = gate.clone();
+    let backend = Backend::answering(move |_| {
+        go.pass();
+        b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok".to_vec()
+    });
+    let listener = "timeouts = { request_headers = \"300ms\" }";
+    let evenkeel = Evenkeel::start(&shop_with_listener(&[&backend], listener, QUIET));
+    let first = encode(HEADERS, END_STREAM | END_HEADERS, 1, GET);
+    let mut busy = Frames::connect_with(evenkeel.address(), &[], &first);
+    wait_until("its request is at the backend", || gate.came() == 1);
+    // It has passed for those that came after it.
+    for _ in 0..3 {
+        let mut slow = evenkeel.client();
+        slow.send("GET / HTTP/1.1\r\n");
+        assert_eq!(slow.response().status(), 408);
+    }
+    gate.open();
+    let until_answered = std::iter::from_fn(|| busy.next()).take_while(|frame| frame.kind != HEADERS);
+    let kinds: Vec<u8> = until_answered.map(|frame| frame.kind).collect();
+    assert!(!kinds.contains(&GOAWAY), "{kinds:?}");
+    assert!(busy.send(HEADERS, END_STREAM | END_HEADERS, 3, GET));
+    let next = busy.wait_for(HEADERS).expect("a response");
+    assert_eq!(next.stream, 3);
+}
+
 /// h2load, many streams at once over several connections, while backends come and go: not one request fails.
 #[test]
 fn nothing_fails_under_load_while_the_pool_changes() {

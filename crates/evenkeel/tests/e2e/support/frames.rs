@@ -55,6 +55,11 @@ pub(crate) struct Frames(TcpStream);
 impl Frames {
     /// Connects, and sends preface and settings (pairs of identifier and value).
     pub(crate) fn connect(address: SocketAddr, settings: &[(u16, u32)]) -> Self {
+        Self::connect_with(address, settings, &[])
+    }
+
+    /// The same with these bytes behind, in one write.
+    pub(crate) fn connect_with(address: SocketAddr, settings: &[(u16, u32)], more: &[u8]) -> Self {
         let stream = TcpStream::connect(address).expect("a connection");
         stream.set_read_timeout(Some(DEADLINE)).expect("an option");
         stream.set_nodelay(true).expect("an option");
@@ -64,11 +69,9 @@ impl Frames {
             payload.extend(id.to_be_bytes());
             payload.extend(value.to_be_bytes());
         }
-        frames
-            .0
-            .write_all(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n")
-            .expect("the preface");
-        assert!(frames.send(SETTINGS, 0, 0, &payload));
+        let settings = encode(SETTINGS, 0, 0, &payload);
+        let first = [b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", &settings[..], more].concat();
+        frames.0.write_all(&first).expect("the preface");
         frames
     }
 
