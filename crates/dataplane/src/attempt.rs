@@ -26,6 +26,7 @@ use crate::counters::class_of;
 use crate::departure::{Gone, Unasked, unless_gone};
 use crate::exchange::{Client, Request, record};
 use crate::observe::{self, clock};
+use crate::patience::Patience;
 use crate::relay::{Broken, Relay};
 use crate::reply::Reply;
 use crate::request_body::{RequestBody, Sink, UploadError};
@@ -299,9 +300,9 @@ impl<'a> Exchange<'a, '_, '_, '_> {
         if let Err(failure) = send(&upstream.stream, self.scratch.to_backend, timer, stale).await {
             return (Attempt::Failed(failure), After::Close);
         }
-        let head_timeout = Cell::new(self.head_timeout(self.try_began_us));
-        timer.arm(head_timeout.get());
-        if let Err(no_head) = self.read_head(&upstream.stream, &head_timeout, buffer).await {
+        let patience = Patience::for_head(timer);
+        patience.begin(self.head_timeout(self.try_began_us));
+        if let Err(no_head) = self.read_head(&upstream.stream, &patience, buffer).await {
             return (Attempt::Failed(no_head.failure(stale)), After::Close);
         }
         self.note_head();
@@ -318,8 +319,8 @@ impl<'a> Exchange<'a, '_, '_, '_> {
             return answered;
         }
         let close = self.write_response(true, buffer);
-        let stream_idle = Cell::new(timeouts.stream_idle);
-        let relay = self.relay(&upstream.stream, &stream_idle);
+        let patience = Patience::for_body(timer, timeouts.stream_idle);
+        let relay = self.relay(&upstream.stream, &patience);
         let at = self.scratch.response.head_len;
         let relayed = relay.run(buffer, at, self.reply).await;
         self.finish(relayed, close)
@@ -359,14 +360,13 @@ impl<'a> Exchange<'a, '_, '_, '_> {
         let mut upload = pin!(upload);
         let mut uploaded = None;
         // As long as it is sent the request, the backend owes no response.
-        let head_timeout = Cell::new(Duration::ZERO);
+        let patience = Patience::for_head(timer);
         let first_byte = self.head_timeout(shard.timers.recent_us());
         let ends = |result: &Uploaded| {
-            head_timeout.set(first_byte);
-            timer.arm(first_byte);
+            patience.begin(first_byte);
             ended_by(result)
         };
-        let reading = self.read_head(&upstream.stream, &head_timeout, buffer);
+        let reading = self.read_head(&upstream.stream, &patience, buffer);
         match beside(upload.as_mut(), &mut uploaded, ends, reading).await {
             Ok(Ok(())) => {}
             Ok(Err(no_head)) => return (Attempt::Failed(no_head.failure(stale)), After::Close),
@@ -390,20 +390,18 @@ impl<'a> Exchange<'a, '_, '_, '_> {
         mut uploaded: Option<Uploaded>,
         buffer: &mut Vec<u8>,
     ) -> (Attempt, After) {
-        let timer = self.timer;
         let limit = self.request.pool.config.timeouts.stream_idle;
         let sent_whole = matches!(uploaded, Some(Ok(())));
         if let Some((attempt, after)) = self.intercept(sent_whole, buffer).await {
             return (attempt, if sent_whole { after } else { After::Close });
         }
         let mut close = self.write_response(sent_whole, buffer);
-        let stream_idle = Cell::new(if sent_whole { limit } else { Duration::ZERO });
-        let relay = self.relay(&upstream.stream, &stream_idle);
+        let patience = Patience::for_body(self.timer, if sent_whole { limit } else { Duration::ZERO });
+        let relay = self.relay(&upstream.stream, &patience);
         let at = self.scratch.response.head_len;
         let relaying = relay.run(buffer, at, self.reply);
         let ends = |result: &Uploaded| {
-            stream_idle.set(limit);
-            timer.arm(limit);
+            patience.begin(limit);
             clients_fault(result)
         };
         let relayed = beside(upload, &mut uploaded, ends, relaying).await;
@@ -422,12 +420,11 @@ impl<'a> Exchange<'a, '_, '_, '_> {
         forward::write_request(out, bytes, outgoing, &via, self.request.extra);
     }
 
-    /// Reads up to the final response's head; interim ones go to the client at once. `head_timeout` is what the
-    /// timer is armed with, to arm it again after an interim response was written.
+    /// Reads up to the final response's head; interim ones go to the client at once.
     async fn read_head(
         &mut self,
         backend: &Stream,
-        head_timeout: &Cell<Duration>,
+        patience: &Patience<'_>,
         buffer: &mut Vec<u8>,
     ) -> Result<(), NoHead> {
         let timer = self.timer;
@@ -452,8 +449,7 @@ impl<'a> Exchange<'a, '_, '_, '_> {
                         if response.status == 101 || interim > MAX_INTERIM {
                             return Err(no_head(Reason::BadResponse));
                         }
-                        self.pass_interim(buffer).await?;
-                        timer.arm(head_timeout.get());
+                        patience.aside(self.pass_interim(buffer)).await?;
                         continue;
                     }
                     Ok(Parsed::Incomplete) => {}
@@ -665,14 +661,14 @@ impl<'a> Exchange<'a, '_, '_, '_> {
     }
 
     /// What relays the response's body. `stream_idle` bounds the pauses of the backend.
-    fn relay<'t>(&self, backend: &'t Stream, stream_idle: &'t Cell<Duration>) -> Relay<'t>
+    fn relay<'t>(&self, backend: &'t Stream, patience: &'t Patience<'t>) -> Relay<'t>
     where
         'a: 't,
     {
         Relay {
             shard: self.request.shard,
             timer: self.timer,
-            stream_idle,
+            patience,
             backend,
             framing: self.scratch.response.framing,
         }

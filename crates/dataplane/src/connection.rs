@@ -429,11 +429,12 @@ async fn read_request(
 
 /// Says that we send no more and takes what is still coming, within bounds.
 async fn linger(shard: &Shard, client: Client) {
-    if client.stream.shutdown().await.is_err() {
-        return;
-    }
     client.timer.limit(Duration::ZERO);
     client.timer.arm(LINGER_TIME);
+    // Over TLS this is written, to somebody who may not read.
+    if !matches!(client.timer.bound(client.stream.shutdown()).await, Ok(Ok(()))) {
+        return;
+    }
     let mut buffer = shard.buffers.take();
     let mut taken = 0;
     while taken < LINGER_BYTES {

@@ -89,6 +89,8 @@ pub(crate) fn send(shard: &Rc<Shard>, copy: Copy) {
     tokio::task::spawn_local(async move {
         let timer = shard.timers.timer().await;
         timer.limit(copy.timeout);
+        // In force at once: a connection that was kept is written to without another deadline.
+        timer.disarm();
         let outcome = match exchange(&shard, &copy, &timer).await {
             Some(()) => Outcome::Answered,
             None => Outcome::Failed,

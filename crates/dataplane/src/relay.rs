@@ -1,13 +1,11 @@
 //! A response body on its way to the client: streamed with backpressure in one buffer, large ones spliced.
 
-use std::cell::Cell;
-use std::time::Duration;
-
 use http::Framing;
 use http::chunked::{ChunkDecoder, ChunkEvent};
 use model::reason::Reason;
 use net::splice::Pipe;
 
+use crate::patience::Patience;
 use crate::reply::Reply;
 use crate::shard::Shard;
 use crate::stream::Stream;
@@ -34,8 +32,8 @@ pub(crate) enum Broken {
 pub(crate) struct Relay<'a> {
     pub(crate) shard: &'a Shard,
     pub(crate) timer: &'a Timer,
-    /// Between two reads from the backend; zero, no limit, while it is the backend that waits for the request.
-    pub(crate) stream_idle: &'a Cell<Duration>,
+    /// Between two reads from the backend: without a limit while it is the backend that waits for the request.
+    pub(crate) patience: &'a Patience<'a>,
     pub(crate) backend: &'a Stream,
     /// Framing as the backend sends it.
     pub(crate) framing: Framing,
@@ -136,8 +134,7 @@ impl Relay<'_> {
     }
 
     async fn fill(&self, buffer: &mut Vec<u8>) -> Result<usize, Broken> {
-        self.timer.arm(self.stream_idle.get());
-        match self.timer.bound(self.backend.read_buf(buffer)).await {
+        match self.patience.bound(self.backend.read_buf(buffer)).await {
             Ok(Ok(n)) => Ok(n),
             Ok(Err(_)) => Err(Broken::Backend(Reason::BackendTruncated)),
             Err(Expired) => Err(self.expired()),
@@ -148,8 +145,11 @@ impl Relay<'_> {
     async fn splice(&self, mut pipe: Pipe, reply: &mut Reply<'_>, mut left: u64) -> Result<bool, Broken> {
         while left > 0 {
             let ask = usize::try_from(left.min(SPLICE_BYTES)).unwrap_or(usize::MAX);
-            self.timer.arm(self.stream_idle.get());
-            match self.timer.bound(self.backend.splice_into(&mut pipe, ask)).await {
+            match self
+                .patience
+                .bound(self.backend.splice_into(&mut pipe, ask))
+                .await
+            {
                 Ok(Ok(n)) if n > 0 => left -= n as u64,
                 Ok(_) => return Err(Broken::Backend(Reason::BackendTruncated)),
                 Err(Expired) => return Err(self.expired()),

@@ -29,6 +29,7 @@ use crate::backend_http2::{self, Lease, Outgoing};
 use crate::call::Limits;
 use crate::departure::{Gone, Unasked, unless_gone};
 use crate::exchange::{Client, Request};
+use crate::patience::Patience;
 use crate::relay::Broken;
 use crate::request_body::{Sink, UploadError};
 use crate::serving::BackendCell;
@@ -162,14 +163,13 @@ impl Exchange<'_, '_, '_, '_> {
             Cell::new(body.is_replayable(request.pool.config.retries.replay_bytes, Retry::IfIdempotent));
         let mut upload = pin!(upload(request, body, outgoing, &upload_timer, &replayable));
         let mut uploaded = None;
-        let head_timeout = Cell::new(Duration::ZERO);
+        let patience = Patience::for_head(timer);
         let first_byte = self.head_timeout(shard.timers.recent_us());
         let ends = |result: &Uploaded| {
-            head_timeout.set(first_byte);
-            timer.arm(first_byte);
+            patience.begin(first_byte);
             ended_by(result)
         };
-        let reading = self.read_head_http2(response, &head_timeout, buffer);
+        let reading = self.read_head_http2(response, &patience, buffer);
         let mut incoming = match beside(upload.as_mut(), &mut uploaded, ends, reading).await {
             Ok(Ok(incoming)) => incoming,
             Ok(Err(no_head)) => return (Attempt::Failed(no_head.failure(*reused)), None),
@@ -189,11 +189,10 @@ impl Exchange<'_, '_, '_, '_> {
             return (attempt, None);
         }
         let mut close = self.write_response(sent_whole, buffer);
-        let idle = Cell::new(if sent_whole { limit } else { Duration::ZERO });
-        let relaying = self.relay_http2(&mut incoming, &idle);
+        let patience = Patience::for_body(timer, if sent_whole { limit } else { Duration::ZERO });
+        let relaying = self.relay_http2(&mut incoming, &patience);
         let ends = |result: &Uploaded| {
-            idle.set(limit);
-            timer.arm(limit);
+            patience.begin(limit);
             clients_fault(result)
         };
         let relayed = beside(upload, &mut uploaded, ends, relaying).await;
@@ -210,7 +209,7 @@ impl Exchange<'_, '_, '_, '_> {
     async fn read_head_http2(
         &mut self,
         response: &mut ResponseFuture,
-        head_timeout: &Cell<Duration>,
+        patience: &Patience<'_>,
         buffer: &mut Vec<u8>,
     ) -> Result<RecvStream, NoHead> {
         let method = self.request.head.method;
@@ -257,8 +256,7 @@ impl Exchange<'_, '_, '_, '_> {
                             refused: false,
                         });
                     }
-                    self.pass_interim(buffer).await?;
-                    self.timer.arm(head_timeout.get());
+                    patience.aside(self.pass_interim(buffer)).await?;
                 }
             }
         }
@@ -283,7 +281,11 @@ impl Exchange<'_, '_, '_, '_> {
     }
 
     /// Sends the head that was written, then the body as it comes, and trailers.
-    async fn relay_http2(&mut self, incoming: &mut RecvStream, idle: &Cell<Duration>) -> Result<(), Broken> {
+    async fn relay_http2(
+        &mut self,
+        incoming: &mut RecvStream,
+        patience: &Patience<'_>,
+    ) -> Result<(), Broken> {
         if self.scratch.response.framing == Framing::None {
             return self.reply.flush().await;
         }
@@ -296,8 +298,7 @@ impl Exchange<'_, '_, '_, '_> {
             _ => None,
         };
         loop {
-            self.timer.arm(idle.get());
-            match self.timer.bound(incoming.data()).await {
+            match patience.bound(incoming.data()).await {
                 Ok(Some(Ok(data))) => {
                     left = left.map(|left| left.saturating_sub(data.len() as u64));
                     self.reply.data(&data);
@@ -316,7 +317,7 @@ impl Exchange<'_, '_, '_, '_> {
                 Err(Expired) => return Err(self.stream_expired()),
             }
         }
-        let trailers = match self.timer.bound(incoming.trailers()).await {
+        let trailers = match patience.bound(incoming.trailers()).await {
             Ok(Ok(trailers)) => trailers,
             Ok(Err(_)) => return Err(Broken::Backend(Reason::BackendTruncated)),
             Err(Expired) => return Err(self.stream_expired()),

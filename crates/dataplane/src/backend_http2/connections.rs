@@ -285,6 +285,8 @@ pub(crate) async fn acquire(
     timer: &Timer,
 ) -> Result<Lease, Reason> {
     let connections = &shard.upstreams.http2;
+    // Once, however often another one is faster.
+    timer.arm(pool.config.timeouts.connect);
     loop {
         let most = usize::from(settings.max_connections);
         let (taken, may_open, changed) = connections.with(cell, |set| {
@@ -302,7 +304,6 @@ pub(crate) async fn acquire(
         if may_open {
             return open(shard, cell, pool, settings, timer).await;
         }
-        timer.arm(pool.config.timeouts.connect);
         match timer.bound(changed.notified()).await {
             Ok(()) => {}
             Err(Expired) if timer.limit_passed() => return Err(Reason::TotalTimeout),

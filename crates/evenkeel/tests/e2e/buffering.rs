@@ -299,6 +299,27 @@ fn a_refused_body_is_not_copied() {
     evenkeel.wait_for_metric("evenkeel_mirrored_requests_total", &too_large, 1.0);
 }
 
+/// A shadow answers once and hangs then, on the connection that was kept: its copy ends in time all the same.
+#[test]
+fn a_shadow_that_hangs_later_holds_no_copy_for_ever() {
+    let live = Backend::named("live");
+    let shadow = Backend::scripted(|conversation| {
+        if conversation.request().is_some() {
+            conversation.send("HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok");
+            conversation.hold();
+        }
+    });
+    let evenkeel = Evenkeel::start(&mirrored(&live, &shadow, ", timeout = \"3s\""));
+    let outcome = |outcome| [("outcome", outcome)];
+    let copies = "evenkeel_mirrored_requests_total";
+    let mut client = evenkeel.client();
+    assert_eq!(client.get("/").text(), "live");
+    evenkeel.wait_for_metric(copies, &outcome("answered"), 1.0);
+    assert_eq!(client.get("/").text(), "live");
+    evenkeel.wait_for_metric(copies, &outcome("failed"), 1.0);
+    assert_eq!(shadow.accepted(), 1, "the second went over the one that was kept");
+}
+
 /// A shadow that hangs delays nobody, and holds only so many copies.
 #[test]
 fn a_shadow_that_hangs_delays_nobody() {

@@ -1,6 +1,7 @@
 //! HTTP/2 from clients (RFC 9113), with clients of other implementations: curl, h2load, and Python's h2.
 
 use crate::support::frames::*;
+use crate::support::frames_server::STATUS_200;
 use crate::support::*;
 
 /// Runs a scenario with Python's h2; `request`, `response` and `events` are those of its one connection.
@@ -326,17 +327,17 @@ fn a_connection_that_is_never_idle_outlives_the_time_for_its_preface() {
         go.pass();
         b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok".to_vec()
     });
-    let listener = "timeouts = { request_headers = \"300ms\" }";
+    let listener = "timeouts = { request_headers = \"2s\" }";
     let evenkeel = Evenkeel::start(&shop_with_listener(&[&backend], listener, QUIET));
     let first = encode(HEADERS, END_STREAM | END_HEADERS, 1, GET);
     let mut busy = Frames::connect_with(evenkeel.address(), &[], &first);
     wait_until("its request is at the backend", || gate.came() == 1);
     // It has passed for those that came after it.
-    for _ in 0..3 {
+    wait_until("one that came after it is refused", || {
         let mut slow = evenkeel.client();
-        slow.send("GET / HTTP/1.1\r\n");
-        assert_eq!(slow.response().status(), 408);
-    }
+        let asked = slow.try_send("GET / HTTP/1.1\r\n").is_ok();
+        asked && slow.try_response().is_ok_and(|answer| answer.status() == 408)
+    });
     gate.open();
     let until_answered = std::iter::from_fn(|| busy.next()).take_while(|frame| frame.kind != HEADERS);
     let kinds: Vec<u8> = until_answered.map(|frame| frame.kind).collect();
@@ -344,6 +345,34 @@ fn a_connection_that_is_never_idle_outlives_the_time_for_its_preface() {
     assert!(busy.send(HEADERS, END_STREAM | END_HEADERS, 3, GET));
     let next = busy.wait_for(HEADERS).expect("a response");
     assert_eq!(next.stream, 3);
+}
+
+/// A client closes its window, and ends its request only then: the time that it has to take the response goes on. The
+/// backend's, which begins with the end of the request, does not take its place.
+#[test]
+fn a_closed_window_has_its_own_time_also_when_the_request_ends() {
+    let plain = Backend::scripted(|conversation| {
+        conversation.head();
+        conversation.send("HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nearly");
+        conversation.hold();
+    });
+    let framed = FramesServer::start(|asked| {
+        asked.send(HEADERS, END_HEADERS, STATUS_200);
+        asked.send(DATA, 0, b"early");
+    });
+    for (backend, protocol) in [(plain.address, "http1"), (framed.address, "http2")] {
+        let evenkeel = Evenkeel::start(&format!(
+            "[load_balancers.shop]\nbackend_servers = [\"{backend}\"]\nprotocol = \"{protocol}\"\n{QUIET}\
+             timeouts = {{ stream_idle = \"1h\" }}\n[[load_balancers.shop.listeners]]\naddress = \"127.0.0.1:0\"\n\
+             http2 = {{ window_idle = \"3s\" }}\n"
+        ));
+        // SETTINGS_INITIAL_WINDOW_SIZE.
+        let mut client = Frames::connect(evenkeel.address(), &[(4, 0)]);
+        assert!(client.send(HEADERS, END_HEADERS, 1, POST));
+        client.wait_for(HEADERS).expect("a response");
+        assert!(client.send(DATA, END_STREAM, 1, b"x"));
+        evenkeel.wait_for_failures("client_write_timeout", 1);
+    }
 }
 
 /// h2load, many streams at once over several connections, while backends come and go: not one request fails.
