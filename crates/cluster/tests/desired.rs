@@ -373,7 +373,11 @@ async fn what_is_confirmed_is_not_taken_back(space: Space) {
         confirmed += u32::from(confirm.is_ok());
         reverted += u32::from(revert.is_ok());
         // Who was the first begins later, or earlier again, the next time, until it is not.
-        later = if confirm.is_ok() { 2 * later + 1 } else { later / 2 };
+        later = if confirm.is_ok() {
+            (2 * later + 1).min(255)
+        } else {
+            later / 2
+        };
     }
     println!("confirmed {confirmed}, reverted {reverted}");
     assert!(confirmed > 0 && reverted > 0);

@@ -43,6 +43,8 @@ pub const MAX_MESSAGE_BYTES: usize = (LIST_PAGE + 2) * (MAX_VALUE_BYTES + MAX_KE
 pub const CONNECT_TIMEOUT: Duration = Duration::from_millis(1500);
 /// etcd: time for a call, with all connections and repetitions that it takes.
 pub const CALL_TIMEOUT: Duration = Duration::from_secs(5);
+// So that an endpoint that does not answer leaves time for the next one.
+const _: () = assert!(2 * CONNECT_TIMEOUT.as_millis() < CALL_TIMEOUT.as_millis());
 /// etcd: a connection over which nothing was carried out for this long is asked whether it is still of use.
 pub const PROBE_AFTER: Duration = Duration::from_millis(500);
 /// etcd: without a sign of life for this long then, the connection is dead.

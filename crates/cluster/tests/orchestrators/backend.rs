@@ -135,3 +135,12 @@ pub(crate) fn check() -> HealthCheck {
 pub(crate) fn least_interval() -> Duration {
     INTERVAL * u32::from(100 - JITTER) / 100 - Duration::from_millis(1)
 }
+
+/// That it was asked at these times by no more than one. Each is noted when the backend had its turn, which may be late:
+/// of four the first and the last are looked at, with room for one interval.
+pub(crate) fn assert_asked_by_one(times: &[Instant]) {
+    for four in times.windows(4) {
+        let took = four[3] - four[0];
+        assert!(took >= 2 * least_interval(), "four within {took:?}");
+    }
+}

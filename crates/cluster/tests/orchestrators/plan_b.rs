@@ -8,7 +8,7 @@ use model::state::Health::{Down, Up};
 use peers::{Etcd, wait_until};
 use reconcile::cluster::roster::Wanted;
 
-use crate::backend::Backend;
+use crate::backend::{Backend, assert_asked_by_one};
 use crate::node::{AFTER, Does, Node, is_shared_out, may_check, wanted};
 
 fn all_believe(servers: &[Node], backend: &Backend, health: model::state::Health) -> Option<()> {
@@ -182,10 +182,7 @@ fn what_no_orchestrator_knows_is_looked_at_here_until_one_does() {
         });
         (orchestrator.leases_lost() == lost).then_some(asked)
     });
-    let gaps = asked
-        .windows(2)
-        .filter(|pair| pair[1] - pair[0] < crate::backend::least_interval());
-    assert_eq!(gaps.count(), 0, "one asks, and no other");
+    assert_asked_by_one(&asked);
 }
 
 /// One orchestrator knows all members, and has given its verdicts. Another comes that does not know some of them, and

@@ -147,7 +147,7 @@ struct Limited {
 async fn guess_until_limited(api: &Api) -> Limited {
     for looked_at in 0..100 {
         let asked = Instant::now();
-        let response = with_token(api, "guess").await;
+        let response = with_token(api, &format!("guess-{looked_at}")).await;
         if response.status == 401 {
             assert_eq!(response.problem(), (401, "unauthorized".into()));
             continue;
@@ -179,7 +179,9 @@ async fn failed_logins_are_limited_and_lock_nobody_out() {
     let (mut failed, mut limited) = (first.looked_at, 1);
     let wrong = format!("ek_{}", "f".repeat(64));
     for token in ["guess", "s3cret", &wrong] {
+        let mut tries = 0..100;
         loop {
+            assert!(tries.next().is_some(), "{token} is let through each time");
             let told = guess_until_limited(&api).await;
             (failed, limited) = (failed + told.looked_at, limited + 1);
             let response = with_token(&api, token).await;

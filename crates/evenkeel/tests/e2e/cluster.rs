@@ -221,11 +221,6 @@ impl Cluster {
     }
 }
 
-/// Waits until something holds of nodes that share a store: leases and elections take their time besides the machine.
-pub(crate) fn wait_until(what: &str, mut condition: impl FnMut() -> bool) {
-    peers::wait_until(what, || condition().then_some(()));
-}
-
 /// Backends that an LB server takes for up.
 pub(crate) fn up(status: &Value) -> usize {
     let lbs = status["load_balancers"].as_array().unwrap();

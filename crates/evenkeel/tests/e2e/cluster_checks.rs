@@ -4,8 +4,7 @@ use std::time::Instant;
 
 use peers::Etcd;
 
-use crate::cluster::wait_until;
-use crate::support::{Backend, Evenkeel, Place, free_ip, shop_on};
+use crate::support::{Backend, Evenkeel, Place, free_ip, shop_on, wait_until};
 
 const HEALTH: &str =
     "slow_start = \"0s\"\nhealth = { path = \"/h\", interval = \"200ms\", fast_interval = \"100ms\" }\n";

@@ -9,8 +9,7 @@ use nix::sys::signal::Signal;
 use peers::{Etcd, Member};
 use serde_json::Value;
 
-use crate::cluster::wait_until;
-use crate::support::{Backend, Evenkeel, Load, Place, free_ip};
+use crate::support::{Backend, Evenkeel, Load, Place, free_ip, wait_until};
 
 /// A line to a member of etcd that keeps back what is sent, from a word on, until it is let go.
 struct Line {

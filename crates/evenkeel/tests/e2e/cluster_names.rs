@@ -8,8 +8,7 @@ use std::time::{Duration, Instant};
 use nix::unistd::Uid;
 use peers::{Etcd, Knot};
 
-use crate::cluster::wait_until;
-use crate::support::{Backend, Client, Evenkeel, Place, free_ip};
+use crate::support::{Backend, Client, Evenkeel, Place, free_ip, wait_until};
 
 fn node(name: &str, roles: &str, etcd: &Etcd) -> Place {
     Place::new(&format!(

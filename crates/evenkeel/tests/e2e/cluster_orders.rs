@@ -2,8 +2,7 @@
 
 use peers::Etcd;
 
-use crate::cluster::wait_until;
-use crate::support::{Backend, Evenkeel, Load, Place, QUIET, shop};
+use crate::support::{Backend, Evenkeel, Load, Place, QUIET, shop, wait_until};
 
 fn node(name: &str, etcd: &Etcd, backends: &[&Backend]) -> Place {
     let endpoints = format!("{:?}", etcd.endpoints());

@@ -4,8 +4,7 @@ use std::net::{Ipv4Addr, SocketAddr};
 
 use peers::Etcd;
 
-use crate::cluster::wait_until;
-use crate::support::{Backend, Client, Evenkeel, Load, Place, QUIET, free_ip};
+use crate::support::{Backend, Client, Evenkeel, Load, Place, QUIET, free_ip, wait_until};
 
 /// A load balancer on a port of every node in front of these backends.
 fn shop(port: u16, backends: &[&Backend]) -> String {

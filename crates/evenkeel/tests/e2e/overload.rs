@@ -91,7 +91,8 @@ fn a_cap_of_connections_holds_exactly_over_all_shards() {
     let (one, two) = (Counting::new(), Counting::new());
     let config = shop(
         &[&one.backend, &two.backend],
-        "max_connections = 3\nqueue.timeout = \"60s\"\ntimeouts.connect = \"60s\"\n",
+        // A check would have a connection of its own for a moment.
+        "health = false\nmax_connections = 3\nqueue.timeout = \"60s\"\ntimeouts.connect = \"60s\"\n",
     );
     let evenkeel = Evenkeel::start(&format!("{config}{THREE_SHARDS}"));
     let address = evenkeel.address();
@@ -109,10 +110,7 @@ fn a_cap_of_connections_holds_exactly_over_all_shards() {
     let backends = [&one.backend, &two.backend];
     wait_until("the others wait", || waiting(&evenkeel) == 24);
     wait_until("both are full", || (one.gate.came(), two.gate.came()) == (3, 3));
-    // A check has one of its own for a moment.
-    wait_until("there are no more", || {
-        backends.map(|backend| backend.open_connections()) == [3, 3]
-    });
+    assert_eq!(backends.map(|backend| backend.open_connections()), [3, 3]);
     one.gate.open();
     two.gate.open();
     while !clients.iter().all(|client| client.is_finished()) {
@@ -511,13 +509,12 @@ fn under_lasting_overload_the_backends_stay_busy() {
     one.gate.open();
     two.gate.open();
     // Only while somebody wants to be served: clients that have not asked yet leave room.
-    let (mut looks, mut busy, mut shed) = (0, 0, 0.0);
+    let (mut looks, mut busy) = (0, 0);
     while one.backend.count() + two.backend.count() < 2000 {
         let metrics = evenkeel.metrics();
         let in_flight = metrics.sum("evenkeel_backend_in_flight", &[]);
         assert!(in_flight <= 8.0, "{in_flight}");
-        let before = std::mem::replace(&mut shed, metrics.sum("evenkeel_pool_queue_shed_total", &[]));
-        if shed > before || metrics.sum("evenkeel_pool_queue_depth", &[]) > 0.0 {
+        if metrics.sum("evenkeel_pool_queue_depth", &[]) > 0.0 {
             looks += 1;
             busy += u32::from(in_flight == 8.0);
         }
@@ -528,7 +525,7 @@ fn under_lasting_overload_the_backends_stay_busy() {
     let refused: usize = ends.iter().map(|(_, refused)| refused).sum();
     assert!(refused > 0);
     assert_eq!(served, one.backend.count() + two.backend.count());
-    assert!(busy * 10 >= looks * 9, "{busy} of {looks}");
+    assert!(looks > 0 && busy * 10 >= looks * 9, "{busy} of {looks}");
     let metrics = evenkeel.metrics();
     let waited = metrics.sum("evenkeel_pool_queue_wait_seconds_count", &[]);
     let in_time = metrics.sum("evenkeel_pool_queue_wait_seconds_bucket", &[("le", "10.0")]);

@@ -148,8 +148,7 @@ fn what_became_of_a_session_is_told() {
     let sessions: Vec<&str> = told.iter().filter_map(|line| line["session"].as_str()).collect();
     assert_eq!(sessions, ["new", "kept", "rejected", "moved"]);
     let id = moved.field("x-request-id").unwrap();
-    let known = format!("/api/v1/requests/{id}");
-    wait_until("it is known", || evenkeel.get(&known).status() == 200);
+    evenkeel.until_known(id);
     let why = evenkeel.cli_ok(&["why", id]);
     assert!(why.contains("its session moved"), "{why}");
 }

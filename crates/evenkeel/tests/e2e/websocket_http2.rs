@@ -642,8 +642,7 @@ print(link.exactly(chat, 4).decode(), link.ending(chat), head["x-request-id"])
         for part in [r#""protocol":"HTTP/2.0""#, r#""status":200"#, r#""path":"/room""#] {
             assert!(line.contains(part), "{part}: {line}");
         }
-        let known = format!("/api/v1/requests/{id}");
-        wait_until("it is known", || evenkeel.get(&known).status() == 200);
+        evenkeel.until_known(&id);
         let why = evenkeel.cli_ok(&["why", &id]);
         assert!(
             why.contains("/room") && why.contains(&address.to_string()),

@@ -13,14 +13,6 @@ fn id_of(answer: &Message) -> String {
     ids[0].to_owned()
 }
 
-/// What is remembered of a request may come after its response.
-fn until_known(evenkeel: &Evenkeel, id: &str) {
-    let path = format!("/api/v1/requests/{id}");
-    wait_for("it is known", || {
-        (evenkeel.get(&path).status() == 200).then_some(())
-    });
-}
-
 fn is_uuid(id: &str) -> bool {
     id.len() == 36 && id.as_bytes()[14] == b'7' && id.matches('-').count() == 4
 }
@@ -163,7 +155,7 @@ fn why_tells_the_attempts_behind_a_502() {
     let answer = evenkeel.client().get("/cart?id=7");
     assert_eq!(answer.status(), 502);
     let id = id_of(&answer);
-    until_known(&evenkeel, &id);
+    evenkeel.until_known(&id);
     let told: Value = serde_json::from_str(&evenkeel.cli_ok(&["why", "--json", &id])).unwrap();
     let request = &told["requests"][0];
     assert_eq!(request["target"], "/cart?id=7");
@@ -202,7 +194,7 @@ fn why_tells_the_attempts_behind_a_502() {
 fn why_tells_that_there_was_no_other_backend() {
     let evenkeel = Evenkeel::start(&shop_on("127.0.0.1:0", &[free_address()], QUIET));
     let id = id_of(&evenkeel.client().get("/"));
-    until_known(&evenkeel, &id);
+    evenkeel.until_known(&id);
     let text = evenkeel.cli_ok(&["why", &id]);
     assert!(text.contains("no other backend takes requests"), "{text}");
     assert!(!text.contains("tried again"), "{text}");
@@ -218,7 +210,7 @@ fn why_tells_of_refusals_and_says_what_it_does_not_know() {
             .client()
             .ask("GET /x HTTP/1.1\r\nHost: a\r\nHost: b\r\n\r\n"),
     );
-    until_known(&evenkeel, &refused);
+    evenkeel.until_known(&refused);
     let text = evenkeel.cli_ok(&["why", &refused]);
     assert!(
         text.contains("400 bad_host") && text.contains("GET /x HTTP/1.1"),

@@ -193,6 +193,12 @@ impl Evenkeel {
         Client::connect(self.admin).ask(&request)
     }
 
+    /// Waits until it knows of a request with this id: what is remembered may come after the response.
+    pub(crate) fn until_known(&self, id: &str) {
+        let path = format!("/api/v1/requests/{id}");
+        wait_until("the request is known", || self.get(&path).status() == 200);
+    }
+
     /// POST of JSON at the admin API.
     pub(crate) fn post(&self, path: &str, body: &str) -> Message {
         let request = format!(

@@ -39,7 +39,7 @@ class Asked:
 
 
 def http1(number):
-    sock = socket.create_connection((host, int(port)), 20)
+    sock = socket.create_connection((host, int(port)), 60)
     if sys.argv[2]:
         sock = ssl.create_default_context(cafile=sys.argv[2]).wrap_socket(sock, server_hostname="shop.test")
     for turn in range(dice.randrange(1, 7)):

@@ -8,7 +8,7 @@ host, port = sys.argv[1].rsplit(":", 1)
 
 class Http2:
     def __init__(self, window=None):
-        self.sock = socket.create_connection((host, int(port)), 20)
+        self.sock = socket.create_connection((host, int(port)), 60)
         self.sock.settimeout(60)
         self.scheme = "http"
         if sys.argv[2:] and sys.argv[2]:

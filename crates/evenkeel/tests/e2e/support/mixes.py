@@ -7,7 +7,7 @@ class Http1:
     "The same as `Http2`, for one request on a connection."
 
     def __init__(self):
-        self.sock = socket.create_connection((host, int(port)), 20)
+        self.sock = socket.create_connection((host, int(port)), 60)
         self.sock.settimeout(60)
         self.conn = h11.Connection(h11.CLIENT)
 
