@@ -26,7 +26,6 @@ use crate::counters::class_of;
 use crate::departure::{Gone, Unasked, unless_gone};
 use crate::exchange::{Client, Request, record};
 use crate::observe::{self, clock};
-use crate::patience::Patience;
 use crate::relay::{Broken, Relay};
 use crate::reply::Reply;
 use crate::request_body::{RequestBody, Sink, UploadError};
@@ -34,7 +33,7 @@ use crate::serving::BackendCell;
 use crate::slot::InFlight;
 use crate::story::Try;
 use crate::stream::Stream;
-use crate::timers::{Expired, Timer};
+use crate::timers::{Expired, Patience, Timer};
 use crate::tries::Tries;
 use crate::tunnel::{Backend, BackendStream, Tunnel};
 use crate::upstream::{self, Upstream};
@@ -396,7 +395,8 @@ impl<'a> Exchange<'a, '_, '_, '_> {
             return (attempt, if sent_whole { after } else { After::Close });
         }
         let mut close = self.write_response(sent_whole, buffer);
-        let patience = Patience::for_body(self.timer, if sent_whole { limit } else { Duration::ZERO });
+        let owed = if uploaded.is_some() { limit } else { Duration::ZERO };
+        let patience = Patience::for_body(self.timer, owed);
         let relay = self.relay(&upstream.stream, &patience);
         let at = self.scratch.response.head_len;
         let relaying = relay.run(buffer, at, self.reply);

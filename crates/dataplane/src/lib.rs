@@ -33,7 +33,6 @@ mod metrics;
 mod mirror;
 mod observe;
 mod origin;
-mod patience;
 mod relay;
 mod reply;
 mod request_body;

@@ -5,11 +5,10 @@ use http::chunked::{ChunkDecoder, ChunkEvent};
 use model::reason::Reason;
 use net::splice::Pipe;
 
-use crate::patience::Patience;
 use crate::reply::Reply;
 use crate::shard::Shard;
 use crate::stream::Stream;
-use crate::timers::{Expired, Timer};
+use crate::timers::{Expired, Patience, Timer};
 
 /// Bodies with at least this much to come are spliced; below, copying is no dearer than the pipe's system calls
 /// (figures in `docs/performance.md`).

@@ -383,7 +383,10 @@ impl<'a> Reply<'a> {
             }
         }
         self.out.clear();
-        // Bounded by the last write's time: what TLS holds back is a part of that write.
+        // What TLS holds back is a part of the last write, which may have been an earlier one.
+        if at == 0 {
+            self.timer.arm(self.write_idle);
+        }
         match self.timer.bound(stream.flush()).await {
             Ok(Ok(())) => Ok(()),
             Ok(Err(_)) => Err(Broken::Client(Reason::ClientGone)),

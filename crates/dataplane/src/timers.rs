@@ -4,6 +4,10 @@
 //! into a dense table; the ticker walks the table (8 bytes a connection) and wakes what is overdue. The price
 //! is accuracy: the time is read once a tick, so a deadline fires up to two [`TICK`]s late, never early.
 
+mod patience;
+
+pub(crate) use patience::Patience;
+
 use std::cell::{Cell, RefCell};
 use std::future::{Future, poll_fn};
 use std::pin::pin;

@@ -29,11 +29,10 @@ use crate::backend_http2::{self, Lease, Outgoing};
 use crate::call::Limits;
 use crate::departure::{Gone, Unasked, unless_gone};
 use crate::exchange::{Client, Request};
-use crate::patience::Patience;
 use crate::relay::Broken;
 use crate::request_body::{Sink, UploadError};
 use crate::serving::BackendCell;
-use crate::timers::{Expired, Timer};
+use crate::timers::{Expired, Patience, Timer};
 use crate::tries::Tries;
 use crate::tunnel::{BackendStream, Frames};
 
@@ -189,7 +188,8 @@ impl Exchange<'_, '_, '_, '_> {
             return (attempt, None);
         }
         let mut close = self.write_response(sent_whole, buffer);
-        let patience = Patience::for_body(timer, if sent_whole { limit } else { Duration::ZERO });
+        let owed = if uploaded.is_some() { limit } else { Duration::ZERO };
+        let patience = Patience::for_body(timer, owed);
         let relaying = self.relay_http2(&mut incoming, &patience);
         let ends = |result: &Uploaded| {
             patience.begin(limit);

@@ -307,6 +307,10 @@ pub(crate) async fn acquire(
         match timer.bound(changed.notified()).await {
             Ok(()) => {}
             Err(Expired) if timer.limit_passed() => return Err(Reason::TotalTimeout),
+            // What was waited for is the first connection, or room on one.
+            Err(Expired) if connections.with(cell, |set| set.connections.is_empty()) => {
+                return Err(Reason::ConnectTimeout);
+            }
             Err(Expired) => return Err(Reason::StreamLimit),
         }
     }

@@ -309,7 +309,7 @@ fn a_shadow_that_hangs_later_holds_no_copy_for_ever() {
             conversation.hold();
         }
     });
-    let evenkeel = Evenkeel::start(&mirrored(&live, &shadow, ", timeout = \"3s\""));
+    let evenkeel = Evenkeel::start(&mirrored(&live, &shadow, ", timeout = \"10s\""));
     let outcome = |outcome| [("outcome", outcome)];
     let copies = "evenkeel_mirrored_requests_total";
     let mut client = evenkeel.client();
